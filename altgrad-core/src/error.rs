@@ -1,0 +1,235 @@
+//! The one error type of the library.
+
+use candle_core::{DType, DeviceLocation};
+
+/// What every fallible function of altgrad returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and what to do about it.
+///
+/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something went wrong in or with one layer.
+    #[error("layer `{path}`: {source}")]
+    Layer {
+        /// Dotted path of the layer.
+        path: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+
+    /// [`Fp8::new`](crate::Fp8::new) was given numbers that make no format.
+    #[error("not an 8-bit format: {why}")]
+    InvalidFormat {
+        /// The rule that was broken.
+        why: String,
+    },
+
+    /// A quantizer's settings contradict themselves.
+    #[error("invalid quantizer: {why}")]
+    InvalidQuantizer {
+        /// The rule that was broken.
+        why: String,
+    },
+
+    /// A tensor holds NaN or an infinity where only finite values make sense.
+    #[error(
+        "{what} has a value that is not finite ({value} at index {index:?}), so no scale fits it; \
+         find out where it came from, or leave the layer in full precision"
+    )]
+    NotFinite {
+        /// The tensor's role: `weight`, for example.
+        what: &'static str,
+        /// The first such value.
+        value: f64,
+        /// Its index, one number for each dimension.
+        index: Vec<usize>,
+    },
+
+    /// A finite `f64` tensor whose largest magnitude is out of the range of `f32`, in which scales are kept.
+    #[error("{what} has a magnitude of {amax:e}, but scales are f32 and end at 3.4e38; rescale the tensor")]
+    AmaxOutOfRange {
+        /// The tensor's role.
+        what: &'static str,
+        /// The largest magnitude.
+        amax: f64,
+    },
+
+    /// A tensor with NaN was to be packed into a format that has no code for it.
+    #[error(
+        "{format} has no code for NaN, and the tensor holds one; \
+         use a format with NaN such as E4M3 or E5M2, or remove it first"
+    )]
+    NanNotRepresentable {
+        /// The format.
+        format: crate::Fp8,
+    },
+
+    /// A tensor is not of a floating-point type that can be quantized.
+    #[error("{what} has dtype {dtype:?}, but only f32, f64, f16 and bf16 tensors can be quantized")]
+    UnsupportedDType {
+        /// The tensor's role.
+        what: &'static str,
+        /// What it is.
+        dtype: DType,
+    },
+
+    /// A tensor is on a device that has no implementation of the operation yet.
+    #[error("{operation} is not implemented on {device:?}; move the model to the CPU")]
+    UnsupportedDevice {
+        /// What was to be done.
+        operation: &'static str,
+        /// Where.
+        device: DeviceLocation,
+    },
+
+    /// A scale is zero, negative, infinite or NaN.
+    #[error("a scale must be a positive finite number, this one is {scale}")]
+    InvalidScale {
+        /// The scale.
+        scale: f32,
+    },
+
+    /// A tensor's dtype differs from the one that the operation needs.
+    #[error("{what} has dtype {actual:?}, expected {expected:?}; convert it with `to_dtype`")]
+    DTypeMismatch {
+        /// The tensor's role.
+        what: &'static str,
+        /// The dtype needed.
+        expected: DType,
+        /// The dtype given.
+        actual: DType,
+    },
+
+    /// A tensor's shape does not fit.
+    #[error("{what} has shape {actual:?}, expected {expected}")]
+    ShapeMismatch {
+        /// The tensor's role.
+        what: &'static str,
+        /// The shape needed, in words.
+        expected: String,
+        /// The shape given.
+        actual: Vec<usize>,
+    },
+
+    /// A layer is frozen: it holds codes only, and the operation needs its full-precision weight.
+    #[error(
+        "the layer is frozen and its full-precision weight is gone; \
+         call `dequantize` on the model first, or leave the layer out with `.skip(\"{path}\")`"
+    )]
+    Frozen {
+        /// Dotted path of the layer.
+        path: String,
+    },
+
+    /// The model has no `altgrad::Linear` at all.
+    #[error(
+        "the model has no `altgrad::Linear` layers; declare its linear layers as `altgrad::Linear` \
+         (the constructors have candle_nn's signatures) and check for fields marked `#[quant(ignore)]`"
+    )]
+    NoLayers,
+
+    /// [`freeze`](crate::Quantizable::freeze) found nothing to freeze.
+    #[error("no layer of the model is quantized, so there is nothing to freeze; call `quantize` first")]
+    NothingToFreeze,
+
+    /// No layer has this path.
+    #[error("no layer has the path `{path}`{}", nearest_text(.nearest))]
+    NoSuchLayer {
+        /// The path asked for.
+        path: String,
+        /// The layers whose paths are most like it, best first.
+        nearest: Vec<String>,
+    },
+
+    /// A rule's pattern matches no layer.
+    #[error(
+        "rule `{pattern}` matches no layer{}; a pattern names a layer or an ancestor by its whole dotted path, \
+         with `*` for one segment and `**` for any number",
+        nearest_text(.nearest)
+    )]
+    RuleMatchesNothing {
+        /// The rule's pattern.
+        pattern: String,
+        /// The layers whose paths are most like it, best first.
+        nearest: Vec<String>,
+    },
+
+    /// Every layer that a rule matches was already decided by the rules before it.
+    #[error(
+        "rule `{pattern}` never applies: the first match wins, and every layer that it matches is matched by \
+         an earlier rule ({}); put it before them or remove it",
+        .earlier.iter().map(|rule| format!("`{rule}`")).collect::<Vec<_>>().join(", ")
+    )]
+    RuleNeverApplies {
+        /// The rule's pattern.
+        pattern: String,
+        /// The earlier rules that took its layers.
+        earlier: Vec<String>,
+    },
+
+    /// A rule's pattern is not well formed.
+    #[error("rule `{pattern}` is not a pattern: {why}")]
+    InvalidPattern {
+        /// The rule's pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// Two layers of the model have the same path.
+    #[error(
+        "two layers have the path `{path}`; paths name layers in rules, reports and checkpoints, so they must differ: \
+         rename one with `#[quant(rename = \"…\")]` or remove a `flatten`"
+    )]
+    DuplicatePath {
+        /// The path.
+        path: String,
+    },
+
+    /// A hand-written [`Quantizable`](crate::Quantizable) shows different layers to `visit` and `visit_mut`.
+    #[error(
+        "`visit` and `visit_mut` of the model disagree at `{path}`: both must show the same layers in the same order"
+    )]
+    InconsistentVisit {
+        /// The first path at which they differ.
+        path: String,
+    },
+
+    /// Candle reported an error.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// The same error, said of the layer at `path`; unchanged if it already names a layer.
+    #[must_use]
+    pub fn at(self, path: impl ToString) -> Self {
+        match self {
+            Self::Layer { .. } => self,
+            other => Self::Layer { path: path.to_string(), source: Box::new(other) },
+        }
+    }
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => Self::wrap(other),
+        }
+    }
+}
+
+fn nearest_text(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        [one] => format!("; the nearest is `{one}`"),
+        many => {
+            let quoted: Vec<_> = many.iter().map(|path| format!("`{path}`")).collect();
+            format!("; the nearest are {}", quoted.join(", "))
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Formats as text: `Display`, `FromStr` and serde, all through the same names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{Fp8, Specials};
+
+/// The text is not the name of a format.
+///
+/// Accepted are the names in [`Fp8::NAMED`] in any case, and what [`Fp8`] prints for a format without a name:
+/// `E4M3(bias=5, specials=none)`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not an 8-bit format; known are {}, or a custom one such as `E4M3(bias=5, specials=none)` \
+     with specials none, nan_only, ieee or fnuz{}",
+    Fp8::NAMED.map(|(name, _)| name).join(", "),
+    .why.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
+)]
+pub struct ParseFp8Error {
+    text: String,
+    why: Option<String>,
+}
+
+impl Specials {
+    const NAMED: [(&'static str, Self); 4] =
+        [("none", Self::None), ("nan_only", Self::NanOnly), ("ieee", Self::Ieee), ("fnuz", Self::Fnuz)];
+
+    fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, specials)| *specials == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl fmt::Display for Fp8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((name, _)) = Self::NAMED.iter().find(|(_, format)| format == self) {
+            return f.pad(name);
+        }
+        f.pad(&format!(
+            "E{}M{}(bias={}, specials={})",
+            self.exponent_bits,
+            self.mantissa_bits,
+            self.bias,
+            self.specials.name(),
+        ))
+    }
+}
+
+impl fmt::Debug for Fp8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Fp8 {
+    type Err = ParseFp8Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = text.trim();
+        let named = Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        if let Some((_, format)) = named {
+            return Ok(*format);
+        }
+        let error = |why| ParseFp8Error { text: text.to_owned(), why };
+        let (exponent_bits, mantissa_bits, bias, specials) = parse_custom(name).ok_or_else(|| error(None))?;
+        Self::new(exponent_bits, mantissa_bits, bias, specials).map_err(|why| error(Some(why.to_string())))
+    }
+}
+
+fn parse_custom(text: &str) -> Option<(u8, u8, i16, Specials)> {
+    let text = text.to_ascii_lowercase().replace(' ', "");
+    let (bits, rest) = text.strip_prefix('e')?.split_once('(')?;
+    let (exponent_bits, mantissa_bits) = bits.split_once('m')?;
+    let (bias, specials) = rest.strip_suffix(')')?.split_once(',')?;
+    let specials = specials.strip_prefix("specials=")?;
+    Some((
+        exponent_bits.parse().ok()?,
+        mantissa_bits.parse().ok()?,
+        bias.strip_prefix("bias=")?.parse().ok()?,
+        Specials::NAMED.iter().find(|(name, _)| *name == specials)?.1,
+    ))
+}
+
+impl Serialize for Fp8 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fp8 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}

@@ -1,0 +1,186 @@
+//! Rounding a real number to the nearest value of a format, without branches.
+
+use crate::format::Fp8;
+
+/// The arithmetic that rounding needs of `f32` and `f64`.
+pub(crate) trait Real: Copy + Default + PartialOrd + 'static {
+    /// The bits of a value.
+    type Bits: Copy;
+
+    /// Everything about a format that rounding to it needs.
+    type Rounder: Copy;
+
+    /// Prepares rounding to `format`.
+    fn rounder(format: Fp8) -> Self::Rounder;
+
+    /// The value of `format` nearest to `self`, saturated, as [`Fp8::encode`] picks it; NaN stays NaN, in any format.
+    fn round(self, rounder: &Self::Rounder) -> Self;
+
+    /// As [`round`](Self::round) for a format without mantissa bits, whose ties go by the exponent's last bit.
+    fn round_to_power_of_two(self, rounder: &Self::Rounder) -> Self;
+
+    /// The code of a value that `round` returned; of no meaning for NaN.
+    fn code(self, rounder: &Self::Rounder) -> u8;
+
+    /// Correctly rounded quotient.
+    fn divide(self, scale: f32) -> Self;
+
+    /// Correctly rounded product.
+    fn multiply(self, scale: f32) -> Self;
+
+    fn is_nan(self) -> bool;
+
+    fn from_f32(value: f32) -> Self;
+
+    fn to_f64(self) -> f64;
+
+    /// The bits of the magnitude; they order as the magnitudes do, with infinity above all numbers and NaN above it.
+    fn magnitude_bits(self) -> Self::Bits;
+
+    fn from_bits(bits: Self::Bits) -> Self;
+
+    /// The larger of two bit patterns.
+    fn larger(a: Self::Bits, b: Self::Bits) -> Self::Bits;
+}
+
+macro_rules! real {
+    ($real:ident, $bits:ident, $rounder:ident) => {
+        #[doc = concat!("A format's constants as bits and values of `", stringify!($real), "`.")]
+        #[derive(Clone, Copy)]
+        pub(crate) struct $rounder {
+            /// Largest finite value.
+            largest: $real,
+            /// Smallest normal value, 2^(1 - bias): the lowest binade whose steps get finer with the exponent.
+            lowest_binade: $bits,
+            /// What takes the bits of 2^e to those of 2^(e + 1 + fraction bits - mantissa bits), all shifted by one.
+            magic_offset: $bits,
+            /// Mask of the sign that a zero result keeps.
+            zero_sign: $bits,
+            /// Fraction bits of the real beyond the format's mantissa.
+            shift: u32,
+            /// 2^(fraction bits) steps of the subnormals.
+            subnormal_magic: $real,
+            /// Magnitude bits of the smallest normal, shifted right by `shift`, minus its code.
+            code_offset: $bits,
+            /// Parity by which the exponent field of the real differs from the format's.
+            parity: $bits,
+        }
+
+        impl $rounder {
+            const SIGN: $bits = 1 << ($bits::BITS - 1);
+            const FRACTION_BITS: u32 = $real::MANTISSA_DIGITS - 1;
+            const EXPONENT: $bits = $real::INFINITY.to_bits();
+        }
+
+        impl Real for $real {
+            type Bits = $bits;
+            type Rounder = $rounder;
+
+            fn rounder(format: Fp8) -> $rounder {
+                let mantissa_bits = u32::from(format.mantissa_bits());
+                let shift = $rounder::FRACTION_BITS - mantissa_bits;
+                let exponent_bias = $real::MAX_EXP - 1;
+                let exponent_field = |exponent: i32| (exponent + exponent_bias) as $bits;
+                let lowest_binade = exponent_field(format.min_exponent()) << $rounder::FRACTION_BITS;
+                let magic_offset = (shift as $bits) << $rounder::FRACTION_BITS;
+                $rounder {
+                    largest: format.largest_finite() as $real,
+                    lowest_binade,
+                    magic_offset,
+                    zero_sign: if format.has_negative_zero() { $rounder::SIGN } else { 0 },
+                    shift,
+                    subnormal_magic: $real::from_bits(lowest_binade + magic_offset),
+                    code_offset: (lowest_binade >> shift) - (1 << mantissa_bits),
+                    parity: (exponent_field(format.min_exponent()) - 1) & 1,
+                }
+            }
+
+            #[inline(always)]
+            fn round(self, rounder: &$rounder) -> $real {
+                let magnitude = self.abs();
+                // `min` would turn NaN into the largest value; the comparison lets it pass.
+                let clamped = if magnitude > rounder.largest { rounder.largest } else { magnitude };
+                // Adding 2^k ulps of a binade's step and taking them away again makes the hardware round to the step,
+                // ties to an even number of steps.
+                let binade = (clamped.to_bits() & $rounder::EXPONENT).max(rounder.lowest_binade);
+                let magic = $real::from_bits(binade + rounder.magic_offset);
+                let rounded = (clamped + magic) - magic;
+                rounder.with_sign_of(rounded, self)
+            }
+
+            #[inline(always)]
+            fn round_to_power_of_two(self, rounder: &$rounder) -> $real {
+                let magnitude = self.abs();
+                let clamped = if magnitude > rounder.largest { rounder.largest } else { magnitude };
+                let bits = clamped.to_bits();
+                let odd = ((bits >> $rounder::FRACTION_BITS) ^ rounder.parity) & 1;
+                let half = 1 << ($rounder::FRACTION_BITS - 1);
+                let nearest = $real::from_bits((bits + (half - 1) + odd) & $rounder::EXPONENT);
+                let lowest = $real::from_bits(rounder.lowest_binade);
+                let below = if clamped > lowest * 0.5 { lowest } else { 0.0 };
+                let rounded = if clamped < lowest { below } else { nearest };
+                rounder.with_sign_of(if clamped.is_nan() { clamped } else { rounded }, self)
+            }
+
+            #[inline(always)]
+            fn code(self, rounder: &$rounder) -> u8 {
+                let magnitude = self.abs();
+                let bits = magnitude.to_bits();
+                let normal = (bits >> rounder.shift).wrapping_sub(rounder.code_offset);
+                let subnormal = (magnitude + rounder.subnormal_magic).to_bits();
+                let code = if bits < rounder.lowest_binade { subnormal } else { normal } as u8 & 0x7F;
+                let sign = (self.to_bits() >> ($bits::BITS - 8)) as u8 & 0x80;
+                code | sign
+            }
+
+            #[inline(always)]
+            fn divide(self, scale: f32) -> $real {
+                self / scale as $real
+            }
+
+            #[inline(always)]
+            fn multiply(self, scale: f32) -> $real {
+                self * scale as $real
+            }
+
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                $real::is_nan(self)
+            }
+
+            fn from_f32(value: f32) -> $real {
+                value as $real
+            }
+
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+
+            #[inline(always)]
+            fn magnitude_bits(self) -> $bits {
+                self.to_bits() & !$rounder::SIGN
+            }
+
+            #[inline(always)]
+            fn from_bits(bits: $bits) -> $real {
+                $real::from_bits(bits)
+            }
+
+            #[inline(always)]
+            fn larger(a: $bits, b: $bits) -> $bits {
+                a.max(b)
+            }
+        }
+
+        impl $rounder {
+            #[inline(always)]
+            fn with_sign_of(&self, magnitude: $real, signed: $real) -> $real {
+                let kept = if magnitude == 0.0 { self.zero_sign } else { Self::SIGN };
+                $real::from_bits(magnitude.to_bits() | (signed.to_bits() & kept))
+            }
+        }
+    };
+}
+
+real!(f32, u32, RounderF32);
+real!(f64, u64, RounderF64);

@@ -1,0 +1,14 @@
+//! Formats, quantizers, layers and model surgery: everything behind the `altgrad` crate but its derive macro.
+//!
+//! Use the `altgrad` crate, which re-exports all of this together with `#[derive(Quantizable)]`.
+
+mod error;
+mod format;
+mod kernels;
+mod quantizer;
+
+pub use error::{Error, Result};
+pub use format::{Fp8, Overflow, ParseFp8Error, Specials};
+pub use quantizer::{
+    AmaxHistory, Fp8Tensor, Quantizer, Scaling, Ste, compute_scale, fake_quantize, fake_quantize_with_scale,
+};

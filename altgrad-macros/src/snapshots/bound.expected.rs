@@ -1,0 +1,58 @@
+// #[quant(bound = "T: Layer + 'static, U: Copy")]
+// struct Model<T, U>
+// where
+//     T: Clone,
+// {
+//     t: T,
+//     u: Other<U>,
+// }
+
+const _: () = {
+    #[automatically_derived]
+    #[allow(clippy::trait_duplication_in_bounds)]
+    impl<T, U> ::altgrad::Quantizable for Model<T, U>
+    where
+        T: Clone,
+        T: Layer + 'static,
+        U: Copy,
+    {
+        fn visit<'__model>(
+            &'__model self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <T as ::altgrad::Quantizable>::visit(
+                &self.t,
+                &::altgrad::Path::field(__path, "t"),
+                __visitor,
+            )?;
+            <Other<
+                U,
+            > as ::altgrad::Quantizable>::visit(
+                &self.u,
+                &::altgrad::Path::field(__path, "u"),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+        fn visit_mut<'__model>(
+            &'__model mut self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <T as ::altgrad::Quantizable>::visit_mut(
+                &mut self.t,
+                &::altgrad::Path::field(__path, "t"),
+                __visitor,
+            )?;
+            <Other<
+                U,
+            > as ::altgrad::Quantizable>::visit_mut(
+                &mut self.u,
+                &::altgrad::Path::field(__path, "u"),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+    }
+};

@@ -1,0 +1,33 @@
+// struct Heads<const N: usize, const M: usize = 2> {
+//     heads: [[Linear; N]; M],
+// }
+
+const _: () = {
+    #[automatically_derived]
+    impl<const N: usize, const M: usize> ::altgrad::Quantizable for Heads<N, M> {
+        fn visit<'__model>(
+            &'__model self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <[[Linear; N]; M] as ::altgrad::Quantizable>::visit(
+                &self.heads,
+                &::altgrad::Path::field(__path, "heads"),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+        fn visit_mut<'__model>(
+            &'__model mut self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <[[Linear; N]; M] as ::altgrad::Quantizable>::visit_mut(
+                &mut self.heads,
+                &::altgrad::Path::field(__path, "heads"),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+    }
+};

@@ -1,0 +1,51 @@
+// struct Taken<'__model>(Cow<'__model, str>, for<'__model_> fn(&'__model_ ()));
+
+const _: () = {
+    #[automatically_derived]
+    impl<'__model> ::altgrad::Quantizable for Taken<'__model> {
+        fn visit<'__model__>(
+            &'__model__ self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::Visitor<'__model__>,
+        ) -> ::altgrad::Result<()> {
+            <Cow<
+                '__model,
+                str,
+            > as ::altgrad::Quantizable>::visit(
+                &self.0,
+                &::altgrad::Path::index(__path, 0),
+                __visitor,
+            )?;
+            <for<'__model_> fn(
+                &'__model_ (),
+            ) as ::altgrad::Quantizable>::visit(
+                &self.1,
+                &::altgrad::Path::index(__path, 1),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+        fn visit_mut<'__model__>(
+            &'__model__ mut self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::VisitorMut<'__model__>,
+        ) -> ::altgrad::Result<()> {
+            <Cow<
+                '__model,
+                str,
+            > as ::altgrad::Quantizable>::visit_mut(
+                &mut self.0,
+                &::altgrad::Path::index(__path, 0),
+                __visitor,
+            )?;
+            <for<'__model_> fn(
+                &'__model_ (),
+            ) as ::altgrad::Quantizable>::visit_mut(
+                &mut self.1,
+                &::altgrad::Path::index(__path, 1),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+    }
+};

@@ -1,0 +1,44 @@
+// struct Mlp {
+//     c_fc: Linear,
+//     c_proj: nn::Linear,
+// }
+
+const _: () = {
+    #[automatically_derived]
+    impl ::altgrad::Quantizable for Mlp {
+        fn visit<'__model>(
+            &'__model self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <Linear as ::altgrad::Quantizable>::visit(
+                &self.c_fc,
+                &::altgrad::Path::field(__path, "c_fc"),
+                __visitor,
+            )?;
+            <nn::Linear as ::altgrad::Quantizable>::visit(
+                &self.c_proj,
+                &::altgrad::Path::field(__path, "c_proj"),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+        fn visit_mut<'__model>(
+            &'__model mut self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <Linear as ::altgrad::Quantizable>::visit_mut(
+                &mut self.c_fc,
+                &::altgrad::Path::field(__path, "c_fc"),
+                __visitor,
+            )?;
+            <nn::Linear as ::altgrad::Quantizable>::visit_mut(
+                &mut self.c_proj,
+                &::altgrad::Path::field(__path, "c_proj"),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+    }
+};

@@ -1,0 +1,109 @@
+// struct Model<T: Choice> {
+//     #[quant(recipe = Fp8::E3M4)]
+//     a: Linear,
+//     #[quant(rename = "bb", recipe = T::recipe(Self::BITS, |x|x+1))]
+//     b: T,
+//     #[quant(flatten)]
+//     #[quant(recipe = Recipe{weights, ..hybrid()})]
+//     c: Linear,
+// }
+
+const _: () = {
+    #[automatically_derived]
+    #[allow(clippy::trait_duplication_in_bounds)]
+    impl<T: Choice> ::altgrad::Quantizable for Model<T>
+    where
+        T: ::altgrad::Quantizable,
+    {
+        fn visit<'__model>(
+            &'__model self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+        ) -> ::altgrad::Result<()> {
+            {
+                let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Fp8::E3M4);
+                <Linear as ::altgrad::Quantizable>::visit(
+                    &self.a,
+                    &::altgrad::Path::with_recipe(
+                        ::altgrad::Path::field(__path, "a"),
+                        &__recipe,
+                    ),
+                    __visitor,
+                )?;
+            }
+            {
+                let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
+                    T::recipe(Self::BITS, |x| x + 1),
+                );
+                <T as ::altgrad::Quantizable>::visit(
+                    &self.b,
+                    &::altgrad::Path::with_recipe(
+                        ::altgrad::Path::field(__path, "bb"),
+                        &__recipe,
+                    ),
+                    __visitor,
+                )?;
+            }
+            {
+                let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Recipe {
+                    weights,
+                    ..hybrid()
+                });
+                <Linear as ::altgrad::Quantizable>::visit(
+                    &self.c,
+                    &::altgrad::Path::with_recipe(
+                        ::altgrad::Path::transparent(__path),
+                        &__recipe,
+                    ),
+                    __visitor,
+                )?;
+            }
+            ::core::result::Result::Ok(())
+        }
+        fn visit_mut<'__model>(
+            &'__model mut self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+        ) -> ::altgrad::Result<()> {
+            {
+                let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Fp8::E3M4);
+                <Linear as ::altgrad::Quantizable>::visit_mut(
+                    &mut self.a,
+                    &::altgrad::Path::with_recipe(
+                        ::altgrad::Path::field(__path, "a"),
+                        &__recipe,
+                    ),
+                    __visitor,
+                )?;
+            }
+            {
+                let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
+                    T::recipe(Self::BITS, |x| x + 1),
+                );
+                <T as ::altgrad::Quantizable>::visit_mut(
+                    &mut self.b,
+                    &::altgrad::Path::with_recipe(
+                        ::altgrad::Path::field(__path, "bb"),
+                        &__recipe,
+                    ),
+                    __visitor,
+                )?;
+            }
+            {
+                let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Recipe {
+                    weights,
+                    ..hybrid()
+                });
+                <Linear as ::altgrad::Quantizable>::visit_mut(
+                    &mut self.c,
+                    &::altgrad::Path::with_recipe(
+                        ::altgrad::Path::transparent(__path),
+                        &__recipe,
+                    ),
+                    __visitor,
+                )?;
+            }
+            ::core::result::Result::Ok(())
+        }
+    }
+};

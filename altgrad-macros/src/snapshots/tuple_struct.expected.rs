@@ -1,0 +1,45 @@
+// struct Pair(Linear, Vec<Linear>);
+
+const _: () = {
+    #[automatically_derived]
+    impl ::altgrad::Quantizable for Pair {
+        fn visit<'__model>(
+            &'__model self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <Linear as ::altgrad::Quantizable>::visit(
+                &self.0,
+                &::altgrad::Path::index(__path, 0),
+                __visitor,
+            )?;
+            <Vec<
+                Linear,
+            > as ::altgrad::Quantizable>::visit(
+                &self.1,
+                &::altgrad::Path::index(__path, 1),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+        fn visit_mut<'__model>(
+            &'__model mut self,
+            __path: &::altgrad::Path<'_>,
+            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+        ) -> ::altgrad::Result<()> {
+            <Linear as ::altgrad::Quantizable>::visit_mut(
+                &mut self.0,
+                &::altgrad::Path::index(__path, 0),
+                __visitor,
+            )?;
+            <Vec<
+                Linear,
+            > as ::altgrad::Quantizable>::visit_mut(
+                &mut self.1,
+                &::altgrad::Path::index(__path, 1),
+                __visitor,
+            )?;
+            ::core::result::Result::Ok(())
+        }
+    }
+};
