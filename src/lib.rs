@@ -1,1 +1,4 @@
 //! Facade.
+
+pub use altgrad_core::*;
+pub use altgrad_macros::Quantizable;

@@ -5,10 +5,16 @@
 mod error;
 mod format;
 mod kernels;
+mod layer;
+mod model;
 mod quantizer;
 
 pub use error::{Error, Result};
 pub use format::{Fp8, Overflow, ParseFp8Error, Specials};
+pub use layer::{FrozenLinear, Linear, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias};
+pub use model::{
+    Action, LayerReport, Path, QuantConfig, QuantReport, Quantizable, Rule, SkipReason, TiePolicy, Visitor, VisitorMut,
+};
 pub use quantizer::{
-    AmaxHistory, Fp8Tensor, Quantizer, Scaling, Ste, compute_scale, fake_quantize, fake_quantize_with_scale,
+    AmaxHistory, Distortion, Fp8Tensor, Quantizer, Scaling, Ste, compute_scale, fake_quantize, fake_quantize_with_scale,
 };

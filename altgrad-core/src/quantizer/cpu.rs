@@ -62,8 +62,24 @@ pub(crate) fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
     dispatch_float!(x.dtype(), what, T => with_values(x, "quantization", kernels::amax::<T>))
 }
 
+/// The largest magnitude of a tensor in which every scale can be kept.
+///
+/// # Errors
+///
+/// [`Error::NotFinite`] naming the first element that is not finite, or [`Error::AmaxOutOfRange`].
+pub(crate) fn check_finite(x: &Tensor, what: &'static str) -> Result<f32> {
+    let amax = amax(x, what)?;
+    if (amax as f32).is_finite() {
+        return Ok(amax as f32);
+    }
+    Err(match first_not_finite(x, what)? {
+        Some((index, value)) => Error::NotFinite { what, value, index },
+        None => Error::AmaxOutOfRange { what, amax },
+    })
+}
+
 /// The first element that is not finite, with its index.
-pub(crate) fn first_not_finite(x: &Tensor, what: &'static str) -> Result<Option<(Vec<usize>, f64)>> {
+fn first_not_finite(x: &Tensor, what: &'static str) -> Result<Option<(Vec<usize>, f64)>> {
     let find = |values: &mut dyn Iterator<Item = f64>| {
         values.enumerate().find(|(_, value)| !value.is_finite()).map(|(position, value)| (index(x, position), value))
     };

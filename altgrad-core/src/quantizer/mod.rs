@@ -1,12 +1,14 @@
 //! How one tensor is quantized: [`Quantizer`], its scale, fake quantization and packed codes.
 
 mod cpu;
+mod distortion;
 mod fake_quantize;
 mod fp8_tensor;
 mod history;
 mod scaling;
 
-pub(crate) use cpu::{amax, dispatch_float, first_not_finite, is_supported, with_values};
+pub(crate) use cpu::{amax, check_finite, dispatch_float, is_supported, with_values};
+pub use distortion::Distortion;
 pub(crate) use fake_quantize::fake_quantize_cached;
 pub use fake_quantize::{Ste, fake_quantize, fake_quantize_with_scale};
 pub use fp8_tensor::Fp8Tensor;

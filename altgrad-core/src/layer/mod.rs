@@ -1,0 +1,57 @@
+//! Linear layers: [`Linear`], the slot that a model declares, and what it can hold.
+
+mod frozen;
+mod quantized;
+mod recipe;
+mod slot;
+
+pub use frozen::FrozenLinear;
+pub use quantized::QuantizedLinear;
+pub use recipe::Recipe;
+pub use slot::{Linear, linear, linear_b, linear_no_bias};
+
+use std::sync::Arc;
+
+use candle_core::{Module, Tensor};
+
+use crate::{Error, Result};
+
+/// The dotted path under which surgery found a layer, for its messages; a layer made by hand has none.
+pub(crate) type LayerPath = Option<Arc<str>>;
+
+/// `x · weightᵀ + bias`, with a word on what is wrong with an `x` that does not fit.
+fn forward(x: &Tensor, weight: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (_, inputs) = weight.dims2()?;
+    if x.dtype() != weight.dtype() {
+        return Err(Error::DTypeMismatch { what: "the input", expected: weight.dtype(), actual: x.dtype() });
+    }
+    if x.rank() < 2 || x.dims().last() != Some(&inputs) {
+        let expected = format!("(…, {inputs}) with at least two dimensions");
+        return Err(Error::ShapeMismatch { what: "the input", expected, actual: x.dims().to_vec() });
+    }
+    Ok(candle_nn::Linear::new(weight, bias.cloned()).forward(x)?)
+}
+
+/// Says of an error which layer it came from.
+fn locate<T>(result: Result<T>, path: &LayerPath) -> Result<T> {
+    match path {
+        Some(path) => result.map_err(|error| error.at(path)),
+        None => result,
+    }
+}
+
+/// Checks that the tensors make a linear layer.
+fn check_parts(weight: &[usize], bias: Option<&Tensor>) -> Result<()> {
+    let [outputs, _] = *weight else {
+        let expected = "two dimensions, (outputs, inputs)".to_owned();
+        return Err(Error::ShapeMismatch { what: "the weight", expected, actual: weight.to_vec() });
+    };
+    match bias {
+        Some(bias) if bias.dims() != [outputs] => Err(Error::ShapeMismatch {
+            what: "the bias",
+            expected: format!("[{outputs}], one value an output"),
+            actual: bias.dims().to_vec(),
+        }),
+        _ => Ok(()),
+    }
+}

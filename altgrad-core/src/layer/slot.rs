@@ -1,0 +1,157 @@
+//! The slot: the linear layer that a model declares, and candle_nn's constructors for it.
+
+use candle_core::{Module, Tensor};
+use candle_nn::VarBuilder;
+
+use super::{FrozenLinear, QuantizedLinear};
+use crate::Result;
+use crate::format::Fp8;
+
+/// A linear layer that can be quantized in place: declare it where a model would have a `candle_nn::Linear`.
+///
+/// ```
+/// use altgrad_core::{Linear, linear};
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_nn::{VarBuilder, VarMap};
+///
+/// let variables = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+/// let layer: Linear = linear(4, 3, vb.pp("fc"))?;
+/// let y = layer.forward(&Tensor::zeros((2, 4), DType::F32, &Device::Cpu)?)?;
+/// assert_eq!(y.dims(), [2, 3]);
+/// # Ok::<(), altgrad_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub enum Linear {
+    /// A plain candle layer.
+    Full(candle_nn::Linear),
+    /// A layer that computes with a quantized weight and trains the full-precision one.
+    Quantized(Box<QuantizedLinear>),
+    /// A layer that holds codes only.
+    Frozen(FrozenLinear),
+}
+
+impl Linear {
+    /// A full-precision layer with a weight of shape `(outputs, inputs)` and a bias of shape `(outputs,)`, as
+    /// `candle_nn::Linear::new`.
+    #[must_use]
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self::Full(candle_nn::Linear::new(weight, bias))
+    }
+
+    /// The weight as floats, shape `(outputs, inputs)`: the layer's own tensor, or the values of the codes once frozen.
+    ///
+    /// # Errors
+    ///
+    /// Frozen codes on a device other than the CPU.
+    pub fn weight(&self) -> Result<Tensor> {
+        match self {
+            Self::Full(linear) => Ok(linear.weight().clone()),
+            Self::Quantized(linear) => Ok(linear.weight().clone()),
+            Self::Frozen(linear) => Ok(linear.dequantize()?.weight().clone()),
+        }
+    }
+
+    /// The bias, shape `(outputs,)`: the layer's own tensor in every state.
+    #[must_use]
+    pub fn bias(&self) -> Option<&Tensor> {
+        match self {
+            Self::Full(linear) => linear.bias(),
+            Self::Quantized(linear) => linear.bias(),
+            Self::Frozen(linear) => linear.bias(),
+        }
+    }
+
+    /// The format that the layer's weight is quantized to, if it is.
+    #[must_use]
+    pub fn format(&self) -> Option<Fp8> {
+        match self {
+            Self::Full(_) => None,
+            Self::Quantized(linear) => Some(linear.recipe().weights.format),
+            Self::Frozen(linear) => Some(linear.weight().format()),
+        }
+    }
+
+    /// The weight's own tensor, if the layer still has it.
+    pub(crate) fn master_weight(&self) -> Option<&Tensor> {
+        match self {
+            Self::Full(linear) => Some(linear.weight()),
+            Self::Quantized(linear) => Some(linear.weight()),
+            Self::Frozen(_) => None,
+        }
+    }
+
+    /// The weight's shape.
+    pub(crate) fn weight_dims(&self) -> &[usize] {
+        match self {
+            Self::Full(linear) => linear.weight().dims(),
+            Self::Quantized(linear) => linear.weight().dims(),
+            Self::Frozen(linear) => linear.weight().shape().dims(),
+        }
+    }
+
+    /// Bytes that the weight takes in memory now.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Frozen(linear) => linear.weight().bytes(),
+            Self::Full(_) | Self::Quantized(_) => {
+                self.master_weight().map_or(0, |weight| weight.elem_count() * weight.dtype().size_in_bytes())
+            }
+        }
+    }
+}
+
+impl Module for Linear {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Full(linear) => linear.forward(x),
+            Self::Quantized(linear) => linear.forward(x),
+            Self::Frozen(linear) => linear.forward(x),
+        }
+    }
+}
+
+impl From<candle_nn::Linear> for Linear {
+    fn from(linear: candle_nn::Linear) -> Self {
+        Self::Full(linear)
+    }
+}
+
+impl From<QuantizedLinear> for Linear {
+    fn from(linear: QuantizedLinear) -> Self {
+        Self::Quantized(Box::new(linear))
+    }
+}
+
+impl From<FrozenLinear> for Linear {
+    fn from(linear: FrozenLinear) -> Self {
+        Self::Frozen(linear)
+    }
+}
+
+/// [`candle_nn::linear`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`.
+///
+/// # Errors
+///
+/// As candle's: a tensor that is missing or of another shape.
+pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
+    candle_nn::linear(in_dim, out_dim, vb).map(Linear::Full)
+}
+
+/// [`candle_nn::linear_no_bias`] into a slot: weight `(out_dim, in_dim)` from `vb`.
+///
+/// # Errors
+///
+/// As candle's: a tensor that is missing or of another shape.
+pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
+    candle_nn::linear_no_bias(in_dim, out_dim, vb).map(Linear::Full)
+}
+
+/// [`candle_nn::linear_b`] into a slot: as [`linear`] or [`linear_no_bias`], depending on `bias`.
+///
+/// # Errors
+///
+/// As candle's: a tensor that is missing or of another shape.
+pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
+    candle_nn::linear_b(in_dim, out_dim, bias, vb).map(Linear::Full)
+}

@@ -1,0 +1,148 @@
+//! What a model is to become: a recipe, rules by path, and what to do about ties.
+
+use serde::Serialize;
+
+use super::inspect::{Inspection, nearest};
+use super::pattern::Pattern;
+use crate::format::Fp8;
+use crate::layer::Recipe;
+use crate::quantizer::Quantizer;
+use crate::{Error, Result};
+
+/// How a whole model is quantized.
+///
+/// Who decides about a layer, strongest first: `#[quant(skip)]` on it or an enclosing field; the first rule that matches
+/// its path; the nearest `#[quant(recipe = …)]`; the config's own recipe. A layer that shares its weight with another
+/// part of the model is subject to the [`TiePolicy`] whatever a rule says.
+///
+/// A pattern is dotted segments, of which `*` matches any part of one or exactly one, and `**` any number. A pattern that
+/// matches an ancestor matches everything below it: `h.0` stands for all layers of the first block, and never for
+/// `h.01`. A pattern that starts with `re:` is a regular expression over the full path.
+///
+/// ```
+/// use altgrad_core::{Fp8, QuantConfig};
+///
+/// let config = QuantConfig::new(Fp8::E4M3)
+///     .skip("h.0")                               // the first block stays in full precision
+///     .rule("h.*.mlp.c_proj", Fp8::E3M4)         // first match wins
+///     .rule(r"re:h\.\d+\.attn\..*", None);       // the long way to skip
+/// assert_eq!(config.rules.len(), 3);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct QuantConfig {
+    /// The recipe of every layer about which nothing else is said.
+    pub recipe: Recipe,
+    /// The rules, in the order in which they are tried.
+    pub rules: Vec<Rule>,
+    /// What to do with layers that share their weight.
+    pub ties: TiePolicy,
+}
+
+/// What a config says of the layers whose path matches a pattern.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Rule {
+    /// Which layers.
+    pub pattern: String,
+    /// Their recipe; `None` keeps them in full precision.
+    pub recipe: Option<Recipe>,
+}
+
+/// What [`quantize`](crate::Quantizable::quantize) does with a linear layer whose weight is also used by another part of
+/// the model, such as a head that is tied to the embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum TiePolicy {
+    /// Leaves it in full precision and reports what it is tied to.
+    #[default]
+    KeepFullPrecision,
+    /// Quantizes it like any other: the layer computes with the quantized weight, the other part with the shared one.
+    Quantize,
+}
+
+impl QuantConfig {
+    /// The same recipe for every layer.
+    #[must_use]
+    pub fn new(recipe: impl Into<Recipe>) -> Self {
+        Self { recipe: recipe.into(), rules: Vec::new(), ties: TiePolicy::default() }
+    }
+
+    /// Adds a rule, to be tried after those added before: the layers that match `pattern` get `recipe`, or stay in full
+    /// precision if it is `None`. A bad pattern is an error when the config is used.
+    #[must_use]
+    pub fn rule(mut self, pattern: impl Into<String>, recipe: impl Into<Option<Recipe>>) -> Self {
+        self.rules.push(Rule { pattern: pattern.into(), recipe: recipe.into() });
+        self
+    }
+
+    /// Keeps the layers that match `pattern` in full precision: a rule with `None`.
+    #[must_use]
+    pub fn skip(self, pattern: impl Into<String>) -> Self {
+        self.rule(pattern, None)
+    }
+
+    /// The same with another policy for ties.
+    #[must_use]
+    pub fn ties(self, ties: TiePolicy) -> Self {
+        Self { ties, ..self }
+    }
+
+    /// For each layer the number of the rule that decides about it, if one does.
+    ///
+    /// Fails if there is a rule that decides about none.
+    pub(super) fn matching_rules(&self, model: &Inspection<'_>) -> Result<Vec<Option<usize>>> {
+        let patterns = self.rules.iter().map(|rule| Pattern::new(&rule.pattern)).collect::<Result<Vec<_>>>()?;
+        let deciding: Vec<Option<usize>> =
+            model.layers.iter().map(|found| patterns.iter().position(|pattern| pattern.matches(&found.path))).collect();
+        for (number, (rule, pattern)) in self.rules.iter().zip(&patterns).enumerate() {
+            if deciding.contains(&Some(number)) {
+                continue;
+            }
+            let pattern_text = rule.pattern.clone();
+            let matched = model.layers.iter().zip(&deciding).filter(|(found, _)| pattern.matches(&found.path));
+            let mut earlier: Vec<usize> = matched.filter_map(|(_, decided)| *decided).collect();
+            earlier.sort_unstable();
+            earlier.dedup();
+            if earlier.is_empty() {
+                let paths = model.layers.iter().map(|found| found.path.as_str());
+                return Err(Error::RuleMatchesNothing {
+                    nearest: nearest(&pattern_text, paths),
+                    pattern: pattern_text,
+                });
+            }
+            let earlier = earlier.into_iter().map(|number| self.rules[number].pattern.clone()).collect();
+            return Err(Error::RuleNeverApplies { pattern: pattern_text, earlier });
+        }
+        Ok(deciding)
+    }
+}
+
+impl From<Recipe> for QuantConfig {
+    fn from(recipe: Recipe) -> Self {
+        Self::new(recipe)
+    }
+}
+
+impl From<Quantizer> for QuantConfig {
+    fn from(quantizer: Quantizer) -> Self {
+        Self::new(quantizer)
+    }
+}
+
+impl From<Fp8> for QuantConfig {
+    fn from(format: Fp8) -> Self {
+        Self::new(format)
+    }
+}
+
+impl From<Fp8> for Option<Recipe> {
+    fn from(format: Fp8) -> Self {
+        Some(format.into())
+    }
+}
+
+impl From<Quantizer> for Option<Recipe> {
+    fn from(quantizer: Quantizer) -> Self {
+        Some(quantizer.into())
+    }
+}

@@ -1,0 +1,85 @@
+//! `Quantizable` for candle's values and for candle_nn's layers that are not linear.
+//!
+//! A layer shows its tensors under the names that they have in a checkpoint, as far as candle_nn gives access to them:
+//! those of `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them goes unseen.
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn as nn;
+
+use super::leaf;
+use crate::layer::Linear;
+use crate::{Path, Quantizable, Result, Visitor, VisitorMut};
+
+leaf!(
+    DType,
+    Device,
+    nn::Activation,
+    nn::Dropout,
+    nn::GRU,
+    nn::GroupNorm,
+    nn::LSTM,
+    nn::kv_cache::Cache,
+    nn::kv_cache::ConcatKvCache,
+    nn::kv_cache::KvCache,
+    nn::kv_cache::RotatingCache,
+    nn::kv_cache::RotatingKvCache,
+    nn::ops::Identity,
+);
+
+impl Quantizable for Linear {
+    fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
+        visitor.linear(path, self)
+    }
+
+    fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
+        visitor.linear(path, self)
+    }
+}
+
+/// Parts that show tensors: the expression makes `(name, tensor)` pairs of a part, an empty name meaning the part's own.
+macro_rules! holds_tensors {
+    ($($type:ty: |$part:ident| $tensors:expr;)+) => {$(
+        impl Quantizable for $type {
+            fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
+                let $part = self;
+                show($tensors, path, |path, tensor| visitor.tensor(path, tensor))
+            }
+
+            fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
+                let $part = &*self;
+                show($tensors, path, |path, tensor| visitor.tensor(path, tensor))
+            }
+        }
+    )+};
+}
+
+holds_tensors! {
+    Tensor: |tensor| [("", Some(tensor))];
+    Var: |variable| [("", Some(variable.as_tensor()))];
+    nn::Embedding: |layer| [("weight", Some(layer.embeddings()))];
+    nn::LayerNorm: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
+    nn::RmsNorm: |layer| [("weight", Some(layer.weight()))];
+    nn::PReLU: |layer| [("weight", Some(layer.weight()))];
+    nn::Conv1d: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
+    nn::Conv2d: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
+    nn::ConvTranspose1d: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
+    nn::ConvTranspose2d: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
+    nn::BatchNorm: |layer| [
+        ("running_mean", Some(layer.running_mean())),
+        ("running_var", Some(layer.running_var())),
+        ("weight", layer.weight_and_bias().map(|(weight, _)| weight)),
+        ("bias", layer.weight_and_bias().map(|(_, bias)| bias)),
+    ];
+}
+
+fn show<'m, const N: usize>(
+    tensors: [(&'static str, Option<&'m Tensor>); N],
+    path: &Path<'_>,
+    mut visit: impl FnMut(&Path<'_>, &'m Tensor) -> Result<()>,
+) -> Result<()> {
+    for (name, tensor) in tensors {
+        let path = if name.is_empty() { path.transparent() } else { path.field(name) };
+        tensor.map_or(Ok(()), |tensor| visit(&path, tensor))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Which types of others are `Quantizable`: the standard library's containers and values, and candle's.
+//!
+//! Nothing that could hide a layer is among them.
+
+mod candle;
+mod std;
+
+/// Parts without layers and tensors: nothing to show.
+macro_rules! leaf {
+    ($($type:ty),+ $(,)?) => {$(
+        impl $crate::Quantizable for $type {
+            fn visit<'m>(&'m self, _: &$crate::Path<'_>, _: &mut dyn $crate::Visitor<'m>) -> $crate::Result<()> {
+                Ok(())
+            }
+
+            fn visit_mut<'m>(
+                &'m mut self,
+                _: &$crate::Path<'_>,
+                _: &mut dyn $crate::VisitorMut<'m>,
+            ) -> $crate::Result<()> {
+                Ok(())
+            }
+        }
+    )+};
+}
+use leaf;

@@ -1,0 +1,122 @@
+//! Reading a model: which layers it has, and which of them share a tensor with another part.
+
+use std::collections::{HashMap, HashSet};
+
+use candle_core::{Tensor, TensorId};
+
+use super::{Path, Quantizable, Visitor, VisitorMut};
+use crate::layer::{Linear, Recipe};
+use crate::{Error, Result};
+
+/// A linear layer as the model shows it.
+pub(super) struct Found<'m> {
+    pub(super) path: String,
+    pub(super) layer: &'m Linear,
+    /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
+    pub(super) skipped: bool,
+    /// The nearest `#[quant(recipe = …)]`.
+    pub(super) recipe: Option<Recipe>,
+}
+
+/// What a walk through a model saw.
+pub(super) struct Inspection<'m> {
+    pub(super) layers: Vec<Found<'m>>,
+    /// For each tensor where it is used, in the order of declaration.
+    uses: HashMap<TensorId, Vec<String>>,
+}
+
+impl<'m> Inspection<'m> {
+    pub(super) fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
+        let mut inspection = Self { layers: Vec::new(), uses: HashMap::new() };
+        model.visit(&Path::root(), &mut inspection)?;
+        let mut paths = HashSet::new();
+        match inspection.layers.iter().find(|found| !paths.insert(&found.path)) {
+            Some(found) => Err(Error::DuplicatePath { path: found.path.clone() }),
+            None => Ok(inspection),
+        }
+    }
+
+    /// The other tensor of the model that is the layer's weight, if there is one.
+    pub(super) fn tied_to(&self, found: &Found<'_>) -> Option<&str> {
+        let places = self.uses.get(&found.layer.master_weight()?.id())?;
+        let own = Path::root().field(&found.path).field("weight").to_string();
+        places.iter().find(|place| **place != own).map(String::as_str)
+    }
+
+    fn record(&mut self, path: &Path<'_>, tensor: &Tensor) {
+        self.uses.entry(tensor.id()).or_default().push(path.to_string());
+    }
+}
+
+impl<'m> Visitor<'m> for Inspection<'m> {
+    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
+        for (name, tensor) in [("weight", layer.master_weight()), ("bias", layer.bias())] {
+            if let Some(tensor) = tensor {
+                self.record(&path.field(name), tensor);
+            }
+        }
+        self.layers.push(Found {
+            path: path.to_string(),
+            layer,
+            skipped: path.is_skipped(),
+            recipe: path.recipe().cloned(),
+        });
+        Ok(())
+    }
+
+    fn tensor(&mut self, path: &Path<'_>, tensor: &'m Tensor) -> Result<()> {
+        self.record(path, tensor);
+        Ok(())
+    }
+}
+
+/// The layers themselves, to be replaced.
+#[derive(Default)]
+pub(super) struct Slots<'m>(pub(super) Vec<(String, &'m mut Linear)>);
+
+impl<'m> Slots<'m> {
+    pub(super) fn of<M: Quantizable + ?Sized>(model: &'m mut M) -> Result<Self> {
+        let mut slots = Self::default();
+        model.visit_mut(&Path::root(), &mut slots)?;
+        Ok(slots)
+    }
+}
+
+impl<'m> VisitorMut<'m> for Slots<'m> {
+    fn linear(&mut self, path: &Path<'_>, layer: &'m mut Linear) -> Result<()> {
+        self.0.push((path.to_string(), layer));
+        Ok(())
+    }
+}
+
+pub(super) fn layers<M: Quantizable + ?Sized>(model: &M) -> Result<Vec<(String, &Linear)>> {
+    let layers = Inspection::of(model)?.layers;
+    Ok(layers.into_iter().map(|found| (found.path, found.layer)).collect())
+}
+
+pub(super) fn find<'m, M: Quantizable + ?Sized>(model: &'m M, path: &str) -> Result<&'m Linear> {
+    let layers = layers(model)?;
+    match layers.iter().find(|(candidate, _)| candidate == path) {
+        Some((_, layer)) => Ok(layer),
+        None => Err(no_such_layer(path, layers.iter().map(|(candidate, _)| candidate.as_str()))),
+    }
+}
+
+pub(super) fn find_mut<'m, M: Quantizable + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut Linear> {
+    let mut slots = Slots::of(model)?.0;
+    match slots.iter().position(|(candidate, _)| candidate == path) {
+        Some(position) => Ok(slots.swap_remove(position).1),
+        None => Err(no_such_layer(path, slots.iter().map(|(candidate, _)| candidate.as_str()))),
+    }
+}
+
+fn no_such_layer<'p>(path: &str, layers: impl Iterator<Item = &'p str>) -> Error {
+    Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, layers) }
+}
+
+/// The three paths most like `wanted`, best first.
+pub(super) fn nearest<'p>(wanted: &str, paths: impl Iterator<Item = &'p str>) -> Vec<String> {
+    let mut scored: Vec<_> = paths.map(|path| (strsim::jaro_winkler(wanted, path), path)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    scored.into_iter().take(3).map(|(_, path)| path.to_owned()).collect()
+}

@@ -1,0 +1,141 @@
+//! The trait that a model derives, with all that can be done to a model.
+
+use super::config::QuantConfig;
+use super::inspect::{find, find_mut, layers};
+use super::report::QuantReport;
+use super::surgery;
+use super::{Path, Visitor, VisitorMut};
+use crate::Result;
+use crate::layer::Linear;
+
+/// A model, or a part of one, whose linear layers altgrad can find by dotted path and replace in place.
+///
+/// Derive it: `#[derive(Quantizable)]`. A hand-written implementation shows each of its parts to the visitor under the
+/// path of the field, in the same order in both methods:
+///
+/// ```
+/// use altgrad_core::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+///
+/// struct Mlp {
+///     c_fc: Linear,
+///     c_proj: Linear,
+/// }
+///
+/// impl Quantizable for Mlp {
+///     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
+///         self.c_fc.visit(&path.field("c_fc"), visitor)?;
+///         self.c_proj.visit(&path.field("c_proj"), visitor)
+///     }
+///
+///     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
+///         self.c_fc.visit_mut(&path.field("c_fc"), visitor)?;
+///         self.c_proj.visit_mut(&path.field("c_proj"), visitor)
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "altgrad cannot look for layers inside `{Self}`",
+    label = "`{Self}` is not `Quantizable`",
+    note = "a type of your own: add `#[derive(Quantizable)]` to it",
+    note = "`candle_nn::Linear`: declare it as `altgrad::Linear`, whose constructors have the same signatures",
+    note = "`candle_nn::Sequential`, `Arc<dyn Module>` and the like hide their layers: use a `Vec` or a struct of layers",
+    note = "anything that holds no layers, such as a configuration: put `#[quant(ignore)]` on the field"
+)]
+pub trait Quantizable {
+    /// Shows every part of the model to `visitor`.
+    ///
+    /// # Errors
+    ///
+    /// Only those that `visitor` returns.
+    fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()>;
+
+    /// Shows the same parts in the same order as [`visit`](Self::visit), with the layers open to replacement.
+    ///
+    /// # Errors
+    ///
+    /// Only those that `visitor` returns.
+    fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()>;
+
+    /// Makes every linear layer what `config` says it is to be, quantized or in full precision.
+    ///
+    /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
+    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer.
+    ///
+    /// # Errors
+    ///
+    /// A rule that matches nothing or never applies, a layer whose weight is not finite or frozen, two layers of one
+    /// path, or no layer at all.
+    fn quantize(&mut self, config: impl Into<QuantConfig>) -> Result<QuantReport>
+    where
+        Self: Sized,
+    {
+        surgery::quantize(self, &config.into())
+    }
+
+    /// Reduces every quantized layer to its codes: one byte a weight.
+    ///
+    /// The codes are those that the next forward pass would compute with. A layer that shares its weight with another
+    /// part of the model stays as it is, since freezing it would break the tie. All layers or, on an error, none.
+    ///
+    /// # Errors
+    ///
+    /// A weight that is not finite, or a model in which nothing is quantized.
+    fn freeze(&mut self) -> Result<QuantReport> {
+        surgery::freeze(self)
+    }
+
+    /// Puts the original layers back: the same tensors, bit for bit. A frozen layer gets the values of its codes.
+    ///
+    /// # Errors
+    ///
+    /// Codes on a device that cannot decode them.
+    fn dequantize(&mut self) -> Result<QuantReport> {
+        surgery::dequantize(self)
+    }
+
+    /// Switches all quantized layers to training mode, in which weights are quantized anew at every forward pass.
+    ///
+    /// # Errors
+    ///
+    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    fn train(&mut self) -> Result<()> {
+        surgery::set_training(self, true)
+    }
+
+    /// Switches all quantized layers to eval mode, in which codes are computed once and kept, and histories stand
+    /// still.
+    ///
+    /// # Errors
+    ///
+    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    fn eval(&mut self) -> Result<()> {
+        surgery::set_training(self, false)
+    }
+
+    /// All linear layers with their paths, in the order of declaration.
+    ///
+    /// # Errors
+    ///
+    /// Two layers of one path.
+    fn layers(&self) -> Result<Vec<(String, &Linear)>> {
+        layers(self)
+    }
+
+    /// The linear layer at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    fn layer(&self, path: &str) -> Result<&Linear> {
+        find(self, path)
+    }
+
+    /// The linear layer at `path`, open to replacement.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    fn layer_mut(&mut self, path: &str) -> Result<&mut Linear> {
+        find_mut(self, path)
+    }
+}

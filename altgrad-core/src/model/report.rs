@@ -1,0 +1,182 @@
+//! What an operation did to each layer of a model, as values, as a table and as JSON.
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::format::Fp8;
+use crate::quantizer::Distortion;
+
+/// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
+/// [`dequantize`](crate::Quantizable::dequantize) did, layer by layer in the order of declaration.
+///
+/// `Display` prints a table of 100 columns, or of the width asked for: `{report:80}`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct QuantReport {
+    /// One entry a linear layer.
+    pub layers: Vec<LayerReport>,
+}
+
+/// What happened to one layer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LayerReport {
+    /// Dotted path.
+    pub path: String,
+    /// Shape of the weight, `[outputs, inputs]`.
+    pub shape: Vec<usize>,
+    /// What was done.
+    pub action: Action,
+    /// The weight's format after the operation, if it is quantized.
+    pub format: Option<Fp8>,
+    /// How far the weight's quantized values lie from the original ones, where it was quantized or frozen.
+    pub distortion: Option<Distortion>,
+    /// Bytes of the weight before the operation.
+    pub bytes_before: usize,
+    /// Bytes of the weight after it. A layer that trains keeps its full-precision weight, so only freezing saves
+    /// memory.
+    pub bytes_after: usize,
+}
+
+/// What was done to a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Action {
+    /// It computes with quantized weights now.
+    Quantized,
+    /// It holds codes only now.
+    Frozen,
+    /// It has its full-precision weight back.
+    Restored,
+    /// It was left in the precision that it has, or put back into full precision.
+    Skipped(SkipReason),
+}
+
+/// Why a layer was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// `#[quant(skip)]` on the layer or an enclosing field.
+    Attribute,
+    /// The rule of this pattern says so.
+    Rule(String),
+    /// Its weight is also used at this path.
+    Tied(String),
+    /// Its weight is of a kind that cannot be quantized.
+    Unsupported(String),
+    /// There was nothing to freeze or to restore.
+    NotQuantized,
+}
+
+impl QuantReport {
+    /// The entry of the layer at `path`.
+    #[must_use]
+    pub fn layer(&self, path: &str) -> Option<&LayerReport> {
+        self.layers.iter().find(|layer| layer.path == path)
+    }
+
+    /// Number of layers whose weight is quantized or frozen after the operation.
+    #[must_use]
+    pub fn quantized(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.format.is_some()).count()
+    }
+
+    /// Bytes of all linear weights before the operation. A weight that several layers share counts for each.
+    #[must_use]
+    pub fn bytes_before(&self) -> usize {
+        self.layers.iter().map(|layer| layer.bytes_before).sum()
+    }
+
+    /// Bytes of all linear weights after the operation. A weight that several layers share counts for each.
+    #[must_use]
+    pub fn bytes_after(&self) -> usize {
+        self.layers.iter().map(|layer| layer.bytes_after).sum()
+    }
+
+    /// Mean signal-to-quantization-noise ratio of the layers that have one, in decibels.
+    #[must_use]
+    pub fn mean_sqnr_db(&self) -> Option<f64> {
+        let ratios: Vec<f64> = self.layers.iter().filter_map(|layer| Some(layer.distortion?.sqnr_db)).collect();
+        (!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quantized => f.write_str("quantized"),
+            Self::Frozen => f.write_str("frozen"),
+            Self::Restored => f.write_str("restored"),
+            Self::Skipped(reason) => write!(f, "skipped: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attribute => f.write_str("#[quant(skip)]"),
+            Self::Rule(pattern) => write!(f, "rule {pattern}"),
+            Self::Tied(path) => write!(f, "tied to {path}"),
+            Self::Unsupported(why) => write!(f, "{why}"),
+            Self::NotQuantized => f.write_str("not quantized"),
+        }
+    }
+}
+
+impl fmt::Display for QuantReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table
+            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(f.width().and_then(|width| u16::try_from(width).ok()).unwrap_or(100))
+            .set_header(["layer", "shape", "action", "format", "SQNR dB", "max error", "sat. %", "to 0 %", "bytes"]);
+        for layer in &self.layers {
+            let distortion = |cell: fn(Distortion) -> String| layer.distortion.map(cell).unwrap_or_default();
+            table.add_row([
+                layer.path.clone(),
+                layer.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
+                layer.action.to_string(),
+                layer.format.map(|format| format.to_string()).unwrap_or_default(),
+                distortion(|d| format!("{:.1}", d.sqnr_db)),
+                distortion(|d| format!("{:.1e}", d.max_abs_error)),
+                distortion(|d| format!("{:.2}", 100.0 * d.saturated)),
+                distortion(|d| format!("{:.2}", 100.0 * d.flushed_to_zero)),
+                bytes_text(layer.bytes_before, layer.bytes_after),
+            ]);
+        }
+        for column in 4..9 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let (before, after) = (self.bytes_before(), self.bytes_after());
+        write!(f, "{table}\n{} of {} layers quantized, ", self.quantized(), self.layers.len())?;
+        write!(f, "linear weights {}", bytes_text(before, after))?;
+        match self.mean_sqnr_db() {
+            Some(sqnr) => write!(f, ", mean SQNR {sqnr:.1} dB"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn bytes_text(before: usize, after: usize) -> String {
+    if before == after { human_bytes(after) } else { format!("{} → {}", human_bytes(before), human_bytes(after)) }
+}
+
+/// A number of bytes in the largest decimal unit that leaves something before the point.
+fn human_bytes(bytes: usize) -> String {
+    let (mut value, mut unit) = (bytes as f64, "B");
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, larger);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}

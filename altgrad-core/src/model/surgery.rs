@@ -1,0 +1,178 @@
+//! Replacing what the slots hold: look, decide, build, and only when nothing can fail any more, replace.
+
+use std::sync::Arc;
+
+use super::Quantizable;
+use super::config::{QuantConfig, TiePolicy};
+use super::inspect::{Found, Inspection, Slots};
+use super::report::{Action, LayerReport, QuantReport, SkipReason};
+use crate::layer::{Linear, QuantizedLinear, Recipe};
+use crate::quantizer::{Distortion, is_supported};
+use crate::{Error, Result};
+
+/// One layer's share of an operation.
+struct Step {
+    /// What the slot is to hold; `None` leaves it alone.
+    replacement: Option<Linear>,
+    report: LayerReport,
+}
+
+impl Step {
+    fn new(found: &Found<'_>, action: Action, replacement: Option<Linear>, distortion: Option<Distortion>) -> Self {
+        let after = replacement.as_ref().unwrap_or(found.layer);
+        let report = LayerReport {
+            path: found.path.clone(),
+            shape: found.layer.weight_dims().to_vec(),
+            action,
+            format: after.format(),
+            distortion,
+            bytes_before: found.layer.weight_bytes(),
+            bytes_after: after.weight_bytes(),
+        };
+        Self { replacement, report }
+    }
+
+    /// The layer in full precision, as far as it still can be.
+    fn skip(found: &Found<'_>, reason: SkipReason) -> Self {
+        let replacement = match found.layer {
+            Linear::Quantized(layer) => Some(Linear::Full(layer.wrapped().clone())),
+            Linear::Full(_) | Linear::Frozen(_) => None,
+        };
+        Self::new(found, Action::Skipped(reason), replacement, None)
+    }
+}
+
+pub(super) fn quantize<M: Quantizable + ?Sized>(model: &mut M, config: &QuantConfig) -> Result<QuantReport> {
+    let steps = {
+        let model = Inspection::of(model)?;
+        if model.layers.is_empty() {
+            return Err(Error::NoLayers);
+        }
+        let rules = config.matching_rules(&model)?;
+        let decide = |(found, rule): (&Found<'_>, Option<usize>)| match decide(config, &model, found, rule) {
+            Ok(recipe) => quantize_layer(found, &recipe),
+            Err(reason) => Ok(Step::skip(found, reason)),
+        };
+        model.layers.iter().zip(rules).map(decide).collect::<Result<Vec<_>>>()?
+    };
+    replace(model, steps)
+}
+
+/// The layer's recipe, or why it gets none.
+fn decide(
+    config: &QuantConfig,
+    model: &Inspection<'_>,
+    found: &Found<'_>,
+    rule: Option<usize>,
+) -> Result<Recipe, SkipReason> {
+    if found.skipped {
+        return Err(SkipReason::Attribute);
+    }
+    let recipe = match rule.map(|number| &config.rules[number]) {
+        Some(rule) => rule.recipe.as_ref().ok_or_else(|| SkipReason::Rule(rule.pattern.clone()))?,
+        None => found.recipe.as_ref().unwrap_or(&config.recipe),
+    };
+    if let (TiePolicy::KeepFullPrecision, Some(other)) = (config.ties, model.tied_to(found)) {
+        return Err(SkipReason::Tied(other.to_owned()));
+    }
+    match found.layer.master_weight() {
+        Some(weight) if !is_supported(weight.dtype()) => {
+            Err(SkipReason::Unsupported(format!("weight of dtype {:?}", weight.dtype())))
+        }
+        Some(weight) if !weight.device().is_cpu() => {
+            Err(SkipReason::Unsupported(format!("weight on {:?}", weight.device().location())))
+        }
+        _ => Ok(recipe.clone()),
+    }
+}
+
+fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {
+    let wrapped = match found.layer {
+        Linear::Full(layer) => layer.clone(),
+        Linear::Quantized(layer) => layer.wrapped().clone(),
+        Linear::Frozen(_) => return Err(Error::Frozen { path: found.path.clone() }.at(&found.path)),
+    };
+    let build = || {
+        let layer = QuantizedLinear::new(wrapped, recipe.clone())?.with_path(Some(Arc::from(found.path.as_str())));
+        let codes = layer.quantized_weight()?;
+        let distortion = Distortion::measure(layer.weight(), &codes.dequantize()?, codes.format(), codes.scale()?)?;
+        Ok((layer, distortion))
+    };
+    let (layer, distortion) = build().map_err(|error: Error| error.at(&found.path))?;
+    Ok(Step::new(found, Action::Quantized, Some(layer.into()), Some(distortion)))
+}
+
+pub(super) fn freeze<M: Quantizable + ?Sized>(model: &mut M) -> Result<QuantReport> {
+    let steps = {
+        let model = Inspection::of(model)?;
+        if model.layers.iter().all(|found| matches!(found.layer, Linear::Full(_))) {
+            return Err(Error::NothingToFreeze);
+        }
+        model.layers.iter().map(|found| freeze_layer(&model, found)).collect::<Result<Vec<_>>>()?
+    };
+    replace(model, steps)
+}
+
+fn freeze_layer(model: &Inspection<'_>, found: &Found<'_>) -> Result<Step> {
+    let layer = match found.layer {
+        Linear::Full(_) => return Ok(Step::new(found, Action::Skipped(SkipReason::NotQuantized), None, None)),
+        Linear::Frozen(_) => return Ok(Step::new(found, Action::Frozen, None, None)),
+        Linear::Quantized(layer) => layer,
+    };
+    if let Some(other) = model.tied_to(found) {
+        return Ok(Step::new(found, Action::Skipped(SkipReason::Tied(other.to_owned())), None, None));
+    }
+    let build = || {
+        let frozen = layer.freeze()?.with_path(Some(Arc::from(found.path.as_str())));
+        let codes = frozen.weight();
+        let distortion = Distortion::measure(layer.weight(), &codes.dequantize()?, codes.format(), codes.scale()?)?;
+        Ok((frozen, distortion))
+    };
+    let (frozen, distortion) = build().map_err(|error: Error| error.at(&found.path))?;
+    Ok(Step::new(found, Action::Frozen, Some(frozen.into()), Some(distortion)))
+}
+
+pub(super) fn dequantize<M: Quantizable + ?Sized>(model: &mut M) -> Result<QuantReport> {
+    let restore = |found: &Found<'_>| {
+        let original = match found.layer {
+            Linear::Full(_) => return Ok(Step::new(found, Action::Skipped(SkipReason::NotQuantized), None, None)),
+            Linear::Quantized(layer) => layer.wrapped().clone(),
+            Linear::Frozen(layer) => layer.dequantize().map_err(|error| error.at(&found.path))?,
+        };
+        Ok(Step::new(found, Action::Restored, Some(Linear::Full(original)), None))
+    };
+    let steps = Inspection::of(model)?.layers.iter().map(restore).collect::<Result<Vec<_>>>()?;
+    replace(model, steps)
+}
+
+pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {
+    for (_, layer) in Slots::of(model)?.0 {
+        if let Linear::Quantized(layer) = layer {
+            layer.set_training(training);
+        }
+    }
+    Ok(())
+}
+
+/// Puts the replacements in place, after making sure that each has its slot.
+fn replace<M: Quantizable + ?Sized>(model: &mut M, steps: Vec<Step>) -> Result<QuantReport> {
+    let slots = Slots::of(model)?.0;
+    let disagreement = steps
+        .iter()
+        .map(|step| Some(&step.report.path))
+        .chain(std::iter::repeat(None))
+        .zip(slots.iter().map(|(path, _)| Some(path)).chain(std::iter::repeat(None)))
+        .take(steps.len().max(slots.len()))
+        .find(|(seen, slot)| seen != slot);
+    if let Some((seen, slot)) = disagreement {
+        return Err(Error::InconsistentVisit { path: seen.or(slot).cloned().unwrap_or_default() });
+    }
+    let mut layers = Vec::with_capacity(steps.len());
+    for (step, (_, slot)) in steps.into_iter().zip(slots) {
+        if let Some(replacement) = step.replacement {
+            *slot = replacement;
+        }
+        layers.push(step.report);
+    }
+    Ok(QuantReport { layers })
+}

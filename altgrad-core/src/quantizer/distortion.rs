@@ -1,0 +1,54 @@
+//! What quantization did to the values of one tensor.
+
+use candle_core::Tensor;
+use serde::Serialize;
+
+use super::{dispatch_float, with_values};
+use crate::Result;
+use crate::format::Fp8;
+
+/// How far the quantized values of a tensor lie from the original ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Distortion {
+    /// Signal-to-quantization-noise ratio, `10 log10(Σ x² / Σ (x - q)²)`, in decibels; infinite if nothing changed.
+    pub sqnr_db: f64,
+    /// Largest `|x - q|`.
+    pub max_abs_error: f64,
+    /// Fraction of the elements beyond the format's largest finite value times the scale, 0 to 1.
+    pub saturated: f64,
+    /// Fraction of the elements that were not zero and became zero, 0 to 1.
+    pub flushed_to_zero: f64,
+}
+
+impl Distortion {
+    /// Compares a tensor with what quantizing it to `format` under `scale` made of it; both have the same shape and
+    /// dtype.
+    pub(crate) fn measure(original: &Tensor, quantized: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
+        let limit = f64::from(format.largest_finite()) * f64::from(scale);
+        let (mut signal, mut noise, mut max_abs_error) = (0f64, 0f64, 0f64);
+        let (mut saturated, mut flushed) = (0usize, 0usize);
+        dispatch_float!(original.dtype(), "the weight", T => {
+            with_values(original, "quantization", |original: &[T]| {
+                with_values(quantized, "quantization", |quantized: &[T]| {
+                    for (x, q) in original.iter().zip(quantized) {
+                        let (x, q) = (f64::from(*x), f64::from(*q));
+                        let error = (x - q).abs();
+                        signal += x * x;
+                        noise += error * error;
+                        max_abs_error = max_abs_error.max(error);
+                        saturated += usize::from(x.abs() > limit);
+                        flushed += usize::from(x != 0.0 && q == 0.0);
+                    }
+                })
+            })?
+        })?;
+        let fraction = |count: usize| count as f64 / original.elem_count().max(1) as f64;
+        Ok(Self {
+            sqnr_db: if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() },
+            max_abs_error,
+            saturated: fraction(saturated),
+            flushed_to_zero: fraction(flushed),
+        })
+    }
+}
