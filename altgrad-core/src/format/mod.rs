@@ -225,19 +225,31 @@ impl Fp8 {
         self.decode(self.largest_finite_code())
     }
 
+    /// The midpoint between the largest finite value and the one that would follow it: what is nearer to zero rounds to
+    /// a finite value, what is farther overflows.
+    pub(crate) const fn overflow_midpoint(self) -> f32 {
+        let code = self.largest_finite_code();
+        let step = codec::power_of_two(self.exponent_of_code(code) - self.mantissa_bits as i32);
+        self.decode(code) + 0.5 * step
+    }
+
+    /// Whether the midpoint itself overflows: ties go to the code with an even last bit.
+    pub(crate) const fn overflow_midpoint_overflows(self) -> bool {
+        self.largest_finite_code() % 2 == 1
+    }
+
     /// The smallest value above zero.
     #[must_use]
     pub const fn smallest_positive(self) -> f32 {
         self.decode(1)
     }
 
-    /// The smallest value with a full mantissa, `2^(1 - bias)`; `None` for a format without exponent bits.
+    /// The smallest value with a full mantissa, `2^(1 - bias)`; `None` for a format whose finite values are all subnormal:
+    /// one without exponent bits, or with one exponent bit and [`Specials::Ieee`].
     #[must_use]
     pub const fn smallest_normal(self) -> Option<f32> {
-        match self.exponent_bits {
-            0 => None,
-            _ => Some(self.decode(1 << self.mantissa_bits)),
-        }
+        let code = 1 << self.mantissa_bits;
+        if code <= self.largest_finite_code() { Some(self.decode(code)) } else { None }
     }
 
     /// All 256 codes with their values, in the order of the codes.

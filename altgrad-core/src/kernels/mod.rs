@@ -6,6 +6,8 @@
 mod element;
 mod elementwise;
 mod round;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use element::Element;
 pub(crate) use elementwise::{amax, decode, encode, fake_quantize};

@@ -114,9 +114,10 @@ fn no_such_layer<'p>(path: &str, layers: impl Iterator<Item = &'p str>) -> Error
     Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, layers) }
 }
 
-/// The three paths most like `wanted`, best first.
+/// The three paths most like `wanted`, best first: those that contain it, then those that are spelled most like it.
 pub(super) fn nearest<'p>(wanted: &str, paths: impl Iterator<Item = &'p str>) -> Vec<String> {
-    let mut scored: Vec<_> = paths.map(|path| (strsim::jaro_winkler(wanted, path), path)).collect();
+    let likeness = |path: &str| if path.contains(wanted) { 1.0 } else { strsim::jaro_winkler(wanted, path) };
+    let mut scored: Vec<_> = paths.map(|path| (likeness(path), path)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     scored.into_iter().take(3).map(|(_, path)| path.to_owned()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
 
 use crate::format::Fp8;
@@ -72,6 +72,10 @@ pub enum SkipReason {
     NotQuantized,
 }
 
+/// A line below the header and one below the last row.
+const STYLE: TableStyle = TableStyle::new().header_separator(LINE).bottom_border(LINE);
+const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
+
 impl QuantReport {
     /// The entry of the layer at `path`.
     #[must_use]
@@ -132,16 +136,16 @@ impl fmt::Display for QuantReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .load_style(STYLE)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(f.width().and_then(|width| u16::try_from(width).ok()).unwrap_or(100))
-            .set_header(["layer", "shape", "action", "format", "SQNR dB", "max error", "sat. %", "to 0 %", "bytes"]);
+            .set_header(["layer", "action", "shape", "format", "SQNR dB", "max error", "sat. %", "to 0 %", "bytes"]);
         for layer in &self.layers {
             let distortion = |cell: fn(Distortion) -> String| layer.distortion.map(cell).unwrap_or_default();
             table.add_row([
                 layer.path.clone(),
-                layer.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
                 layer.action.to_string(),
+                layer.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
                 layer.format.map(|format| format.to_string()).unwrap_or_default(),
                 distortion(|d| format!("{:.1}", d.sqnr_db)),
                 distortion(|d| format!("{:.1e}", d.max_abs_error)),
@@ -150,8 +154,13 @@ impl fmt::Display for QuantReport {
                 bytes_text(layer.bytes_before, layer.bytes_after),
             ]);
         }
-        for column in 4..9 {
-            if let Some(column) = table.column_mut(column) {
+        for (number, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 1));
+            if number > 1 {
+                // Only the text columns may wrap: a number on two lines cannot be read.
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            if number > 3 {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }

@@ -15,7 +15,8 @@ pub struct Distortion {
     pub sqnr_db: f64,
     /// Largest `|x - q|`.
     pub max_abs_error: f64,
-    /// Fraction of the elements beyond the format's largest finite value times the scale, 0 to 1.
+    /// Fraction of the elements that were clipped, that is nearer to a number beyond the format's range than to its
+    /// largest finite value, 0 to 1.
     pub saturated: f64,
     /// Fraction of the elements that were not zero and became zero, 0 to 1.
     pub flushed_to_zero: f64,
@@ -25,7 +26,7 @@ impl Distortion {
     /// Compares a tensor with what quantizing it to `format` under `scale` made of it; both have the same shape and
     /// dtype.
     pub(crate) fn measure(original: &Tensor, quantized: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
-        let limit = f64::from(format.largest_finite()) * f64::from(scale);
+        let limit = f64::from(format.overflow_midpoint()) * f64::from(scale);
         let (mut signal, mut noise, mut max_abs_error) = (0f64, 0f64, 0f64);
         let (mut saturated, mut flushed) = (0usize, 0usize);
         dispatch_float!(original.dtype(), "the weight", T => {

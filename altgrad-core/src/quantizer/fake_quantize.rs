@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, WithDType};
 use serde::Serialize;
 
+use super::scaling::check_scale;
 use super::{Fp8Tensor, Quantizer, cpu, dispatch_float};
 use crate::format::Fp8;
 use crate::{Error, Result, kernels};
@@ -14,8 +15,9 @@ pub enum Ste {
     /// The gradient passes unchanged.
     #[default]
     PassThrough,
-    /// The gradient is zero where the value was clipped, that is where `|x / scale|` exceeds the format's largest finite
-    /// value, and passes elsewhere.
+    /// The gradient is zero where the value was clipped, that is where `x / scale` is nearer to a number beyond the
+    /// format's range than to its largest finite value, and passes elsewhere. A value that defines the scale is never
+    /// clipped, although the rounding of the scale may put it a little past the largest value.
     Clipped,
 }
 
@@ -26,7 +28,8 @@ pub enum Ste {
 ///
 /// # Errors
 ///
-/// A dtype other than f32, f64, f16 and bf16, a device other than the CPU, or an invalid quantizer.
+/// A dtype other than f32, f64, f16 and bf16, a device other than the CPU, an invalid quantizer, or an `f64` tensor whose
+/// largest magnitude is finite but beyond `f32`.
 ///
 /// ```
 /// use altgrad_core::{Fp8, Quantizer, fake_quantize};
@@ -46,8 +49,9 @@ pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
 ///
 /// # Errors
 ///
-/// A dtype other than f32, f64, f16 and bf16, or a device other than the CPU.
+/// A dtype other than f32, f64, f16 and bf16, a device other than the CPU, or a scale that is not a positive finite number.
 pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -> Result<Tensor> {
+    check_scale(scale)?;
     apply(x, FakeQuantize { format, scale, ste, cached: None })
 }
 
@@ -104,7 +108,11 @@ impl CustomOp1 for FakeQuantize {
                 let dtype = if arg.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
                 let scale = Tensor::new(self.scale, arg.device())?.to_dtype(dtype)?;
                 let quotient = arg.detach().to_dtype(dtype)?.broadcast_div(&scale)?;
-                let clipped = quotient.abs()?.gt(f64::from(self.format.largest_finite()))?;
+                let midpoint = f64::from(self.format.overflow_midpoint());
+                let clipped = match self.format.overflow_midpoint_overflows() {
+                    true => quotient.abs()?.ge(midpoint)?,
+                    false => quotient.abs()?.gt(midpoint)?,
+                };
                 Ok(Some(clipped.where_cond(&grad.zeros_like()?, grad)?))
             }
         }

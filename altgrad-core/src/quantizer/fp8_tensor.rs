@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Shape, Tensor};
 
+use super::scaling::check_scale;
 use super::{Quantizer, dispatch_float, with_values};
 use crate::format::Fp8;
 use crate::kernels::{self, Element};
@@ -45,6 +46,7 @@ impl Fp8Tensor {
     ///
     /// As [`quantize`](Self::quantize), and for a scale that is not a positive finite number.
     pub fn quantize_with_scale(x: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
+        check_scale(scale)?;
         let codes = dispatch_float!(x.dtype(), "the tensor", T => with_values(x, "quantization", |values: &[T]| {
             let mut codes = vec![0u8; values.len()];
             kernels::encode(values, &mut codes, format, scale).then_some(codes)
@@ -75,10 +77,7 @@ impl Fp8Tensor {
         if !super::is_supported(dtype) {
             return Err(Error::UnsupportedDType { what: "the dequantized tensor", dtype });
         }
-        let scale = scales.to_scalar::<f32>()?;
-        if !(scale.is_finite() && scale > 0.0) {
-            return Err(Error::InvalidScale { scale });
-        }
+        check_scale(scales.to_scalar::<f32>()?)?;
         Ok(Self { codes, scales, format, dtype })
     }
 

@@ -96,7 +96,11 @@ impl Quantizer {
     /// The scale for `x` alone, as on the first step.
     pub(crate) fn first_scale(&self, x: &Tensor, what: &'static str) -> Result<f32> {
         self.validate()?;
-        Ok(self.scale(amax(x, what)? as f32, &AmaxHistory::new(0)))
+        let amax = amax(x, what)?;
+        if amax.is_finite() && (amax as f32).is_infinite() {
+            return Err(Error::AmaxOutOfRange { what, amax });
+        }
+        Ok(self.scale(amax as f32, &AmaxHistory::new(0)))
     }
 }
 

@@ -1,0 +1,37 @@
+//! What all benchmarks share: comparing two medians that criterion measured in the same run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use criterion::Criterion;
+use serde_json::Value;
+
+/// Criterion's settings for all benchmarks.
+pub fn criterion() -> Criterion {
+    Criterion::default().sample_size(30).configure_from_args()
+}
+
+/// Prints how many times faster `ours` was than `peer` in group `group`, and the elements a second of both.
+pub fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) {
+    let (Some(ours_ns), Some(peer_ns)) = (median_ns(group, ours), median_ns(group, peer)) else {
+        return; // Only listed or tested, not measured.
+    };
+    let rate = |ns: f64| elements as f64 / ns;
+    println!(
+        "{group}: {ours} {:.2} G elements/s, {peer} {:.2} G elements/s, ratio {:.1}×\n",
+        rate(ours_ns),
+        rate(peer_ns),
+        peer_ns / ours_ns,
+    );
+}
+
+fn median_ns(group: &str, function: &str) -> Option<f64> {
+    let file = target_folder().join("criterion").join(group).join(function).join("new/estimates.json");
+    let estimates: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    estimates["median"]["point_estimate"].as_f64()
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from)
+}
