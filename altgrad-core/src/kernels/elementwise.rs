@@ -1,14 +1,29 @@
 //! The loops themselves: one pass over a slice each, in blocks for types that compute in another precision.
 
 use super::element::Element;
+use super::level::{Level, for_every_level};
 use super::round::Real;
 use crate::format::Fp8;
 
 /// Elements converted at a time for `f16` and `bf16`: two buffers of this length stay in the first-level cache.
 const BLOCK: usize = 1024;
 
-/// The largest magnitude of `values`; NaN if any is NaN, 0 for an empty slice.
-pub(crate) fn amax<T: Element>(values: &[T]) -> f64 {
+for_every_level! {
+    /// The largest magnitude of `values`; NaN if any is NaN, 0 for an empty slice.
+    fn amax = amax_loop, (values: &[T]) -> f64;
+
+    /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN; both slices have the same length.
+    fn fake_quantize = fake_quantize_loop, (from: &[T], to: &mut [T], format: Fp8, scale: f32);
+
+    /// `to[i] = encode(from[i] / scale)`; false if a value is NaN and the format has no NaN, and then `to` is of no use.
+    fn encode = encode_loop, (from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool;
+
+    /// `to[i] = decode(codes[i]) × scale`; both slices have the same length.
+    fn decode = decode_loop, (codes: &[u8], to: &mut [T], format: Fp8, scale: f32);
+}
+
+#[inline(always)]
+fn amax_loop<T: Element>(values: &[T]) -> f64 {
     let zero = T::Real::default().magnitude_bits();
     let fold = |largest, values: &[T::Real]| {
         // Independent lanes, so that the loop does not wait for one maximum after the other.
@@ -35,8 +50,8 @@ pub(crate) fn amax<T: Element>(values: &[T]) -> f64 {
     T::Real::from_bits(largest).to_f64()
 }
 
-/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN; both slices have the same length.
-pub(crate) fn fake_quantize<T: Element>(from: &[T], to: &mut [T], format: Fp8, scale: f32) {
+#[inline(always)]
+fn fake_quantize_loop<T: Element>(from: &[T], to: &mut [T], format: Fp8, scale: f32) {
     let rounder = T::Real::rounder(format);
     if format.mantissa_bits() == 0 {
         map(from, to, |x| x.divide(scale).round_to_power_of_two(&rounder).multiply(scale));
@@ -45,8 +60,8 @@ pub(crate) fn fake_quantize<T: Element>(from: &[T], to: &mut [T], format: Fp8, s
     }
 }
 
-/// `to[i] = encode(from[i] / scale)`; false if a value is NaN and the format has no NaN, and then `to` is of no use.
-pub(crate) fn encode<T: Element>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool {
+#[inline(always)]
+fn encode_loop<T: Element>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool {
     let rounder = T::Real::rounder(format);
     let nan = format.nan_code().unwrap_or_default();
     let has_nan = if format.mantissa_bits() == 0 {
@@ -57,8 +72,8 @@ pub(crate) fn encode<T: Element>(from: &[T], to: &mut [u8], format: Fp8, scale: 
     !has_nan || format.has_nan()
 }
 
-/// `to[i] = decode(codes[i]) × scale`; both slices have the same length.
-pub(crate) fn decode<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
+#[inline(always)]
+fn decode_loop<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
     let mut values = [T::Real::default(); 256];
     for (code, value) in format.values() {
         values[usize::from(code)] = T::Real::from_f32(value).multiply(scale);

@@ -1,13 +1,37 @@
 //! Loops over slices: the largest magnitude, fake quantization, encoding and decoding.
 //!
-//! Each loop is branch-free in the format and the values so that the compiler vectorizes it; each computes exactly
-//! what [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode) specify.
+//! Each loop is branch-free in the format and the values, so that the compiler vectorizes it for each instruction set of
+//! which a processor may turn out to have the strongest. Each computes exactly what
+//! [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode) specify, on every one.
 
 mod element;
 mod elementwise;
+mod level;
 mod round;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use element::Element;
-pub(crate) use elementwise::{amax, decode, encode, fake_quantize};
+
+use crate::format::Fp8;
+use level::Level;
+
+/// The largest magnitude of `values`; NaN if any is NaN, 0 for an empty slice.
+pub(crate) fn amax<T: Element>(values: &[T]) -> f64 {
+    elementwise::amax(Level::detect(), values)
+}
+
+/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN; both slices have the same length.
+pub(crate) fn fake_quantize<T: Element>(from: &[T], to: &mut [T], format: Fp8, scale: f32) {
+    elementwise::fake_quantize(Level::detect(), from, to, format, scale);
+}
+
+/// `to[i] = encode(from[i] / scale)`; false if a value is NaN and the format has no NaN, and then `to` is of no use.
+pub(crate) fn encode<T: Element>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool {
+    elementwise::encode(Level::detect(), from, to, format, scale)
+}
+
+/// `to[i] = decode(codes[i]) × scale`; both slices have the same length.
+pub(crate) fn decode<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
+    elementwise::decode(Level::detect(), codes, to, format, scale);
+}

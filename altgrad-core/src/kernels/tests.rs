@@ -1,6 +1,6 @@
 //! Every kernel against an oracle that knows nothing of this crate, element type by element type.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and say what they ran")]
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -10,11 +10,49 @@ use std::fmt::Debug;
 use common::{BF16, CUSTOM, CUSTOM_GOLDEN, F16, Kind, NAMED, Oracle, Spec, corpus};
 use half::{bf16, f16};
 
-use super::{Element, amax, decode, encode, fake_quantize};
+use super::level::Level;
+use super::{Element, elementwise};
 use crate::{Fp8, Specials};
 
 /// Powers of two, one that is not, and the ends of the range.
 const SCALES: [f32; 7] = [1.0, 0.125, 0.3, 3.7e5, 1e-30, f32::MIN_POSITIVE, f32::MAX / 4.0];
+
+/// Runs a kernel on every level that the machine has, and makes sure that all agree to the last bit.
+fn on_every_level<R: PartialEq + Debug>(mut run: impl FnMut(Level) -> R) -> R {
+    let mut levels = Level::available().map(|level| (level, run(level)));
+    let (_, baseline) = levels.next().unwrap();
+    levels.for_each(|(level, result)| assert!(result == baseline, "{level:?} differs from the baseline"));
+    baseline
+}
+
+fn amax<T: Sample>(values: &[T]) -> f64 {
+    f64::from_bits(on_every_level(|level| elementwise::amax(level, values).to_bits()))
+}
+
+fn fake_quantize<T: Sample>(from: &[T], to: &mut [T], format: Fp8, scale: f32) {
+    on_every_level(|level| {
+        elementwise::fake_quantize(level, from, to, format, scale);
+        to.iter().map(|value| value.bits()).collect::<Vec<_>>()
+    });
+}
+
+fn encode<T: Sample>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool {
+    on_every_level(|level| (elementwise::encode(level, from, to, format, scale), to.to_vec())).0
+}
+
+fn decode<T: Sample>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
+    on_every_level(|level| {
+        elementwise::decode(level, codes, to, format, scale);
+        to.iter().map(|value| value.bits()).collect::<Vec<_>>()
+    });
+}
+
+#[test]
+fn levels_of_this_machine() {
+    // Printed with `--nocapture`; a log that names only the baseline says what was not tested.
+    println!("tested on {:?}", Level::available().collect::<Vec<_>>());
+    assert!(matches!(Level::available().next(), Some(Level::Baseline)));
+}
 
 /// An element type with the arithmetic that its kernels must do.
 trait Sample: Element + Debug {
