@@ -265,7 +265,7 @@ fn a_failing_surgery_leaves_the_model_as_it_was() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let (mut model, variables) = gpt(DType::F32, 14);
         model.quantize(QuantConfig::new(Fp8::E5M2).skip("h.1")).unwrap();
-        let mut weight = common::values(&variables.data().lock().unwrap()["h.1.mlp.c_proj.weight"]);
+        let mut weight = values(&variables.data().lock().unwrap()["h.1.mlp.c_proj.weight"]);
         weight[64 + 2] = f64::from(bad);
         let spoilt = Tensor::from_vec(weight, (16, 64), &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
         variables.data().lock().unwrap()["h.1.mlp.c_proj.weight"].set(&spoilt).unwrap();

@@ -206,10 +206,10 @@ pub enum Error {
 impl Error {
     /// The same error, said of the layer at `path`; unchanged if it already names a layer.
     #[must_use]
-    pub fn at(self, path: impl ToString) -> Self {
+    pub fn at(self, path: &str) -> Self {
         match self {
             Self::Layer { .. } => self,
-            other => Self::Layer { path: path.to_string(), source: Box::new(other) },
+            other => Self::Layer { path: path.to_owned(), source: Box::new(other) },
         }
     }
 }

@@ -7,12 +7,12 @@ use criterion::Criterion;
 use serde_json::Value;
 
 /// Criterion's settings for all benchmarks.
-pub fn criterion() -> Criterion {
+pub(crate) fn criterion() -> Criterion {
     Criterion::default().sample_size(30).configure_from_args()
 }
 
 /// Prints how many times faster `ours` was than `peer` in group `group`, and the elements a second of both.
-pub fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) {
+pub(crate) fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) {
     let (Some(ours_ns), Some(peer_ns)) = (median_ns(group, ours), median_ns(group, peer)) else {
         return; // Only listed or tested, not measured.
     };

@@ -253,6 +253,7 @@ impl Fp8 {
     }
 
     /// All 256 codes with their values, in the order of the codes.
+    #[must_use]
     pub fn values(self) -> impl ExactSizeIterator<Item = (u8, f32)> {
         // A `u16` range knows its length, an inclusive `u8` range does not.
         (0..256u16).map(move |code| (code as u8, self.decode(code as u8)))

@@ -70,8 +70,8 @@ impl FromStr for Fp8 {
 
 fn parse_custom(text: &str) -> Option<(u8, u8, i16, Specials)> {
     let text = text.to_ascii_lowercase().replace(' ', "");
-    let (bits, rest) = text.strip_prefix('e')?.split_once('(')?;
-    let (exponent_bits, mantissa_bits) = bits.split_once('m')?;
+    let (widths, rest) = text.strip_prefix('e')?.split_once('(')?;
+    let (exponent_bits, mantissa_bits) = widths.split_once('m')?;
     let (bias, specials) = rest.strip_suffix(')')?.split_once(',')?;
     let specials = specials.strip_prefix("specials=")?;
     Some((

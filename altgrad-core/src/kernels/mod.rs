@@ -5,8 +5,10 @@
 //! [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode) specify, on every one.
 
 mod element;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod elementwise;
 mod level;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;
 #[cfg(test)]
 mod tests;

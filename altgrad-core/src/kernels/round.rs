@@ -50,19 +50,20 @@ macro_rules! real {
         pub(crate) struct $rounder {
             /// Largest finite value.
             largest: $real,
-            /// Smallest normal value, 2^(1 - bias): the lowest binade whose steps get finer with the exponent.
+            /// Bits of the smallest normal value, 2^(1 - bias), whose step the subnormals share.
             lowest_binade: $bits,
-            /// What takes the bits of 2^e to those of 2^(e + 1 + fraction bits - mantissa bits), all shifted by one.
+            /// What takes the bits of 2^e to those of the number whose unit in the last place is the format's step in
+            /// the binade of 2^e.
             magic_offset: $bits,
-            /// Mask of the sign that a zero result keeps.
+            /// The sign bit if the format has a negative zero, else 0: what a zero result keeps of its sign.
             zero_sign: $bits,
-            /// Fraction bits of the real beyond the format's mantissa.
+            /// Number of fraction bits that the real has and the format has not.
             shift: u32,
-            /// 2^(fraction bits) steps of the subnormals.
+            /// The number whose unit in the last place is the step of the subnormals.
             subnormal_magic: $real,
-            /// Magnitude bits of the smallest normal, shifted right by `shift`, minus its code.
+            /// What a normal value's bits, shifted right by `shift`, exceed its code by.
             code_offset: $bits,
-            /// Parity by which the exponent field of the real differs from the format's.
+            /// 1 if the last bit of an exponent field differs between the real and the format.
             parity: $bits,
         }
 
@@ -100,8 +101,8 @@ macro_rules! real {
                 let magnitude = self.abs();
                 // `min` would turn NaN into the largest value; the comparison lets it pass.
                 let clamped = if magnitude > rounder.largest { rounder.largest } else { magnitude };
-                // Adding 2^k ulps of a binade's step and taking them away again makes the hardware round to the step,
-                // ties to an even number of steps.
+                // Next to a number whose unit in the last place is the step, addition rounds to a multiple of the step,
+                // ties to an even one. Taking the number away again is exact.
                 let binade = (clamped.to_bits() & $rounder::EXPONENT).max(rounder.lowest_binade);
                 let magic = $real::from_bits(binade + rounder.magic_offset);
                 let rounded = (clamped + magic) - magic;

@@ -1,4 +1,4 @@
-//! The slot: the linear layer that a model declares, and candle_nn's constructors for it.
+//! The slot: the linear layer that a model declares, and `candle_nn`'s constructors for it.
 
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
@@ -129,7 +129,7 @@ impl From<FrozenLinear> for Linear {
     }
 }
 
-/// [`candle_nn::linear`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`.
+/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 //! What quantization did to the values of one tensor.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, WithDType};
 use serde::Serialize;
 
 use super::{dispatch_float, with_values};
@@ -33,7 +33,7 @@ impl Distortion {
             with_values(original, "quantization", |original: &[T]| {
                 with_values(quantized, "quantization", |quantized: &[T]| {
                     for (x, q) in original.iter().zip(quantized) {
-                        let (x, q) = (f64::from(*x), f64::from(*q));
+                        let (x, q) = (x.to_f64(), q.to_f64());
                         let error = (x - q).abs();
                         signal += x * x;
                         noise += error * error;

@@ -78,14 +78,13 @@ struct FakeQuantize {
 
 impl FakeQuantize {
     fn forward(&self, storage: &CpuStorage, layout: &Layout, dtype: DType) -> Result<CpuStorage> {
-        dispatch_float!(dtype, "the tensor", T => Ok(T::to_cpu_storage_owned(match &self.cached {
-            Some(cached) => cached.decode()?,
-            None => {
-                let from = cpu::contiguous_values::<T>(storage, layout)?;
-                let mut to = vec![T::default(); from.len()];
-                kernels::fake_quantize(from, &mut to, self.format, self.scale);
-                to
-            }
+        dispatch_float!(dtype, "the tensor", T => Ok(T::to_cpu_storage_owned(if let Some(cached) = &self.cached {
+            cached.decode()?
+        } else {
+            let from = cpu::contiguous_values::<T>(storage, layout)?;
+            let mut to = vec![T::default(); from.len()];
+            kernels::fake_quantize(from, &mut to, self.format, self.scale);
+            to
         })))
     }
 }
@@ -109,9 +108,10 @@ impl CustomOp1 for FakeQuantize {
                 let scale = Tensor::new(self.scale, arg.device())?.to_dtype(dtype)?;
                 let quotient = arg.detach().to_dtype(dtype)?.broadcast_div(&scale)?;
                 let midpoint = f64::from(self.format.overflow_midpoint());
-                let clipped = match self.format.overflow_midpoint_overflows() {
-                    true => quotient.abs()?.ge(midpoint)?,
-                    false => quotient.abs()?.gt(midpoint)?,
+                let clipped = if self.format.overflow_midpoint_overflows() {
+                    quotient.abs()?.ge(midpoint)?
+                } else {
+                    quotient.abs()?.gt(midpoint)?
                 };
                 Ok(Some(clipped.where_cond(&grad.zeros_like()?, grad)?))
             }

@@ -47,6 +47,7 @@ impl AmaxHistory {
     }
 
     /// The recorded values, oldest first.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = f32> {
         self.values.iter().copied()
     }

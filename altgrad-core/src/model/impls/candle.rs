@@ -1,7 +1,7 @@
-//! `Quantizable` for candle's values and for candle_nn's layers that are not linear.
+//! `Quantizable` for candle's values and for `candle_nn`'s layers that are not linear.
 //!
-//! A layer shows its tensors under the names that they have in a checkpoint, as far as candle_nn gives access to them:
-//! those of `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them goes unseen.
+//! A layer shows its tensors under the names that they have in a checkpoint, as far as `candle_nn` gives access to
+//! them: those of `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them goes unseen.
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn as nn;
