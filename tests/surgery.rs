@@ -482,9 +482,31 @@ fn zero_and_empty_weights_work() {
 }
 
 #[test]
+fn a_report_can_be_had_at_any_time() {
+    let (mut model, variables) = gpt(DType::F32, 26);
+    assert!(
+        model.report().unwrap().layers.iter().all(|layer| layer.action == Action::Skipped(SkipReason::NotQuantized))
+    );
+    let quantized = model.quantize(Fp8::E4M3).unwrap();
+    let before = fingerprint(&model);
+    let report = model.report().unwrap();
+    assert_eq!(report.layers[..8], quantized.layers[..8]);
+    assert_eq!(fingerprint(&model), before);
+
+    let ones = Tensor::ones((64, 16), DType::F32, &Device::Cpu).unwrap();
+    variables.data().lock().unwrap()["h.0.mlp.c_fc.weight"].set(&ones).unwrap();
+    assert_eq!(model.report().unwrap().layer("h.0.mlp.c_fc").unwrap().distortion.unwrap().max_abs_error, 0.0);
+    assert_eq!(report.bytes_frozen(), model.freeze().unwrap().bytes_after());
+}
+
+#[test]
 fn a_report_prints_as_a_table_and_as_json() {
     let (mut model, _) = gpt(DType::F32, 24);
-    model.quantize(Fp8::E4M3).unwrap();
+    let report = model.quantize(Fp8::E4M3).unwrap();
+    let text = report.to_string();
+    assert!(text.contains("linear weights 26.6 kB (8.2 kB once frozen)"), "{text}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["layers"][8]["action"]["skipped"]["tied"], "wte.weight");
     let report = model.freeze().unwrap();
     let text = report.to_string();
     for part in
@@ -500,7 +522,7 @@ fn a_report_prints_as_a_table_and_as_json() {
     assert_eq!(json["layers"][0]["path"], "h.0.attn.c_attn");
     assert_eq!(json["layers"][0]["action"], "frozen");
     assert_eq!(json["layers"][0]["format"], "E4M3");
-    assert_eq!(json["layers"][8]["action"]["skipped"]["tied"], "wte.weight");
+    assert_eq!(json["layers"][8]["action"]["skipped"], "not_quantized");
 }
 
 #[test]

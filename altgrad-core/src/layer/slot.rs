@@ -90,8 +90,9 @@ impl Linear {
         }
     }
 
-    /// Bytes that the weight takes in memory now.
-    pub(crate) fn weight_bytes(&self) -> usize {
+    /// Bytes that the weight takes in memory now: of the full-precision tensor, or of codes and scales once frozen.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
         match self {
             Self::Frozen(linear) => linear.weight().bytes(),
             Self::Full(_) | Self::Quantized(_) => {

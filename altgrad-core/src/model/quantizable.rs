@@ -38,7 +38,8 @@ use crate::layer::Linear;
     label = "`{Self}` is not `Quantizable`",
     note = "a type of your own: add `#[derive(Quantizable)]` to it",
     note = "`candle_nn::Linear`: declare it as `altgrad::Linear`, whose constructors have the same signatures",
-    note = "`candle_nn::Sequential`, `Arc<dyn Module>` and the like hide their layers: use a `Vec` or a struct of layers",
+    note = "`candle_nn::Sequential` or `dyn Module`, which hide their layers: use a `Vec`, a struct or `Box<dyn Quantizable>`",
+    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of it",
     note = "anything that holds no layers, such as a configuration: put `#[quant(ignore)]` on the field"
 )]
 pub trait Quantizable {
@@ -74,7 +75,7 @@ pub trait Quantizable {
 
     /// Reduces every quantized layer to its codes: one byte a weight.
     ///
-    /// The codes are those that the next forward pass would compute with. A layer that shares its weight with another
+    /// The codes are those that the next forward pass would compute with, in either mode. A layer that shares its weight with another
     /// part of the model stays as it is, since freezing it would break the tie. All layers or, on an error, none.
     ///
     /// # Errors
@@ -91,6 +92,16 @@ pub trait Quantizable {
     /// Codes on a device that cannot decode them.
     fn dequantize(&mut self) -> Result<QuantReport> {
         surgery::dequantize(self)
+    }
+
+    /// How each layer is quantized now, and how far its weight lies from the values it computes with. Changes nothing, so
+    /// it can be called between training steps.
+    ///
+    /// # Errors
+    ///
+    /// A quantized weight that holds NaN in a format without NaN.
+    fn report(&self) -> Result<QuantReport> {
+        surgery::report(self)
     }
 
     /// Switches all quantized layers to training mode, in which weights are quantized anew at every forward pass.

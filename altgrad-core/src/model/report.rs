@@ -9,7 +9,8 @@ use crate::format::Fp8;
 use crate::quantizer::Distortion;
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
-/// [`dequantize`](crate::Quantizable::dequantize) did, layer by layer in the order of declaration.
+/// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)), layer
+/// by layer in the order of declaration.
 ///
 /// `Display` prints a table of 100 columns, or of the width asked for: `{report:80}`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,6 +34,8 @@ pub struct LayerReport {
     pub format: Option<Fp8>,
     /// How far the weight's quantized values lie from the original ones, where it was quantized or frozen.
     pub distortion: Option<Distortion>,
+    /// Bytes of the weight's codes and scales, if it is quantized: what freezing makes of it.
+    pub bytes_frozen: Option<usize>,
     /// Bytes of the weight before the operation.
     pub bytes_before: usize,
     /// Bytes of the weight after it. A layer that trains keeps its full-precision weight, so only freezing saves
@@ -101,6 +104,13 @@ impl QuantReport {
         self.layers.iter().map(|layer| layer.bytes_after).sum()
     }
 
+    /// Bytes of all linear weights if every quantized layer were frozen. A weight that several layers share counts for
+    /// each.
+    #[must_use]
+    pub fn bytes_frozen(&self) -> usize {
+        self.layers.iter().map(|layer| layer.bytes_frozen.unwrap_or(layer.bytes_after)).sum()
+    }
+
     /// Mean signal-to-quantization-noise ratio of the layers that have one, in decibels.
     #[must_use]
     pub fn mean_sqnr_db(&self) -> Option<f64> {
@@ -123,7 +133,7 @@ impl fmt::Display for Action {
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Attribute => f.write_str("#[quant(skip)]"),
+            Self::Attribute => f.write_str("attribute"),
             Self::Rule(pattern) => write!(f, "rule {pattern}"),
             Self::Tied(path) => write!(f, "tied to {path}"),
             Self::Unsupported(why) => write!(f, "{why}"),
@@ -167,6 +177,9 @@ impl fmt::Display for QuantReport {
         let (before, after) = (self.bytes_before(), self.bytes_after());
         write!(f, "{table}\n{} of {} layers quantized, ", self.quantized(), self.layers.len())?;
         write!(f, "linear weights {}", bytes_text(before, after))?;
+        if self.bytes_frozen() != after {
+            write!(f, " ({} once frozen)", human_bytes(self.bytes_frozen()))?;
+        }
         match self.mean_sqnr_db() {
             Some(sqnr) => write!(f, ", mean SQNR {sqnr:.1} dB"),
             None => Ok(()),

@@ -2,13 +2,29 @@
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use super::Quantizable;
 use super::config::{QuantConfig, TiePolicy};
 use super::inspect::{Found, Inspection, Slots};
 use super::report::{Action, LayerReport, QuantReport, SkipReason};
 use crate::layer::{Linear, QuantizedLinear, Recipe};
-use crate::quantizer::{Distortion, is_supported};
+use crate::quantizer::{Distortion, Fp8Tensor, is_supported};
 use crate::{Error, Result};
+
+/// What a layer's codes are like.
+#[derive(Clone, Copy)]
+struct Measured {
+    distortion: Distortion,
+    bytes: usize,
+}
+
+impl Measured {
+    fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
+        let distortion = Distortion::measure(weight, &codes.dequantize()?, codes.format(), codes.scale()?)?;
+        Ok(Self { distortion, bytes: codes.bytes() })
+    }
+}
 
 /// One layer's share of an operation.
 struct Step {
@@ -18,14 +34,15 @@ struct Step {
 }
 
 impl Step {
-    fn new(found: &Found<'_>, action: Action, replacement: Option<Linear>, distortion: Option<Distortion>) -> Self {
+    fn new(found: &Found<'_>, action: Action, replacement: Option<Linear>, measured: Option<Measured>) -> Self {
         let after = replacement.as_ref().unwrap_or(found.layer);
         let report = LayerReport {
             path: found.path.clone(),
             shape: found.layer.weight_dims().to_vec(),
             action,
             format: after.format(),
-            distortion,
+            distortion: measured.map(|measured| measured.distortion),
+            bytes_frozen: measured.map(|measured| measured.bytes),
             bytes_before: found.layer.weight_bytes(),
             bytes_after: after.weight_bytes(),
         };
@@ -94,12 +111,11 @@ fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {
     };
     let build = || {
         let layer = QuantizedLinear::new(wrapped, recipe.clone())?.with_path(Some(Arc::from(found.path.as_str())));
-        let codes = layer.quantized_weight()?;
-        let distortion = Distortion::measure(layer.weight(), &codes.dequantize()?, codes.format(), codes.scale()?)?;
-        Ok((layer, distortion))
+        let measured = Measured::of(layer.weight(), &layer.quantized_weight()?)?;
+        Ok((layer, measured))
     };
-    let (layer, distortion) = build().map_err(|error: Error| error.at(&found.path))?;
-    Ok(Step::new(found, Action::Quantized, Some(layer.into()), Some(distortion)))
+    let (layer, measured) = build().map_err(|error: Error| error.at(&found.path))?;
+    Ok(Step::new(found, Action::Quantized, Some(layer.into()), Some(measured)))
 }
 
 pub(super) fn freeze<M: Quantizable + ?Sized>(model: &mut M) -> Result<QuantReport> {
@@ -124,12 +140,11 @@ fn freeze_layer(model: &Inspection<'_>, found: &Found<'_>) -> Result<Step> {
     }
     let build = || {
         let frozen = layer.freeze()?.with_path(Some(Arc::from(found.path.as_str())));
-        let codes = frozen.weight();
-        let distortion = Distortion::measure(layer.weight(), &codes.dequantize()?, codes.format(), codes.scale()?)?;
-        Ok((frozen, distortion))
+        let measured = Measured::of(layer.weight(), frozen.weight())?;
+        Ok((frozen, measured))
     };
-    let (frozen, distortion) = build().map_err(|error: Error| error.at(&found.path))?;
-    Ok(Step::new(found, Action::Frozen, Some(frozen.into()), Some(distortion)))
+    let (frozen, measured) = build().map_err(|error: Error| error.at(&found.path))?;
+    Ok(Step::new(found, Action::Frozen, Some(frozen.into()), Some(measured)))
 }
 
 pub(super) fn dequantize<M: Quantizable + ?Sized>(model: &mut M) -> Result<QuantReport> {
@@ -143,6 +158,21 @@ pub(super) fn dequantize<M: Quantizable + ?Sized>(model: &mut M) -> Result<Quant
     };
     let steps = Inspection::of(model)?.layers.iter().map(restore).collect::<Result<Vec<_>>>()?;
     replace(model, steps)
+}
+
+/// How things are, without changing them.
+pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> {
+    let describe = |found: &Found<'_>| match found.layer {
+        Linear::Full(_) => Ok(Step::new(found, Action::Skipped(SkipReason::NotQuantized), None, None)),
+        Linear::Frozen(_) => Ok(Step::new(found, Action::Frozen, None, None)),
+        Linear::Quantized(layer) => {
+            let measured = layer.quantized_weight().and_then(|codes| Measured::of(layer.weight(), &codes));
+            let measured = measured.map_err(|error| error.at(&found.path))?;
+            Ok(Step::new(found, Action::Quantized, None, Some(measured)))
+        }
+    };
+    let steps = Inspection::of(model)?.layers.iter().map(describe).collect::<Result<Vec<_>>>()?;
+    Ok(QuantReport { layers: steps.into_iter().map(|step| step.report).collect() })
 }
 
 pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {

@@ -1,0 +1,92 @@
+//! What does FP8 cost a GPT? Trains the same model from the same start in several formats and compares them.
+//!
+//! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several `--seed`s.
+//!
+//! ```text
+//! cargo run --release --example train_gpt
+//! cargo run --release --example train_gpt -- --formats full,E2M5,E6M1 --steps 500 --text book.txt
+//! ```
+#![allow(clippy::print_stdout, reason = "a program for the terminal")]
+
+mod args;
+mod chart;
+mod model;
+mod output;
+mod progress;
+mod results;
+mod sample;
+mod text;
+mod train;
+mod weights;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use args::{Args, Format};
+use output::OutputFolder;
+use results::{FormatResult, Outcome};
+use text::Text;
+use train::{Trained, Untrained};
+
+const CHART: &str = "losses.svg";
+const RESULTS: &str = "results.json";
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    // Everything that can be wrong is found out before the first step.
+    let config = args.model_config()?;
+    let output = OutputFolder::prepare(&args.output, &[CHART, RESULTS])?;
+    let text = match &args.text {
+        Some(file) => Text::from_file(file, args.context)?,
+        None => Text::from_repository(args.context)?,
+    };
+    println!("{text}");
+
+    let mut results: Vec<FormatResult> = Vec::new();
+    let mut best: Option<Trained> = None;
+    for &format in &args.formats.0 {
+        let untrained =
+            Untrained::new(format, &config, args.seed).with_context(|| format!("quantizing to {format}"))?;
+        if let Some(report) = untrained.report.as_ref().filter(|_| results.iter().all(FormatResult::is_full)) {
+            println!("\nwhat `model.quantize(Fp8::{format})` does to the model:\n{report}\n");
+        }
+        let trained = untrained.train(&args, &text).with_context(|| format!("training in {format}"))?;
+        let loss = trained.result.validation_loss;
+        println!("{format}: validation loss {loss:.4} after {:.1} s", trained.result.seconds);
+        results.push(trained.result.clone());
+        if format != Format::Full && best.as_ref().is_none_or(|best| loss < best.result.validation_loss) {
+            best = Some(trained);
+        }
+    }
+
+    results::compare(&mut results);
+    println!("\n{}", results::table(&results));
+    let sample = match &best {
+        Some(best) => Some(sample_frozen(best, &args, &text)?),
+        None => None,
+    };
+    let chart = output.write(CHART, chart::loss_curves(&results)?.as_bytes())?;
+    let json = Outcome::new(&args, &text, results, sample).to_json()?;
+    let json = output.write(RESULTS, json.as_bytes())?;
+    println!("\nloss curves: {}\nresults: {}", chart.display(), json.display());
+    Ok(())
+}
+
+/// Shows that the frozen model is the one that was trained, and what it writes.
+fn sample_frozen(best: &Trained, args: &Args, text: &Text) -> Result<String> {
+    let FormatResult { format, validation_loss, .. } = best.result;
+    let loss = train::evaluate(&best.model, args, text)
+        .with_context(|| format!("evaluating the model that was frozen to {format}"))?;
+    println!(
+        "\n{format}, the best of the quantized models: loss {validation_loss:.6} before freezing, {loss:.6} frozen"
+    );
+    let prompt = text.prompt();
+    let mut rng = StdRng::seed_from_u64(args.seed);
+    let bytes = sample::generate(&best.model, prompt, args.context, &mut rng)
+        .with_context(|| format!("sampling from the model that was frozen to {format}"))?;
+    let sample = sample::printable(&bytes);
+    println!("─── held-out text ───\n{}\n─── the frozen model continues ───\n{sample}", sample::printable(prompt));
+    Ok(sample)
+}

@@ -1,0 +1,184 @@
+//! The model: a GPT as candle users write it. All there is of altgrad is its `Linear` and one derive a struct.
+
+use altgrad::{Linear, Quantizable, linear};
+use candle_core::{D, Device, Module, Result, Tensor};
+use candle_nn::{Embedding, LayerNorm, VarBuilder, embedding, layer_norm_no_bias, ops};
+use serde::Serialize;
+
+/// Bytes are the tokens.
+pub(crate) const VOCABULARY: usize = 256;
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Config {
+    pub(crate) layers: usize,
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) context: usize,
+}
+
+#[derive(Quantizable)]
+pub(crate) struct Gpt {
+    wte: Embedding,
+    wpe: Embedding,
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+    #[quant(skip)] // tied to `wte`: stays in full precision
+    lm_head: Linear,
+}
+
+impl Gpt {
+    pub(crate) fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
+        let wte = embedding(VOCABULARY, config.width, vb.pp("wte"))?;
+        let wpe = embedding(config.context, config.width, vb.pp("wpe"))?;
+        let blocks = (0..config.layers).map(|i| Block::new(config, &vb.pp("h").pp(i)));
+        let h = blocks.collect::<Result<_>>()?;
+        let ln_f = norm(config, vb.pp("ln_f"))?;
+        let lm_head = Linear::new(wte.embeddings().clone(), None);
+        Ok(Self { wte, wpe, h, ln_f, lm_head })
+    }
+
+    /// Bytes `(batch, time)` to logits of the byte that follows each, `(batch, time, VOCABULARY)`.
+    pub(crate) fn forward(&self, bytes: &Tensor) -> Result<Tensor> {
+        let (_, time) = bytes.dims2()?;
+        let positions = Tensor::arange(0, time as u32, bytes.device())?;
+        let mask = causal_mask(time, bytes.device())?;
+        let mut x = self.wte.forward(bytes)?.broadcast_add(&self.wpe.forward(&positions)?)?;
+        for block in &self.h {
+            x = block.forward(&x, &mask)?;
+        }
+        self.lm_head.forward(&self.ln_f.forward(&x)?)
+    }
+
+    /// The embedding, which the head shares.
+    pub(crate) fn wte(&self) -> &Tensor {
+        self.wte.embeddings()
+    }
+}
+
+#[derive(Quantizable)]
+struct Block {
+    ln_1: LayerNorm,
+    attn: Attention,
+    ln_2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
+        Ok(Self {
+            ln_1: norm(config, vb.pp("ln_1"))?,
+            attn: Attention::new(config, &vb.pp("attn"))?,
+            ln_2: norm(config, vb.pp("ln_2"))?,
+            mlp: Mlp::new(config, &vb.pp("mlp"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attn.forward(&self.ln_1.forward(x)?, mask)?)?;
+        &x + self.mlp.forward(&self.ln_2.forward(&x)?)?
+    }
+}
+
+#[derive(Quantizable)]
+struct Attention {
+    c_attn: Linear,
+    c_proj: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
+        let width = config.width;
+        Ok(Self {
+            c_attn: linear(width, 3 * width, vb.pp("c_attn"))?,
+            c_proj: linear(width, width, vb.pp("c_proj"))?,
+            heads: config.heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let (batch, time, width) = x.dims3()?;
+        let head = width / self.heads;
+        let qkv = self.c_attn.forward(x)?.reshape((batch, time, 3, self.heads, head))?;
+        let part = |i| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+        let scores = (q * (head as f64).sqrt().recip())?.matmul(&k.t()?)?.broadcast_add(mask)?;
+        let y = ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
+        self.c_proj.forward(&y.transpose(1, 2)?.reshape((batch, time, width))?)
+    }
+}
+
+#[derive(Quantizable)]
+struct Mlp {
+    c_fc: Linear,
+    c_proj: Linear,
+}
+
+impl Mlp {
+    fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
+        let width = config.width;
+        Ok(Self { c_fc: linear(width, 4 * width, vb.pp("c_fc"))?, c_proj: linear(4 * width, width, vb.pp("c_proj"))? })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        // The square of ReLU, because candle's GELU takes a quarter of a training step on a CPU.
+        self.c_proj.forward(&self.c_fc.forward(x)?.relu()?.sqr()?)
+    }
+}
+
+/// Without a bias, because candle's fused norm, which it uses where there is one, has no backward pass: gradients
+/// would stop there without a word.
+fn norm(config: &Config, vb: VarBuilder<'_>) -> Result<LayerNorm> {
+    layer_norm_no_bias(config.width, 1e-5, vb)
+}
+
+/// What to add to the scores so that nobody looks ahead.
+fn causal_mask(time: usize, device: &Device) -> Result<Tensor> {
+    let ahead = |row, column| if column > row { f32::NEG_INFINITY } else { 0.0 };
+    let values: Vec<f32> = (0..time).flat_map(|row| (0..time).map(move |column| ahead(row, column))).collect();
+    Tensor::from_vec(values, (time, time), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use altgrad::{Fp8, Quantizable};
+    use candle_core::{DType, Device, IndexOp, Tensor};
+    use candle_nn::{VarBuilder, VarMap};
+
+    use super::{Config, Gpt};
+
+    fn small() -> anyhow::Result<(Gpt, VarMap)> {
+        let config = Config { layers: 2, width: 16, heads: 2, context: 8 };
+        let variables = VarMap::new();
+        let model = Gpt::new(&config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+        crate::weights::initialize(&variables, config.layers, 1)?;
+        Ok((model, variables))
+    }
+
+    #[test]
+    fn gradients_reach_every_variable_in_every_format() -> anyhow::Result<()> {
+        let bytes = Tensor::new(&[[1u32, 2, 3, 4, 5, 6, 7, 8]], &Device::Cpu)?;
+        let (mut model, variables) = small()?;
+        for format in [None, Some(Fp8::E4M3)] {
+            if let Some(format) = format {
+                model.quantize(format)?;
+            }
+            let grads = model.forward(&bytes)?.i((.., .., 0))?.sqr()?.sum_all()?.backward()?;
+            for (name, var) in variables.data().lock().map_err(|error| anyhow::anyhow!("{error}"))?.iter() {
+                let grad = grads.get(var).ok_or_else(|| anyhow::anyhow!("no gradient reaches {name}"))?;
+                anyhow::ensure!(grad.abs()?.sum_all()?.to_scalar::<f32>()? > 0.0, "the gradient of {name} is zero");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_looks_ahead() -> anyhow::Result<()> {
+        let (model, _) = small()?;
+        let logits = |last: u32| model.forward(&Tensor::new(&[[1u32, 2, 3, last]], &Device::Cpu)?)?.i(0);
+        let (a, b) = (logits(4)?.to_vec2::<f32>()?, logits(5)?.to_vec2::<f32>()?);
+        assert_eq!(a[..3], b[..3]);
+        assert_ne!(a[3], b[3]);
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! The progress bar, with the loss and tokens a second.
+
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::Format;
+
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    tokens_per_step: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(format: Format, steps: usize, tokens_per_step: usize) -> Self {
+        let bar = ProgressBar::new(steps as u64).with_prefix(format.to_string());
+        if let Ok(style) = ProgressStyle::with_template("{prefix:<14} {bar:20} {pos}/{len} {msg} {eta} left") {
+            bar.set_style(style);
+        }
+        Self { bar, start: Instant::now(), tokens_per_step }
+    }
+
+    pub(crate) fn step(&self, loss: f32) {
+        self.bar.inc(1);
+        self.bar.set_message(format!("loss {loss:.3} {:.0} tokens/s", self.tokens_per_second()));
+    }
+
+    /// Takes the bar away; returns tokens a second over all steps.
+    pub(crate) fn finish(&self) -> f64 {
+        let speed = self.tokens_per_second();
+        self.bar.finish_and_clear();
+        speed
+    }
+
+    fn tokens_per_second(&self) -> f64 {
+        let tokens = self.bar.position() * self.tokens_per_step as u64;
+        tokens as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
+    }
+}

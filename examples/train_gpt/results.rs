@@ -1,0 +1,109 @@
+//! What came of it all, as a table and as JSON.
+
+use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::args::{Args, Format};
+use crate::text::Text;
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FormatResult {
+    pub(crate) format: Format,
+    /// Nats a byte.
+    pub(crate) validation_loss: f64,
+    /// Of a byte.
+    pub(crate) perplexity: f64,
+    /// Of the validation loss.
+    pub(crate) difference_to_full_precision: Option<f64>,
+    /// In training.
+    pub(crate) tokens_per_second: f64,
+    /// Of the layers that are quantized, as frozen; in full precision of the same layers.
+    pub(crate) linear_weight_bytes: usize,
+    /// Of the trained weights.
+    pub(crate) mean_sqnr_db: Option<f64>,
+    /// For training, evaluation and freezing.
+    pub(crate) seconds: f64,
+    /// Nats a byte, one value a step.
+    pub(crate) train_losses: Vec<f32>,
+}
+
+impl FormatResult {
+    pub(crate) fn is_full(&self) -> bool {
+        self.format == Format::Full
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Outcome<'a> {
+    settings: Settings<'a>,
+    results: Vec<FormatResult>,
+    /// What the best quantized model wrote once it was frozen.
+    sample: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Settings<'a> {
+    #[serde(flatten)]
+    args: &'a Args,
+    text: &'a str,
+    training_bytes: usize,
+    held_out_bytes: usize,
+}
+
+impl<'a> Outcome<'a> {
+    pub(crate) fn new(args: &'a Args, text: &'a Text, results: Vec<FormatResult>, sample: Option<String>) -> Self {
+        let settings = Settings {
+            args,
+            text: text.source(),
+            training_bytes: text.training_bytes(),
+            held_out_bytes: text.held_out_bytes(),
+        };
+        Self { settings, results, sample }
+    }
+
+    pub(crate) fn to_json(&self) -> Result<String> {
+        let json = serde_json::to_string_pretty(self).context("writing the results as JSON")?;
+        Ok(json + "\n")
+    }
+}
+
+/// Fills in how much each loss is above that of full precision, if that was trained.
+pub(crate) fn compare(results: &mut [FormatResult]) {
+    let full = results.iter().find(|result| result.is_full()).map(|full| full.validation_loss);
+    for result in results {
+        result.difference_to_full_precision = full.map(|full| result.validation_loss - full);
+    }
+}
+
+/// A row for each format.
+pub(crate) fn table(results: &[FormatResult]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+        "format",
+        "val. loss",
+        "perplexity",
+        "difference to full",
+        "tokens/s",
+        "linear weights",
+        "mean SQNR",
+        "time",
+    ]);
+    for result in results {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+        table.add_row([
+            result.format.to_string(),
+            format!("{:.4}", result.validation_loss),
+            format!("{:.3}", result.perplexity),
+            text(result.difference_to_full_precision.filter(|_| !result.is_full()).map(|d| format!("{d:+.4}"))),
+            format!("{:.0}", result.tokens_per_second),
+            format!("{} B", result.linear_weight_bytes),
+            text(result.mean_sqnr_db.map(|sqnr| format!("{sqnr:.1} dB"))),
+            format!("{:.1} s", result.seconds),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

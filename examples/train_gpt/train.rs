@@ -1,0 +1,140 @@
+//! One format: train, evaluate, freeze.
+
+use std::time::Instant;
+
+use altgrad::{QuantReport, Quantizable};
+use anyhow::{Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap, loss};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::args::{Args, Format};
+use crate::model::{Config, Gpt, VOCABULARY};
+use crate::progress::Progress;
+use crate::results::FormatResult;
+use crate::text::Text;
+use crate::weights;
+
+/// A model with its first weights, quantized if it is to be.
+pub(crate) struct Untrained {
+    format: Format,
+    model: Gpt,
+    variables: VarMap,
+    /// What quantizing it did.
+    pub(crate) report: Option<QuantReport>,
+}
+
+/// What came of it.
+pub(crate) struct Trained {
+    /// Frozen if it was quantized.
+    pub(crate) model: Gpt,
+    pub(crate) result: FormatResult,
+}
+
+impl Untrained {
+    pub(crate) fn new(format: Format, config: &Config, seed: u64) -> Result<Self> {
+        let variables = VarMap::new();
+        let mut model = Gpt::new(config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+        weights::initialize(&variables, config.layers, seed)?;
+        let report = match format {
+            Format::Full => None,
+            Format::Fp8(format) => Some(model.quantize(format)?),
+        };
+        Ok(Self { format, model, variables, report })
+    }
+
+    pub(crate) fn train(self, args: &Args, text: &Text) -> Result<Trained> {
+        let start = Instant::now();
+        let Self { format, mut model, variables, .. } = self;
+        let (train_losses, tokens_per_second) = optimize(&model, &variables, format, args, text)?;
+        model.eval()?;
+        let validation_loss = evaluate(&model, args, text)?;
+        let frozen = match format {
+            Format::Full => None,
+            Format::Fp8(_) => Some(model.freeze()?),
+        };
+        let result = FormatResult {
+            format,
+            validation_loss,
+            perplexity: validation_loss.exp(),
+            difference_to_full_precision: None,
+            tokens_per_second,
+            linear_weight_bytes: linear_weight_bytes(&model)?,
+            mean_sqnr_db: frozen.as_ref().and_then(QuantReport::mean_sqnr_db),
+            seconds: start.elapsed().as_secs_f64(),
+            train_losses,
+        };
+        Ok(Trained { model, result })
+    }
+}
+
+/// All steps; the loss of each, and tokens a second.
+fn optimize(model: &Gpt, variables: &VarMap, format: Format, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
+    let parameters = ParamsAdamW { lr: args.learning_rate, beta2: 0.99, ..ParamsAdamW::default() };
+    let mut optimizer = AdamW::new(variables.all_vars(), parameters)?;
+    let mut batches = StdRng::seed_from_u64(args.seed);
+    let mut losses = Vec::with_capacity(args.steps);
+    let progress = Progress::new(format, args.steps, args.batch * args.context);
+    for step in 0..args.steps {
+        let (bytes, targets) = text.training_batch(args.batch, &mut batches)?;
+        let loss = cross_entropy(model, &bytes, &targets)?;
+        let value = loss.to_scalar::<f32>()?;
+        if !value.is_finite() {
+            bail!("the loss of step {} is {value}; try a smaller --learning-rate", step + 1);
+        }
+        let grads = loss.backward()?;
+        if step == 0 {
+            for (name, variable) in weights::sorted(variables) {
+                ensure!(
+                    grads.get(&variable).is_some(),
+                    "no gradient reaches {name}: an operation has no backward pass"
+                );
+            }
+        }
+        optimizer.set_learning_rate(learning_rate(step, args));
+        optimizer.step(&grads)?;
+        losses.push(value);
+        progress.step(value);
+    }
+    Ok((losses, progress.finish()))
+}
+
+/// Linear warm-up over the first twentieth of the steps, then a cosine from the peak to a tenth of it.
+fn learning_rate(step: usize, args: &Args) -> f64 {
+    let warm_up = (args.steps / 20).max(1);
+    if step < warm_up {
+        return args.learning_rate * (step + 1) as f64 / warm_up as f64;
+    }
+    let done = (step - warm_up) as f64 / (args.steps - warm_up) as f64;
+    args.learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))
+}
+
+/// Mean loss over the held-out windows, in nats a byte.
+pub(crate) fn evaluate(model: &Gpt, args: &Args, text: &Text) -> Result<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for batch in text.validation_batches(args.batch) {
+        let (bytes, targets) = batch?;
+        let windows = bytes.dim(0)?;
+        sum += windows as f64 * f64::from(cross_entropy(model, &bytes, &targets)?.to_scalar::<f32>()?);
+        count += windows;
+    }
+    let loss = sum / f64::from(u32::try_from(count)?);
+    ensure!(loss.is_finite(), "the validation loss is {loss}; try a smaller --learning-rate");
+    Ok(loss)
+}
+
+fn cross_entropy(model: &Gpt, bytes: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    let logits = model.forward(bytes)?.reshape(((), VOCABULARY))?;
+    Ok(loss::cross_entropy(&logits, &targets.flatten_all()?)?)
+}
+
+/// Bytes of the linear weights as they are now, without the head, which is the embedding.
+fn linear_weight_bytes(model: &Gpt) -> Result<usize> {
+    let mut bytes = 0;
+    for (_, layer) in model.layers()? {
+        let tied = layer.weight()?.id() == model.wte().id();
+        bytes += if tied { 0 } else { layer.weight_bytes() };
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,45 @@
+//! The first weights, the same for every format: GPT-2's, from a seed.
+
+use std::sync::PoisonError;
+
+use anyhow::{Context, Result};
+use candle_core::{Tensor, Var};
+use candle_nn::VarMap;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rand_distr::Normal;
+
+/// Sets every variable, in the order of their names: biases to 0, norms to 1, matrices to normal values, smaller where
+/// they feed the residual stream.
+///
+/// Candle's own generator on the CPU takes no seed.
+pub(crate) fn initialize(variables: &VarMap, layers: usize, seed: u64) -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    for (name, variable) in sorted(variables) {
+        initialize_one(&name, &variable, layers, &mut rng).with_context(|| format!("initializing {name}"))?;
+    }
+    Ok(())
+}
+
+fn initialize_one(name: &str, variable: &Var, layers: usize, rng: &mut StdRng) -> Result<()> {
+    let (layer, kind) = name.rsplit_once('.').unwrap_or(("", name));
+    let value = if kind == "bias" {
+        variable.zeros_like()?
+    } else if variable.rank() == 1 {
+        variable.ones_like()?
+    } else {
+        let residual = layer.ends_with("c_proj");
+        let deviation = if residual { 0.02 / (2.0 * layers as f32).sqrt() } else { 0.02 };
+        let values = rng.sample_iter(Normal::new(0.0, deviation)?).take(variable.elem_count()).collect();
+        Tensor::from_vec(values, variable.shape(), variable.device())?
+    };
+    Ok(variable.set(&value)?)
+}
+
+/// The variables in the order of their names.
+pub(crate) fn sorted(variables: &VarMap) -> Vec<(String, Var)> {
+    let data = variables.data().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sorted: Vec<_> = data.iter().map(|(name, variable)| (name.clone(), variable.clone())).collect();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    sorted
+}
