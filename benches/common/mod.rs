@@ -2,19 +2,25 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use criterion::Criterion;
 use serde_json::Value;
 
+/// When this run began: estimates that are older are of another run.
+static START: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+
 /// Criterion's settings for all benchmarks.
 pub(crate) fn criterion() -> Criterion {
+    LazyLock::force(&START);
     Criterion::default().sample_size(30).configure_from_args()
 }
 
 /// Prints how many times faster `ours` was than `peer` in group `group`, and the elements a second of both.
 pub(crate) fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) {
     let (Some(ours_ns), Some(peer_ns)) = (median_ns(group, ours), median_ns(group, peer)) else {
-        return; // Only listed or tested, not measured.
+        return; // Listed, tested or filtered out, but not measured.
     };
     let rate = |ns: f64| elements as f64 / ns;
     println!(
@@ -27,6 +33,9 @@ pub(crate) fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) 
 
 fn median_ns(group: &str, function: &str) -> Option<f64> {
     let file = target_folder().join("criterion").join(group).join(function).join("new/estimates.json");
+    if fs::metadata(&file).ok()?.modified().ok()? < *START {
+        return None;
+    }
     let estimates: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
     estimates["median"]["point_estimate"].as_f64()
 }
