@@ -5,9 +5,10 @@ use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Attribute, Expr, ExprLit, GenericParam, Ident, Lit, LitStr, Meta, Path, Token, WherePredicate};
+use syn::{Attribute, Expr, ExprLit, GenericParam, Ident, Lit, LitStr, Meta, Path, Token, WhereClause, WherePredicate};
 
 use crate::ctxt::Ctxt;
+use crate::recipe;
 use crate::symbol::{self, Symbol};
 
 /// An attribute that was given: the key, for messages about it, and the value.
@@ -134,8 +135,8 @@ fn for_each_entry(ctxt: &mut Ctxt, attrs: &[Attribute], place: Place, mut read: 
 /// The keys and values of one `#[quant(…)]`.
 fn list(ctxt: &mut Ctxt, attr: &Attribute, place: Place) -> Vec<(Ident, Value)> {
     let example = match place {
-        Place::Field => "#[quant(skip)]",
-        Place::Struct | Place::Enum => "#[quant(crate = path::to::altgrad)]",
+        Place::Field => "skip",
+        Place::Struct | Place::Enum => "crate = path::to::altgrad",
     };
     let problem = match &attr.meta {
         Meta::List(list) if list.tokens.is_empty() => "is empty",
@@ -143,7 +144,7 @@ fn list(ctxt: &mut Ctxt, attr: &Attribute, place: Place) -> Vec<(Ident, Value)> 
             let mut pairs = Vec::new();
             let parsed = attr.parse_args_with(|input: ParseStream<'_>| {
                 while !input.is_empty() {
-                    pairs.extend(pair(ctxt, input));
+                    pairs.extend(pair(ctxt, input, example));
                 }
                 Ok(())
             });
@@ -155,14 +156,14 @@ fn list(ctxt: &mut Ctxt, attr: &Attribute, place: Place) -> Vec<(Ident, Value)> 
         Meta::Path(_) => "needs a list",
         Meta::NameValue(_) => "takes a list, not a value",
     };
-    ctxt.error(attr, format!("`quant` {problem}; write for example `{example}`, or remove it"));
+    ctxt.error(attr, format!("`quant` {problem}; write for example `#[quant({example})]`, or remove it"));
     Vec::new()
 }
 
-/// Takes one element and the comma behind it from `input`.
-fn pair(ctxt: &mut Ctxt, input: ParseStream<'_>) -> Option<(Ident, Value)> {
+/// Takes one element and the comma behind it from `input`. What is not one is told an `example`.
+fn pair(ctxt: &mut Ctxt, input: ParseStream<'_>, example: &str) -> Option<(Ident, Value)> {
     let Ok(key) = input.call(Ident::parse_any) else {
-        ctxt.error_at(input.span(), "expected the name of an attribute, such as `skip`");
+        ctxt.error_at(input.span(), format!("expected the name of an attribute; write for example `{example}`"));
         to_next(input);
         return None;
     };
@@ -173,7 +174,10 @@ fn pair(ctxt: &mut Ctxt, input: ParseStream<'_>) -> Option<(Ident, Value)> {
         } else {
             input.parse().map_or_else(
                 |error: syn::Error| {
-                    ctxt.error_at(error.span(), format!("the value of `{key}` is malformed: {error}"));
+                    let known = symbol::FIELD.iter().chain(symbol::CONTAINER).find(|symbol| key == symbol.name);
+                    let fix = known.map(|symbol| format!("; write for example `{}`", symbol.example));
+                    let fix = fix.unwrap_or_default();
+                    ctxt.error_at(error.span(), format!("the value of `{key}` is malformed: {error}{fix}"));
                     to_comma(input);
                     Value::Broken
                 },
@@ -293,7 +297,12 @@ fn flag(ctxt: &mut Ctxt, entry: &Entry) -> Option<()> {
 }
 
 fn expression(ctxt: &mut Ctxt, entry: &Entry) -> Option<Expr> {
-    entry.required(ctxt).cloned()
+    let expr = entry.required(ctxt)?;
+    if let Some((span, message)) = recipe::problem(expr) {
+        ctxt.error_at(span, message);
+        return None;
+    }
+    Some(expr.clone())
 }
 
 /// A path of one or more segments for `rename`.
@@ -351,10 +360,17 @@ fn predicates(ctxt: &mut Ctxt, entry: &Entry) -> Option<Vec<WherePredicate>> {
     match lit.parse_with(parser) {
         Ok(predicates) => Some(predicates.into_iter().collect()),
         Err(error) => {
-            let message = format!(
-                "the value of `bound` is not a list of where predicates: {error}; write for example `{}`",
-                entry.symbol.example
-            );
+            let message = if lit.parse::<WhereClause>().is_ok() {
+                let text = lit.value();
+                let predicates = text.trim_start().trim_start_matches("where").trim();
+                format!("`bound` takes predicates without `where`; write `bound = \"{predicates}\"`")
+            } else {
+                // Of a list of everything that could stand there nobody learns anything.
+                let detail = Some(error.to_string()).filter(|detail| !detail.starts_with("expected one of"));
+                let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+                let example = entry.symbol.example;
+                format!("the value of `bound` is not a list of where predicates{detail}; write for example `{example}`")
+            };
             ctxt.error(&lit, message);
             None
         }

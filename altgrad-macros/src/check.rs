@@ -90,7 +90,7 @@ fn distinct_segments(ctxt: &mut Ctxt, fields: &[Field<'_>]) {
                 Member::Unnamed(index) => index.index.to_string(),
             };
             let message = format!(
-                "the path segment `{text}` is already that of the field `{first}`; give one of the two another with \
+                "the path segment `{text}` is already that of the field `{first}`; give one of them another name with \
                  `#[quant(rename = \"…\")]`"
             );
             match (&field.attrs.rename, &field.member) {

@@ -199,6 +199,30 @@ fn wrong_kind_of_value() {
 }
 
 #[test]
+fn recipe_is_no_recipe() {
+    assert_on_field(
+        "recipe = \"E3M4\"",
+        "\"E3M4\"",
+        "`recipe` takes an expression without quotes; write `recipe = Fp8::E3M4`",
+    );
+    assert_on_field(
+        "recipe = 8",
+        "8",
+        "`recipe` takes a format or a recipe, not a literal; write for example `recipe = Fp8::E4M3`",
+    );
+    assert_on_field(
+        "recipe = None",
+        "None",
+        "`recipe` cannot be `None`; write `skip` to keep everything below in full precision",
+    );
+    assert_on_field(
+        "recipe = make(self.format)",
+        "self",
+        "`recipe` cannot use `self`; it may use `Self`, the type's parameters, constants and functions",
+    );
+}
+
+#[test]
 fn ill_formed_rename() {
     let empty = "the value of `rename` is empty; give a name, or write `flatten` to add no path segment";
     let white = "the value of `rename` contains whitespace; a path segment has none";
@@ -243,12 +267,18 @@ fn crate_is_no_path() {
 fn bound_is_no_predicate() {
     let text = |error| {
         format!(
-            "the value of `bound` is not a list of where predicates: {error}; write for example `bound = \"T: \
+            "the value of `bound` is not a list of where predicates{error}; write for example `bound = \"T: \
              Quantizable\"`"
         )
     };
-    assert_on_struct("bound = \"T\"", "\"T\"", &text("expected `:`"));
-    assert_on_struct("bound = \"T: Clone; U\"", "\"T: Clone; U\"", &text("expected `,`"));
+    assert_on_struct("bound = \"T\"", "\"T\"", &text(": expected `:`"));
+    assert_on_struct(
+        "bound = \"where T: Clone\"",
+        "\"where T: Clone\"",
+        "`bound` takes predicates without `where`; write `bound = \"T: Clone\"`",
+    );
+    assert_on_struct("bound = \"T: Clone; U\"", "\"T: Clone; U\"", &text(": expected `,`"));
+    assert_on_struct("bound = \"3\"", "\"3\"", &text(""));
 }
 
 #[test]
@@ -279,13 +309,22 @@ fn malformed_list() {
             )],
         );
     }
-    let name = "expected the name of an attribute, such as `skip`";
+    let name = "expected the name of an attribute; write for example `skip`";
     assert_on_field("\"skip\"", "\"skip\"", name);
     assert_on_field("skip, , flatten", ",", name);
     assert_on_field("= 3", "=", name);
     assert_on_field("skip rename = \"x\"", "rename", "expected a comma after the attribute `skip`");
     assert_on_field("skip::all", ":", "expected a comma after the attribute `skip`");
-    assert_on_field("recipe = +, skip", "+", "the value of `recipe` is malformed: expected an expression");
+    assert_on_struct(
+        "\"crate\"",
+        "\"crate\"",
+        "expected the name of an attribute; write for example `crate = path::to::altgrad`",
+    );
+    assert_on_field(
+        "recipe = +, skip",
+        "+",
+        "the value of `recipe` is malformed: expected an expression; write for example `recipe = Fp8::E4M3`",
+    );
 }
 
 #[test]
@@ -322,7 +361,7 @@ fn flatten_on_a_newtype() {
 fn same_segment_twice() {
     let text = |segment, first| {
         format!(
-            "the path segment `{segment}` is already that of the field `{first}`; give one of the two another with \
+            "the path segment `{segment}` is already that of the field `{first}`; give one of them another name with \
              `#[quant(rename = \"…\")]`"
         )
     };

@@ -7,7 +7,7 @@
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{Expr, GenericParam, Generics, Ident, Lifetime, LitStr, Path};
+use syn::{Expr, GenericParam, Generics, Ident, Lifetime, LitStr, Member, Path};
 
 use crate::bound;
 use crate::model::{Container, Data, Field, FieldAction, Segment, Variant};
@@ -93,7 +93,13 @@ impl Method {
         let mutability = self.mutability;
         let visits = fields.iter().filter_map(|field| {
             let member = &field.member;
-            self.visit_field(field, &quote_spanned!(Span::mixed_site()=> &#mutability self.#member))
+            // A packed struct does not allow it, which is reported under the field.
+            let here = match member {
+                Member::Named(ident) => ident.span(),
+                Member::Unnamed(_) => field.ty.span(),
+            };
+            let reference = quote_spanned!(here.resolved_at(Span::mixed_site())=> &#mutability self.#member);
+            self.visit_field(field, &reference)
         });
         let ok = ok();
         quote_spanned!(Span::mixed_site()=> #(#visits)* #ok)

@@ -1,9 +1,10 @@
 //! The derive macro `Quantizable` of the `altgrad` crate.
 //!
 //! Use it through `altgrad`, which re-exports it beside the trait of the same name. The stages of the expansion
-//! are one file each, in this order: `attr` reads `#[quant(…)]`, `model` describes the type, `check` holds the
-//! rules that concern more than one attribute or field, `bound` infers the where clause, `expand` writes the
-//! implementation. Mistakes are collected in `ctxt` and reported together, beside the stub of `fallback`.
+//! are one file each, in this order: `attr` reads `#[quant(…)]` (what `recipe` cannot be is told in the file of that
+//! name), `model` describes the type, `check` holds the rules that concern more than one attribute or field, `bound`
+//! infers the where clause, `expand` writes the implementation. Mistakes are collected in `ctxt` and reported together,
+//! beside the stub of `fallback`.
 
 #![cfg_attr(test, allow(clippy::expect_used, reason = "a test may fail by panicking"))]
 
@@ -19,6 +20,7 @@ mod expand;
 mod fallback;
 mod lints;
 mod model;
+mod recipe;
 mod symbol;
 
 #[cfg(test)]
@@ -96,7 +98,8 @@ mod snapshots;
 ///
 /// Attributes may share a list or stand in several. These exclude each other: `ignore` and any other; `skip` and
 /// `recipe`; `flatten` and `rename`. The expression of `recipe` is evaluated at each visit of its field, where the
-/// type is in scope: it may name `Self` and the type's generic parameters, but not `self`.
+/// type is in scope: it may name `Self` and the type's generic parameters, but not `self`, and it may use `?` on a
+/// result of altgrad, as in `recipe = Fp8::new(4, 3, 8, Specials::Fnuz)?`.
 ///
 /// An enum's variants take no attributes; their fields take those above.
 ///
@@ -120,7 +123,7 @@ mod snapshots;
 /// A type parameter must implement `Quantizable` if the type of a visited field mentions it outside of
 /// `PhantomData`, and so must an associated type of a parameter (`T::Inner`, `<T as Trait>::Inner`) that such a field
 /// mentions. The where clause of the type is kept. Where this asks for too much or too little, `bound` says
-/// what holds instead.
+/// what holds instead: of `HashMap<String, T, S>`, for example, only `T` must be `Quantizable`.
 #[proc_macro_derive(Quantizable, attributes(quant))]
 pub fn derive_quantizable(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -57,7 +57,8 @@ pub(crate) fn nearest<'a>(symbols: &'a [Symbol], name: &str) -> Option<&'a Symbo
     let near = |symbol: &&Symbol| {
         let longest = name.chars().count().max(symbol.name.len());
         let abbreviates = name.len() >= 3 && symbol.name.starts_with(name);
-        abbreviates || edit_distance(name, symbol.name) <= longest / 3
+        let inflects = name.starts_with(symbol.name);
+        abbreviates || inflects || edit_distance(name, symbol.name) <= longest / 3
     };
     symbols.iter().filter(near).min_by_key(|symbol| edit_distance(name, symbol.name))
 }
@@ -102,6 +103,7 @@ mod tests {
         for (name, meant) in [
             ("skp", Some("skip")),
             ("Skip", Some("skip")),
+            ("skipped", Some("skip")),
             ("ignored", Some("ignore")),
             ("name", Some("rename")),
             ("flat", Some("flatten")),

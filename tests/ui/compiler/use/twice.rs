@@ -1,0 +1,19 @@
+//! The derive and an implementation by hand.
+
+use altgrad::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+
+#[derive(Quantizable)]
+struct Model {
+    layer: Linear,
+}
+
+impl Quantizable for Model {
+    fn visit<'m>(&'m self, _: &Path<'_>, _: &mut dyn Visitor<'m>) -> Result<()> {
+        Ok(())
+    }
+    fn visit_mut<'m>(&'m mut self, _: &Path<'_>, _: &mut dyn VisitorMut<'m>) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {}
