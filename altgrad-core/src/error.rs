@@ -34,6 +34,22 @@ pub enum Error {
         why: String,
     },
 
+    /// A quantizer of a recipe is invalid.
+    #[error("{role}: {source}")]
+    Role {
+        /// Which: `weights`, `activations` or `gradients`.
+        role: &'static str,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+
+    /// An observer that takes a percentage which is none.
+    #[error("a percentile observer needs a percentage above 0 and up to 100, this one is {percentage}; try 99.9")]
+    InvalidObserver {
+        /// The percentage.
+        percentage: f64,
+    },
+
     /// A tensor holds NaN or an infinity where only finite values make sense.
     #[error(
         "{what} has a value that is not finite ({value} at index {index:?}), so no scale fits it; \
@@ -135,6 +151,48 @@ pub enum Error {
     #[error("no layer of the model is quantized, so there is nothing to freeze; call `quantize` first")]
     NothingToFreeze,
 
+    /// [`calibrate`](crate::Quantizable::calibrate) found no scale to fix.
+    #[error(
+        "no layer of the model quantizes its activations with one scale a tensor, so there is nothing to calibrate; \
+         call `quantize` first, with a recipe such as `Recipe::tensorwise()`"
+    )]
+    NothingToCalibrate,
+
+    /// A layer was not called in a calibration pass.
+    #[error(
+        "the calibration passes never called the layer, so its scale is unknown; \
+         make sure that they reach every quantized layer, or leave this one out of the config"
+    )]
+    NotCalibrated,
+
+    /// A tensor is missing from what the quantizers of a model remembered.
+    #[error("the quantizer state has no tensor `{key}`; was it saved from a model with the same config?")]
+    MissingState {
+        /// The tensor's name.
+        key: String,
+    },
+
+    /// A tensor of what the quantizers of a model remembered is not of this model.
+    #[error(
+        "the model has no use for the quantizer state `{key}`{}; was it saved from a model with the same config?",
+        nearest_text(.nearest)
+    )]
+    UnknownState {
+        /// The tensor's name.
+        key: String,
+        /// The names most like it, best first.
+        nearest: Vec<String>,
+    },
+
+    /// A tensor of what the quantizers of a model remembered cannot be right.
+    #[error("the quantizer state `{key}` does not fit: {why}")]
+    InvalidState {
+        /// The tensor's name.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+
     /// No layer has this path.
     #[error("no layer has the path `{path}`{}", nearest_text(.nearest))]
     NoSuchLayer {
@@ -204,6 +262,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same error, said of one quantizer of a recipe.
+    pub(crate) fn of(self, role: &'static str) -> Self {
+        Self::Role { role, source: Box::new(self) }
+    }
+
     /// The same error, said of the layer at `path`; unchanged if it already names a layer.
     #[must_use]
     pub fn at(self, path: &str) -> Self {

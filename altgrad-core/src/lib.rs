@@ -11,10 +11,12 @@ mod quantizer;
 
 pub use error::{Error, Result};
 pub use format::{Fp8, Overflow, ParseFp8Error, Specials};
-pub use layer::{FrozenLinear, Linear, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias};
+pub use layer::{FrozenLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias};
 pub use model::{
-    Action, LayerReport, Path, QuantConfig, QuantReport, Quantizable, Rule, SkipReason, TiePolicy, Visitor, VisitorMut,
+    Action, CalibrationReport, LayerCalibration, LayerReport, Path, QuantConfig, QuantReport, Quantizable, Rule,
+    SkipReason, TiePolicy, Visitor, VisitorMut,
 };
 pub use quantizer::{
-    AmaxHistory, Distortion, Fp8Tensor, Quantizer, Scaling, Ste, compute_scale, fake_quantize, fake_quantize_with_scale,
+    AmaxHistory, Distortion, E8M0Rule, Fp8Tensor, Granularity, Observer, Quantizer, Rounding, ScaleEncoding, Scaling,
+    Ste, compute_scale, fake_quantize, fake_quantize_with_scale,
 };

@@ -5,6 +5,8 @@ mod text;
 
 pub use text::ParseFp8Error;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// What a format does with bit patterns that are not ordinary finite numbers.
@@ -24,7 +26,8 @@ pub enum Specials {
 }
 
 /// What [`Fp8::encode_with`] makes of a magnitude that rounds to more than the largest finite value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// The largest finite value of the same sign, for infinities too.
     #[default]

@@ -1,29 +1,32 @@
 //! The loops themselves: one pass over a slice each, in blocks for types that compute in another precision.
 
+use super::blocks::Blocks;
+use super::conversion::Conversion;
+use super::draws::Draws;
 use super::element::Element;
 use super::level::{Level, for_every_level};
 use super::round::Real;
 use crate::format::Fp8;
 
-/// Elements converted at a time for `f16` and `bf16`: two buffers of this length stay in the first-level cache.
-const BLOCK: usize = 1024;
+/// Elements converted at a time: a few buffers of this length stay in the first-level cache.
+const CHUNK: usize = 1024;
 
 for_every_level! {
-    /// The largest magnitude of `values`; NaN if any is NaN, 0 for an empty slice.
-    fn amax = amax_loop, (values: &[T]) -> f64;
+    /// The largest magnitude of each block; NaN if any of its values is NaN, 0 if it has none.
+    fn amax = amax_loop, (values: &[T], blocks: Blocks) -> Vec<f64>;
 
     /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN; both slices have the same length.
-    fn fake_quantize = fake_quantize_loop, (from: &[T], to: &mut [T], format: Fp8, scale: f32);
+    fn fake_quantize = fake_quantize_loop, (from: &[T], to: &mut [T], conversion: &Conversion);
 
     /// `to[i] = encode(from[i] / scale)`; false if a value is NaN and the format has no NaN, and then `to` is of no use.
-    fn encode = encode_loop, (from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool;
+    fn encode = encode_loop, (from: &[T], to: &mut [u8], conversion: &Conversion) -> bool;
 
-    /// `to[i] = decode(codes[i]) × scale`; both slices have the same length.
-    fn decode = decode_loop, (codes: &[u8], to: &mut [T], format: Fp8, scale: f32);
+    /// `to[i] = decode(codes[i]) × scale`, with one scale for each block; both slices have the same length.
+    fn decode = decode_loop, (codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, scales: &[f32]);
 }
 
 #[inline(always)]
-fn amax_loop<T: Element>(values: &[T]) -> f64 {
+fn amax_loop<T: Element>(values: &[T], blocks: Blocks) -> Vec<f64> {
     let zero = T::Real::default().magnitude_bits();
     let fold = |largest, values: &[T::Real]| {
         // Independent lanes, so that the loop does not wait for one maximum after the other.
@@ -37,98 +40,146 @@ fn amax_loop<T: Element>(values: &[T]) -> f64 {
         let rest = chunks.remainder().iter().map(|value| value.magnitude_bits());
         lanes.into_iter().chain(rest).fold(largest, T::Real::larger)
     };
-    let largest = if let Some(values) = T::as_real(values) {
-        fold(zero, values)
-    } else {
-        let mut buffer = [T::Real::default(); BLOCK];
-        values.chunks(BLOCK).fold(zero, |largest, block| {
-            let buffer = &mut buffer[..block.len()];
-            T::widen(block, buffer);
-            fold(largest, buffer)
-        })
-    };
-    T::Real::from_bits(largest).to_f64()
+    let mut largest = vec![zero; blocks.count()];
+    let mut buffer = [T::Real::default(); CHUNK];
+    for (run, block) in blocks.runs() {
+        let run = &values[run];
+        largest[block] = if let Some(run) = T::as_real(run) {
+            fold(largest[block], run)
+        } else {
+            run.chunks(CHUNK).fold(largest[block], |largest, chunk| {
+                let buffer = &mut buffer[..chunk.len()];
+                T::widen(chunk, buffer);
+                fold(largest, buffer)
+            })
+        };
+    }
+    largest.into_iter().map(|bits| T::Real::from_bits(bits).to_f64()).collect()
 }
 
 #[inline(always)]
-fn fake_quantize_loop<T: Element>(from: &[T], to: &mut [T], format: Fp8, scale: f32) {
-    let rounder = T::Real::rounder(format);
-    if format.mantissa_bits() == 0 {
-        map(from, to, |x| x.divide(scale).round_to_power_of_two(&rounder).multiply(scale));
-    } else {
-        map(from, to, |x| x.divide(scale).round(&rounder).multiply(scale));
+fn fake_quantize_loop<T: Element>(from: &[T], to: &mut [T], conversion: &Conversion) {
+    let Conversion { format, overflow, blocks, ref scales, draws } = *conversion;
+    let rounder = T::Real::rounder(format, overflow);
+    let (mut wide, mut result) = ([T::Real::default(); CHUNK], [T::Real::default(); CHUNK]);
+    for (run, block) in blocks.runs() {
+        let scale = scales[block].value();
+        let mut rounding = Rounding { rounder, multiplier: scales[block].multiplier(), scale, draws, first: run.start };
+        for (from, to) in from[run.clone()].chunks(CHUNK).zip(to[run].chunks_mut(CHUNK)) {
+            let finish = |_, rounded: T::Real| rounded.multiply(scale);
+            if let (Some(from), Some(to)) = (T::as_real(from), T::as_real_mut(to)) {
+                rounding.apply(from, to, finish);
+            } else {
+                let (wide, result) = (&mut wide[..from.len()], &mut result[..from.len()]);
+                T::widen(from, wide);
+                rounding.apply(wide, result, finish);
+                T::narrow(result, to);
+            }
+            rounding.first += from.len();
+        }
     }
 }
 
 #[inline(always)]
-fn encode_loop<T: Element>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool {
-    let rounder = T::Real::rounder(format);
+fn encode_loop<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
+    let Conversion { format, overflow, blocks, ref scales, draws } = *conversion;
+    let rounder = T::Real::rounder(format, overflow);
     let nan = format.nan_code().unwrap_or_default();
-    let has_nan = if format.mantissa_bits() == 0 {
-        encode_with(from, to, nan, |x| x.divide(scale).round_to_power_of_two(&rounder), |x| x.code(&rounder))
-    } else {
-        encode_with(from, to, nan, |x| x.divide(scale).round(&rounder), |x| x.code(&rounder))
-    };
+    let beyond = format.infinity_code().unwrap_or(nan);
+    let mut wide = [T::Real::default(); CHUNK];
+    let mut has_nan = false;
+    for (run, block) in blocks.runs() {
+        let scale = scales[block].value();
+        let mut rounding = Rounding { rounder, multiplier: scales[block].multiplier(), scale, draws, first: run.start };
+        for (from, to) in from[run.clone()].chunks(CHUNK).zip(to[run].chunks_mut(CHUNK)) {
+            let values = if let Some(from) = T::as_real(from) {
+                from
+            } else {
+                let wide = &mut wide[..from.len()];
+                T::widen(from, wide);
+                wide
+            };
+            rounding.apply(
+                values,
+                to,
+                |value: T::Real, rounded| {
+                    if value.is_nan() { nan } else { rounded.code(&rounder, beyond) }
+                },
+            );
+            has_nan |= values.iter().fold(false, |has_nan, value| has_nan | value.is_nan());
+            rounding.first += from.len();
+        }
+    }
     !has_nan || format.has_nan()
 }
 
 #[inline(always)]
-fn decode_loop<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
+fn decode_loop<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, scales: &[f32]) {
     let mut values = [T::Real::default(); 256];
     for (code, value) in format.values() {
-        values[usize::from(code)] = T::Real::from_f32(value).multiply(scale);
+        values[usize::from(code)] = T::Real::from_f32(value);
     }
-    let mut table = [T::default(); 256];
-    T::narrow(&values, &mut table);
-    for (to, code) in to.iter_mut().zip(codes) {
-        *to = table[usize::from(*code)];
+    let mut wide = [T::Real::default(); CHUNK];
+    for (run, block) in blocks.runs() {
+        let decode = |codes: &[u8], to: &mut [T::Real]| {
+            for (to, code) in to.iter_mut().zip(codes) {
+                *to = values[usize::from(*code)].multiply(scales[block]);
+            }
+        };
+        for (codes, to) in codes[run.clone()].chunks(CHUNK).zip(to[run].chunks_mut(CHUNK)) {
+            if let Some(to) = T::as_real_mut(to) {
+                decode(codes, to);
+            } else {
+                let wide = &mut wide[..codes.len()];
+                decode(codes, wide);
+                T::narrow(wide, to);
+            }
+        }
+    }
+}
+
+/// How the elements of one block are brought to values of the format.
+struct Rounding<R: Real> {
+    rounder: R::Rounder,
+    scale: f32,
+    multiplier: Option<f32>,
+    draws: Option<Draws>,
+    /// Number of the first element in the tensor.
+    first: usize,
+}
+
+impl<R: Real> Rounding<R> {
+    /// `to[i] = finish(from[i], round(from[i] / scale))` for at most [`CHUNK`] elements.
+    #[inline(always)]
+    fn apply<O>(&self, from: &[R], to: &mut [O], finish: impl Fn(R, R) -> O) {
+        let scale = self.scale;
+        match self.multiplier {
+            Some(multiplier) => self.round(from, to, |x| x.multiply(multiplier), finish),
+            None => self.round(from, to, |x| x.divide(scale), finish),
+        }
+    }
+
+    #[inline(always)]
+    fn round<O>(&self, from: &[R], to: &mut [O], quotient: impl Fn(R) -> R, finish: impl Fn(R, R) -> O) {
+        let rounder = &self.rounder;
+        if let Some(draws) = &self.draws {
+            let mut buffer = [0; CHUNK];
+            let buffer = &mut buffer[..from.len()];
+            draws.fill(self.first, buffer);
+            for ((to, from), draw) in to.iter_mut().zip(from).zip(buffer) {
+                *to = finish(*from, quotient(*from).round_stochastically(rounder, *draw));
+            }
+        } else if R::is_power_of_two(rounder) {
+            map(from, to, |x| finish(x, quotient(x).round_to_power_of_two(rounder)));
+        } else {
+            map(from, to, |x| finish(x, quotient(x).round(rounder)));
+        }
     }
 }
 
 #[inline(always)]
-fn map<T: Element>(from: &[T], to: &mut [T], function: impl Fn(T::Real) -> T::Real) {
-    let apply = |from: &[T::Real], to: &mut [T::Real]| {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = function(*from);
-        }
-    };
-    if let (Some(from), Some(to)) = (T::as_real(from), T::as_real_mut(to)) {
-        return apply(from, to);
+fn map<R: Copy, O>(from: &[R], to: &mut [O], function: impl Fn(R) -> O) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = function(*from);
     }
-    let (mut wide, mut result) = ([T::Real::default(); BLOCK], [T::Real::default(); BLOCK]);
-    for (from, to) in from.chunks(BLOCK).zip(to.chunks_mut(BLOCK)) {
-        let (wide, result) = (&mut wide[..from.len()], &mut result[..from.len()]);
-        T::widen(from, wide);
-        apply(wide, result);
-        T::narrow(result, to);
-    }
-}
-
-/// Returns whether a value was NaN.
-#[inline(always)]
-fn encode_with<T: Element>(
-    from: &[T],
-    to: &mut [u8],
-    nan: u8,
-    round: impl Fn(T::Real) -> T::Real,
-    code: impl Fn(T::Real) -> u8,
-) -> bool {
-    let apply = |from: &[T::Real], to: &mut [u8]| {
-        let mut has_nan = false;
-        for (to, from) in to.iter_mut().zip(from) {
-            let rounded = round(*from);
-            has_nan |= rounded.is_nan();
-            *to = if rounded.is_nan() { nan } else { code(rounded) };
-        }
-        has_nan
-    };
-    if let Some(from) = T::as_real(from) {
-        return apply(from, to);
-    }
-    let mut wide = [T::Real::default(); BLOCK];
-    from.chunks(BLOCK).zip(to.chunks_mut(BLOCK)).fold(false, |has_nan, (from, to)| {
-        let wide = &mut wide[..from.len()];
-        T::widen(from, wide);
-        apply(wide, to) | has_nan
-    })
 }

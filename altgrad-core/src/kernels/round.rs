@@ -1,6 +1,6 @@
 //! Rounding a real number to the nearest value of a format, without branches.
 
-use crate::format::Fp8;
+use crate::format::{Fp8, Overflow};
 
 /// The arithmetic that rounding needs of `f32` and `f64`.
 pub(crate) trait Real: Copy + Default + PartialOrd + 'static {
@@ -11,16 +11,24 @@ pub(crate) trait Real: Copy + Default + PartialOrd + 'static {
     type Rounder: Copy;
 
     /// Prepares rounding to `format`.
-    fn rounder(format: Fp8) -> Self::Rounder;
+    fn rounder(format: Fp8, overflow: Overflow) -> Self::Rounder;
 
-    /// The value of `format` nearest to `self`, saturated, as [`Fp8::encode`] picks it; NaN stays NaN, in any format.
+    /// Whether the format has no mantissa bits.
+    fn is_power_of_two(rounder: &Self::Rounder) -> bool;
+
+    /// The value of `format` nearest to `self`, as [`Fp8::encode_with`] picks it; NaN stays NaN, in any format.
     fn round(self, rounder: &Self::Rounder) -> Self;
 
     /// As [`round`](Self::round) for a format without mantissa bits, whose ties go by the exponent's last bit.
     fn round_to_power_of_two(self, rounder: &Self::Rounder) -> Self;
 
-    /// The code of a value that `round` returned; of no meaning for NaN.
-    fn code(self, rounder: &Self::Rounder) -> u8;
+    /// One of the two values of `format` that `self` lies between, the one away from zero with the probability that is
+    /// the distance to the other over the distance of the two. `draw` is uniform in all of its bits, of which `f32` uses
+    /// the upper 24. Overflow is that of [`round`](Self::round), with the next value as if the format went on.
+    fn round_stochastically(self, rounder: &Self::Rounder, draw: u32) -> Self;
+
+    /// The code of what rounding returned for a number, `beyond` being that of overflow.
+    fn code(self, rounder: &Self::Rounder, beyond: u8) -> u8;
 
     /// Correctly rounded quotient.
     fn divide(self, scale: f32) -> Self;
@@ -44,12 +52,18 @@ pub(crate) trait Real: Copy + Default + PartialOrd + 'static {
 }
 
 macro_rules! real {
-    ($real:ident, $bits:ident, $rounder:ident) => {
+    ($real:ident, $bits:ident, $rounder:ident, $draw_bits:literal) => {
         #[doc = concat!("A format's constants as bits and values of `", stringify!($real), "`.")]
         #[derive(Clone, Copy)]
         pub(crate) struct $rounder {
             /// Largest finite value.
             largest: $real,
+            /// What magnitudes are cut to: the largest value, or the one that would follow where overflow shows.
+            ceiling: $real,
+            /// What becomes of that one.
+            beyond: $real,
+            /// Bits of the power of two at or below the largest value.
+            highest_binade: $bits,
             /// Bits of the smallest normal value, 2^(1 - bias), whose step the subnormals share.
             lowest_binade: $bits,
             /// What takes the bits of 2^e to those of the number whose unit in the last place is the format's step in
@@ -71,21 +85,44 @@ macro_rules! real {
             const SIGN: $bits = 1 << ($bits::BITS - 1);
             const FRACTION_BITS: u32 = $real::MANTISSA_DIGITS - 1;
             const EXPONENT: $bits = $real::INFINITY.to_bits();
+
+            /// A number in [0, 1) from the upper bits of a draw, exact.
+            #[inline(always)]
+            fn uniform(draw: u32) -> $real {
+                const STEP: $real = 1.0 / (1u64 << $draw_bits) as $real;
+                (draw >> (u32::BITS - $draw_bits)) as $real * STEP
+            }
         }
 
         impl Real for $real {
             type Bits = $bits;
             type Rounder = $rounder;
 
-            fn rounder(format: Fp8) -> $rounder {
+            fn is_power_of_two(rounder: &$rounder) -> bool {
+                rounder.shift == $rounder::FRACTION_BITS
+            }
+
+            fn rounder(format: Fp8, overflow: Overflow) -> $rounder {
                 let mantissa_bits = u32::from(format.mantissa_bits());
                 let shift = $rounder::FRACTION_BITS - mantissa_bits;
                 let exponent_bias = $real::MAX_EXP - 1;
                 let exponent_field = |exponent: i32| (exponent + exponent_bias) as $bits;
                 let lowest_binade = exponent_field(format.min_exponent()) << $rounder::FRACTION_BITS;
                 let magic_offset = (shift as $bits) << $rounder::FRACTION_BITS;
+                let largest = format.largest_finite() as $real;
+                let beyond = match overflow {
+                    Overflow::Saturate => largest,
+                    Overflow::Special if format.has_infinity() => $real::INFINITY,
+                    Overflow::Special if format.has_nan() => $real::NAN,
+                    Overflow::Special => largest,
+                };
+                let highest_binade = (largest.to_bits() & $rounder::EXPONENT).max(lowest_binade);
+                let step = $real::from_bits(highest_binade - ((mantissa_bits as $bits) << $rounder::FRACTION_BITS));
                 $rounder {
-                    largest: format.largest_finite() as $real,
+                    largest,
+                    ceiling: if beyond == largest { largest } else { largest + step },
+                    beyond,
+                    highest_binade,
                     lowest_binade,
                     magic_offset,
                     zero_sign: if format.has_negative_zero() { $rounder::SIGN } else { 0 },
@@ -100,19 +137,16 @@ macro_rules! real {
             fn round(self, rounder: &$rounder) -> $real {
                 let magnitude = self.abs();
                 // `min` would turn NaN into the largest value; the comparison lets it pass.
-                let clamped = if magnitude > rounder.largest { rounder.largest } else { magnitude };
-                // Next to a number whose unit in the last place is the step, addition rounds to a multiple of the step,
-                // ties to an even one. Taking the number away again is exact.
-                let binade = (clamped.to_bits() & $rounder::EXPONENT).max(rounder.lowest_binade);
-                let magic = $real::from_bits(binade + rounder.magic_offset);
+                let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
+                let magic = $real::from_bits(rounder.binade(clamped) + rounder.magic_offset);
                 let rounded = (clamped + magic) - magic;
-                rounder.with_sign_of(rounded, self)
+                rounder.finish(rounded, self)
             }
 
             #[inline(always)]
             fn round_to_power_of_two(self, rounder: &$rounder) -> $real {
                 let magnitude = self.abs();
-                let clamped = if magnitude > rounder.largest { rounder.largest } else { magnitude };
+                let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
                 let bits = clamped.to_bits();
                 let odd = ((bits >> $rounder::FRACTION_BITS) ^ rounder.parity) & 1;
                 let half = 1 << ($rounder::FRACTION_BITS - 1);
@@ -120,16 +154,34 @@ macro_rules! real {
                 let lowest = $real::from_bits(rounder.lowest_binade);
                 let below = if clamped > lowest * 0.5 { lowest } else { 0.0 };
                 let rounded = if clamped < lowest { below } else { nearest };
-                rounder.with_sign_of(if clamped.is_nan() { clamped } else { rounded }, self)
+                rounder.finish(if clamped.is_nan() { clamped } else { rounded }, self)
             }
 
             #[inline(always)]
-            fn code(self, rounder: &$rounder) -> u8 {
+            fn round_stochastically(self, rounder: &$rounder, draw: u32) -> $real {
+                let magnitude = self.abs();
+                let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
+                let binade = rounder.binade(clamped);
+                let step = binade - ((($rounder::FRACTION_BITS - rounder.shift) as $bits) << $rounder::FRACTION_BITS);
+                // Both are powers of two, so their exponent fields add up to twice the bias.
+                let per_step = $real::from_bits((2 * $real::to_bits(1.0)) - step);
+                let (step, magic) = ($real::from_bits(step), $real::from_bits(binade + rounder.magic_offset));
+                let nearest = (clamped + magic) - magic;
+                let below = if nearest > clamped { nearest - step } else { nearest };
+                // Exact: the difference is a multiple of the last place of `clamped`, and the factor a power of two.
+                let fraction = (clamped - below) * per_step;
+                let rounded = if fraction > $rounder::uniform(draw) { below + step } else { below };
+                rounder.finish(rounded, self)
+            }
+
+            #[inline(always)]
+            fn code(self, rounder: &$rounder, beyond: u8) -> u8 {
                 let magnitude = self.abs();
                 let bits = magnitude.to_bits();
                 let normal = (bits >> rounder.shift).wrapping_sub(rounder.code_offset);
                 let subnormal = (magnitude + rounder.subnormal_magic).to_bits();
                 let code = if bits < rounder.lowest_binade { subnormal } else { normal } as u8 & 0x7F;
+                let code = if magnitude <= rounder.largest { code } else { beyond };
                 let sign = (self.to_bits() >> ($bits::BITS - 8)) as u8 & 0x80;
                 code | sign
             }
@@ -174,6 +226,19 @@ macro_rules! real {
         }
 
         impl $rounder {
+            /// Bits of the power of two at or below a magnitude, from which the step between the format's values follows.
+            /// Next to a number whose unit in the last place is that step, addition rounds to a multiple of the step,
+            /// ties to an even one, and taking the number away again is exact.
+            #[inline(always)]
+            fn binade(&self, magnitude: $real) -> $bits {
+                (magnitude.to_bits() & Self::EXPONENT).max(self.lowest_binade).min(self.highest_binade)
+            }
+
+            #[inline(always)]
+            fn finish(&self, rounded: $real, signed: $real) -> $real {
+                self.with_sign_of(if rounded > self.largest { self.beyond } else { rounded }, signed)
+            }
+
             #[inline(always)]
             fn with_sign_of(&self, magnitude: $real, signed: $real) -> $real {
                 let kept = if magnitude == 0.0 { self.zero_sign } else { Self::SIGN };
@@ -183,5 +248,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, u32, RounderF32);
-real!(f64, u64, RounderF64);
+real!(f32, u32, RounderF32, 24);
+real!(f64, u64, RounderF64, 32);

@@ -11,8 +11,8 @@ use common::{BF16, CUSTOM, CUSTOM_GOLDEN, F16, Kind, NAMED, Oracle, Spec, corpus
 use half::{bf16, f16};
 
 use super::level::Level;
-use super::{Element, elementwise};
-use crate::{Fp8, Specials};
+use super::{Blocks, Conversion, Element, Scale, elementwise};
+use crate::{Fp8, Overflow, Specials};
 
 /// Powers of two, one that is not, and the ends of the range.
 const SCALES: [f32; 7] = [1.0, 0.125, 0.3, 3.7e5, 1e-30, f32::MIN_POSITIVE, f32::MAX / 4.0];
@@ -25,26 +25,42 @@ fn on_every_level<R: PartialEq + Debug>(mut run: impl FnMut(Level) -> R) -> R {
     baseline
 }
 
+/// To `format` under one scale for all, as most tests want it.
+fn whole(elements: usize, format: Fp8, scale: f32) -> Conversion {
+    let (overflow, scales) = (Overflow::Saturate, vec![Scale::new(scale)]);
+    Conversion { format, overflow, blocks: Blocks::whole(elements), scales, draws: None }
+}
+
 fn amax<T: Sample>(values: &[T]) -> f64 {
-    f64::from_bits(on_every_level(|level| elementwise::amax(level, values).to_bits()))
+    let blocks = Blocks::whole(values.len());
+    let largest = on_every_level(|level| elementwise::amax(level, values, blocks)[0].to_bits());
+    f64::from_bits(largest)
 }
 
 fn fake_quantize<T: Sample>(from: &[T], to: &mut [T], format: Fp8, scale: f32) {
-    on_every_level(|level| {
-        elementwise::fake_quantize(level, from, to, format, scale);
-        to.iter().map(|value| value.bits()).collect::<Vec<_>>()
-    });
+    convert(from, to, &whole(from.len(), format, scale));
 }
 
 fn encode<T: Sample>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool {
-    on_every_level(|level| (elementwise::encode(level, from, to, format, scale), to.to_vec())).0
+    convert_to_codes(from, to, &whole(from.len(), format, scale))
 }
 
 fn decode<T: Sample>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
     on_every_level(|level| {
-        elementwise::decode(level, codes, to, format, scale);
+        elementwise::decode(level, codes, to, format, Blocks::whole(codes.len()), &[scale]);
         to.iter().map(|value| value.bits()).collect::<Vec<_>>()
     });
+}
+
+fn convert<T: Sample>(from: &[T], to: &mut [T], conversion: &Conversion) {
+    on_every_level(|level| {
+        elementwise::fake_quantize(level, from, to, conversion);
+        to.iter().map(|value| value.bits()).collect::<Vec<_>>()
+    });
+}
+
+fn convert_to_codes<T: Sample>(from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
+    on_every_level(|level| (elementwise::encode(level, from, to, conversion), to.to_vec())).0
 }
 
 #[test]

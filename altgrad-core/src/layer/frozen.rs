@@ -2,19 +2,30 @@
 
 use candle_core::{Module, Tensor};
 
-use super::{LayerPath, check_parts, forward, locate};
+use super::shared::{Role, Shared};
+use super::{LayerPath, check_input, check_parts, forward, locate};
 use crate::Result;
-use crate::quantizer::Fp8Tensor;
+use crate::quantizer::{Fp8Tensor, Quantizer, Ste, fake_quantize_with};
 
 /// A linear layer with a weight of one byte an element.
 ///
 /// The codes are constants: gradients go through the layer to its input, so adapters can train on top of it, and to its
-/// bias if that is a variable.
+/// bias if that is a variable. A layer that quantized its input in training goes on to do so, under the scales of eval
+/// mode; gradients are not quantized.
 #[derive(Clone, Debug)]
 pub struct FrozenLinear {
     weight: Fp8Tensor,
     bias: Option<Tensor>,
+    activations: Option<Activations>,
     path: LayerPath,
+}
+
+/// How the input is quantized.
+#[derive(Clone, Debug)]
+struct Activations {
+    quantizer: Quantizer,
+    role: Role,
+    ste: Ste,
 }
 
 impl FrozenLinear {
@@ -25,7 +36,7 @@ impl FrozenLinear {
     /// Shapes that do not fit.
     pub fn new(weight: Fp8Tensor, bias: Option<Tensor>) -> Result<Self> {
         check_parts(weight.shape().dims(), bias.as_ref())?;
-        Ok(Self { weight, bias, path: None })
+        Ok(Self { weight, bias, activations: None, path: None })
     }
 
     /// The packed weight.
@@ -40,11 +51,17 @@ impl FrozenLinear {
         self.bias.as_ref()
     }
 
+    /// How the layer's input is quantized, if it is.
+    #[must_use]
+    pub fn activations(&self) -> Option<&Quantizer> {
+        self.activations.as_ref().map(|activations| &activations.quantizer)
+    }
+
     /// A full-precision layer with the values that the codes stand for, which are those that training computed with.
     ///
     /// # Errors
     ///
-    /// Codes on a device other than the CPU.
+    /// None of its own; see candle for those of tensor operations.
     pub fn dequantize(&self) -> Result<candle_nn::Linear> {
         let weight = locate(self.weight.dequantize(), &self.path)?;
         Ok(candle_nn::Linear::new(weight, self.bias.clone()))
@@ -53,11 +70,27 @@ impl FrozenLinear {
     pub(crate) fn with_path(self, path: LayerPath) -> Self {
         Self { path, ..self }
     }
+
+    pub(super) fn with_activations(self, quantizer: Option<Quantizer>, shared: &Shared, ste: Ste) -> Self {
+        let activations = quantizer.map(|quantizer| Activations { quantizer, role: shared.activations.clone(), ste });
+        Self { activations, ..self }
+    }
+
+    fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        check_input(x, self.weight.shape().dims(), self.weight.dtype())?;
+        let weight = self.weight.dequantize()?;
+        match &self.activations {
+            None => forward(x, weight, self.bias()),
+            Some(Activations { quantizer, role, ste }) => {
+                let input = fake_quantize_with(x, role.peek(quantizer, x)?, *ste)?;
+                forward(&input, weight, self.bias())
+            }
+        }
+    }
 }
 
 impl Module for FrozenLinear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = self.weight.dequantize().and_then(|weight| forward(x, weight, self.bias()));
-        Ok(locate(y, &self.path)?)
+        Ok(locate(self.multiply(x), &self.path)?)
     }
 }

@@ -1,34 +1,46 @@
 //! Linear layers: [`Linear`], the slot that a model declares, and what it can hold.
 
+mod calibration;
 mod frozen;
+mod named;
+mod product;
 mod quantized;
 mod recipe;
+mod shared;
 mod slot;
 
+pub(crate) use calibration::Calibration;
 pub use frozen::FrozenLinear;
+pub use named::ParseRecipeError;
 pub use quantized::QuantizedLinear;
 pub use recipe::Recipe;
+pub(crate) use shared::Role;
 pub use slot::{Linear, linear, linear_b, linear_no_bias};
 
 use std::sync::Arc;
 
-use candle_core::{Module, Tensor};
+use candle_core::{DType, Module, Tensor};
 
 use crate::{Error, Result};
 
 /// The dotted path under which surgery found a layer, for its messages; a layer made by hand has none.
 pub(crate) type LayerPath = Option<Arc<str>>;
 
-/// `x · weightᵀ + bias`, with a word on what is wrong with an `x` that does not fit.
-fn forward(x: &Tensor, weight: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (_, inputs) = weight.dims2()?;
-    if x.dtype() != weight.dtype() {
-        return Err(Error::DTypeMismatch { what: "the input", expected: weight.dtype(), actual: x.dtype() });
+/// Checks that `x` can be multiplied with a weight, with a word on what is wrong if it cannot.
+fn check_input(x: &Tensor, weight: &[usize], dtype: DType) -> Result<()> {
+    if x.dtype() != dtype {
+        return Err(Error::DTypeMismatch { what: "the input", expected: dtype, actual: x.dtype() });
     }
+    let inputs = weight.last().copied().unwrap_or_default();
     if x.rank() < 2 || x.dims().last() != Some(&inputs) {
         let expected = format!("(…, {inputs}) with at least two dimensions");
         return Err(Error::ShapeMismatch { what: "the input", expected, actual: x.dims().to_vec() });
     }
+    Ok(())
+}
+
+/// `x · weightᵀ + bias`.
+fn forward(x: &Tensor, weight: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     Ok(candle_nn::Linear::new(weight, bias.cloned()).forward(x)?)
 }
 

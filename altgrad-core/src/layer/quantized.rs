@@ -1,20 +1,24 @@
-//! A linear layer that computes with a fake-quantized weight and trains its full-precision one.
+//! A linear layer that computes with quantized tensors and trains its full-precision weight.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Module, Tensor};
 
-use super::{FrozenLinear, LayerPath, Recipe, check_parts, forward, locate};
-use crate::quantizer::{AmaxHistory, Fp8Tensor, amax, check_finite, fake_quantize_cached, fake_quantize_with_scale};
+use super::calibration::Calibration;
+use super::product::Product;
+use super::shared::Shared;
+use super::{FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate};
+use crate::kernels::Conversion;
+use crate::quantizer::{AmaxHistory, Fp8Tensor, check_finite, fake_quantize_cached, fake_quantize_with};
 use crate::{Error, Result};
 
-/// A linear layer whose weight is quantized on the way into every product, and whose gradient goes to the wrapped
-/// layer's own tensors through the straight-through estimator.
+/// A linear layer whose tensors are quantized on the way into every product, as its [`Recipe`] says, and whose gradients
+/// go to the wrapped layer's own tensors through the straight-through estimator.
 ///
 /// In training mode (the mode it starts in) each forward pass quantizes the weight anew, since the optimizer moves it,
-/// and adds a step to the histories that scales are made from. In eval mode the codes are computed once and kept, and
-/// histories stand still; call [`Quantizable::eval`](crate::Quantizable::eval) again after changing weights by other
-/// means. The gradient is the same in both modes.
+/// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes are computed once
+/// and kept, and histories stand still; call [`Quantizable::eval`](crate::Quantizable::eval) again after changing weights
+/// by other means. How gradients are computed is the same in both modes.
 ///
 /// ```
 /// use altgrad_core::{Fp8, QuantizedLinear};
@@ -34,15 +38,19 @@ pub struct QuantizedLinear {
     wrapped: candle_nn::Linear,
     recipe: Recipe,
     training: bool,
-    state: Mutex<State>,
+    shared: Arc<Shared>,
+    /// The weight's codes in eval mode, once they were needed.
+    codes: Mutex<Option<Codes>>,
+    /// What was seen of the input, while a calibration pass runs.
+    calibration: Option<Calibration>,
     path: LayerPath,
 }
 
+/// A weight's codes with what they were made by.
 #[derive(Clone, Debug)]
-struct State {
-    weight_history: AmaxHistory,
-    /// The weight's codes in eval mode, once they were needed.
-    codes: Option<Fp8Tensor>,
+struct Codes {
+    packed: Fp8Tensor,
+    conversion: Conversion,
 }
 
 impl QuantizedLinear {
@@ -50,15 +58,19 @@ impl QuantizedLinear {
     ///
     /// # Errors
     ///
-    /// A weight that is not a finite f32, f64, f16 or bf16 matrix on the CPU, a bias that does not fit it, or an
-    /// invalid recipe.
+    /// A weight that is not a finite f32, f64, f16 or bf16 matrix, a bias that does not fit it, or an invalid recipe.
     pub fn new(linear: candle_nn::Linear, recipe: impl Into<Recipe>) -> Result<Self> {
-        let recipe = recipe.into();
-        recipe.weights.validate()?;
+        Self::at(linear, recipe.into(), None)
+    }
+
+    /// Wraps the layer at `path`.
+    pub(crate) fn at(linear: candle_nn::Linear, recipe: Recipe, path: LayerPath) -> Result<Self> {
+        recipe.validate()?;
         check_parts(linear.weight().dims(), linear.bias())?;
         check_finite(linear.weight(), "the weight")?;
-        let state = State { weight_history: recipe.weights.history(), codes: None };
-        Ok(Self { wrapped: linear, recipe, training: true, state: Mutex::new(state), path: None })
+        let shared = Arc::new(Shared::new(&recipe, path.as_deref().unwrap_or_default()));
+        let codes = Mutex::new(None);
+        Ok(Self { wrapped: linear, recipe, training: true, shared, codes, calibration: None, path })
     }
 
     /// The full-precision weight, shape `(outputs, inputs)`: the wrapped layer's own tensor.
@@ -82,16 +94,28 @@ impl QuantizedLinear {
     /// The weight's largest magnitudes in the training steps that the next scale depends on.
     #[must_use]
     pub fn weight_history(&self) -> AmaxHistory {
-        self.state().weight_history.clone()
+        self.shared.weights.history()
     }
 
-    /// The codes that the next forward pass computes with.
+    /// The input's largest magnitudes in the training steps that the next scale depends on.
+    #[must_use]
+    pub fn input_history(&self) -> AmaxHistory {
+        self.shared.activations.history()
+    }
+
+    /// The largest magnitudes of the output's gradient in the training steps that the next scale depends on.
+    #[must_use]
+    pub fn gradient_history(&self) -> AmaxHistory {
+        self.shared.gradients.history()
+    }
+
+    /// The weight's codes that the next forward pass computes with.
     ///
     /// # Errors
     ///
     /// [`Error::NanNotRepresentable`] if the weight holds NaN and the format has none.
     pub fn quantized_weight(&self) -> Result<Fp8Tensor> {
-        locate(self.pack(&mut self.state()), &self.path)
+        locate(self.kept_codes(), &self.path).map(|codes| codes.packed)
     }
 
     /// Whether the layer is in training mode.
@@ -103,7 +127,7 @@ impl QuantizedLinear {
     /// Switches between training and eval mode, and forgets codes that were kept.
     pub fn set_training(&mut self, training: bool) {
         self.training = training;
-        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).codes = None;
+        *self.codes() = None;
     }
 
     /// The wrapped layer: the same tensors, bit for bit.
@@ -112,7 +136,8 @@ impl QuantizedLinear {
         self.wrapped
     }
 
-    /// The layer reduced to the codes that the next forward pass would compute with.
+    /// The layer reduced to the codes that the next forward pass would compute with. It goes on quantizing its input as
+    /// eval mode does.
     ///
     /// # Errors
     ///
@@ -120,62 +145,114 @@ impl QuantizedLinear {
     pub fn freeze(&self) -> Result<FrozenLinear> {
         let frozen = check_finite(self.weight(), "the weight").and_then(|_| {
             // The weight may have changed since codes were kept.
-            let mut state = State { codes: None, ..self.state().clone() };
-            FrozenLinear::new(self.pack(&mut state)?, self.bias().cloned())
+            let frozen = FrozenLinear::new(self.pack()?.packed, self.bias().cloned())?;
+            Ok(frozen.with_activations(self.recipe.activations.clone(), &self.shared, self.recipe.ste))
         });
         Ok(locate(frozen, &self.path)?.with_path(self.path.clone()))
-    }
-
-    pub(crate) fn with_path(self, path: LayerPath) -> Self {
-        Self { path, ..self }
     }
 
     pub(crate) fn wrapped(&self) -> &candle_nn::Linear {
         &self.wrapped
     }
 
-    /// A lock that a panicking thread left behind guards plain values, so they are as good as before.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
-    fn pack(&self, state: &mut State) -> Result<Fp8Tensor> {
-        if let Some(codes) = &state.codes {
-            return Ok(codes.clone());
-        }
-        let quantizer = &self.recipe.weights;
-        let scale = quantizer.scale(amax(self.weight(), "the weight")? as f32, &state.weight_history);
-        let codes = Fp8Tensor::quantize_with_scale(self.weight(), quantizer.format, scale)?;
-        if !self.training {
-            state.codes = Some(codes.clone());
-        }
-        Ok(codes)
+    pub(crate) fn recipe_mut(&mut self) -> &mut Recipe {
+        &mut self.recipe
     }
 
-    fn fake_quantized_weight(&self) -> Result<Tensor> {
+    pub(crate) fn calibration_mut(&mut self) -> &mut Option<Calibration> {
+        &mut self.calibration
+    }
+
+    fn codes(&self) -> MutexGuard<'_, Option<Codes>> {
+        self.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The codes of the weight as it is.
+    fn pack(&self) -> Result<Codes> {
         let quantizer = &self.recipe.weights;
-        let mut state = self.state();
+        let conversion = self.shared.weights.peek(quantizer, self.weight())?;
+        let packed = Fp8Tensor::convert(self.weight(), &conversion, quantizer.granularity)?;
+        Ok(Codes { packed, conversion })
+    }
+
+    /// The codes of the weight, which eval mode keeps.
+    fn kept_codes(&self) -> Result<Codes> {
+        if self.training {
+            return self.pack();
+        }
+        let mut kept = self.codes();
+        match &*kept {
+            Some(codes) => Ok(codes.clone()),
+            None => Ok(kept.insert(self.pack()?).clone()),
+        }
+    }
+
+    /// The weight as products see it, and the step that it was quantized in.
+    fn fake_quantized_weight(&self) -> Result<(Tensor, u64)> {
+        let Recipe { weights: quantizer, ste, .. } = &self.recipe;
         if !self.training {
-            match self.pack(&mut state) {
+            match self.kept_codes() {
                 // NaN stays NaN in fake quantization, even where no code can hold it.
                 Err(Error::NanNotRepresentable { .. }) => {}
-                codes => return fake_quantize_cached(self.weight(), &codes?, self.recipe.ste),
+                codes => {
+                    let Codes { packed, conversion } = codes?;
+                    let weight = fake_quantize_cached(self.weight(), conversion, &packed, *ste)?;
+                    return Ok((weight, self.shared.weights.lock().step));
+                }
             }
         }
-        let amax = amax(self.weight(), "the weight")? as f32;
-        let scale = quantizer.scale(amax, &state.weight_history);
-        if self.training {
-            state.weight_history.record(amax);
+        let (conversion, step) = self.shared.weights.advance(quantizer, self.weight(), self.training)?;
+        Ok((fake_quantize_with(self.weight(), conversion, *ste)?, step))
+    }
+
+    fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        check_input(x, self.weight().dims(), self.weight().dtype())?;
+        if let Some(calibration) = &self.calibration {
+            calibration.observe(x)?;
+            return Ok(self.wrapped.forward(x)?);
         }
-        drop(state);
-        fake_quantize_with_scale(self.weight(), quantizer.format, scale, self.recipe.ste)
+        let (weight, weight_step) = self.fake_quantized_weight()?;
+        let (input, input_step) = match &self.recipe.activations {
+            None => (x.clone(), 0),
+            Some(quantizer) => {
+                let (conversion, step) = self.shared.activations.advance(quantizer, x, self.training)?;
+                (fake_quantize_with(x, conversion, self.recipe.ste)?, step)
+            }
+        };
+        let Some(gradients) = &self.recipe.gradients else {
+            return forward(&input, weight, self.bias());
+        };
+        let (outputs, inputs) = weight.dims2()?;
+        let tokens = x.elem_count() / inputs.max(1);
+        let product = Product {
+            recipe: self.recipe.clone(),
+            gradients: gradients.clone(),
+            input: x.detach().reshape((tokens, inputs))?,
+            weight: self.weight().detach(),
+            input_step,
+            weight_step,
+            training: self.training,
+            shared: Arc::clone(&self.shared),
+            path: self.path.clone(),
+        };
+        let mut dims = x.dims().to_vec();
+        dims.pop();
+        dims.push(outputs);
+        let y = product.apply(&input.reshape((tokens, inputs))?, &weight)?.reshape(dims)?;
+        match self.bias() {
+            Some(bias) => Ok(y.broadcast_add(bias)?),
+            None => Ok(y),
+        }
     }
 }
 
 impl Module for QuantizedLinear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = self.fake_quantized_weight().and_then(|weight| forward(x, weight, self.bias()));
-        Ok(locate(y, &self.path)?)
+        Ok(locate(self.multiply(x), &self.path)?)
     }
 }
 
@@ -186,7 +263,9 @@ impl Clone for QuantizedLinear {
             wrapped: self.wrapped.clone(),
             recipe: self.recipe.clone(),
             training: self.training,
-            state: Mutex::new(self.state().clone()),
+            shared: Arc::new(Shared::clone(&self.shared)),
+            codes: Mutex::new(self.codes().clone()),
+            calibration: self.calibration.clone(),
             path: self.path.clone(),
         }
     }

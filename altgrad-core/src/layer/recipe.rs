@@ -2,10 +2,26 @@
 
 use serde::Serialize;
 
+use crate::Result;
 use crate::format::Fp8;
 use crate::quantizer::{Quantizer, Ste};
 
-/// How the tensors of one layer are quantized: its weights, and what the backward pass makes of it.
+/// How the tensors of one layer are quantized: its weights, its activations (the layer's input), the gradients that its
+/// backward pass starts from (those of its output), and what that pass makes of the first two.
+///
+/// With `Q` for quantization, `X` the input `(…, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of the
+/// output `(…, outputs)`, a layer computes
+///
+/// ```text
+/// Y  = Q(X) · Q(W)ᵀ + bias
+/// dX = Q(dY) · Q(W)
+/// dW = Q(dY)ᵀ · Q(X)
+/// ```
+///
+/// where `Q` is nothing for a tensor that has no quantizer. If gradients have one, all three products are those of FP8
+/// hardware: every operand is quantized along the dimension that its product sums over, so that one with a scale a row
+/// or with blocks that are not square is quantized a second time for the backward pass, from full precision and along
+/// its other dimension. If they have none, the backward pass uses the tensors of the forward pass.
 ///
 /// ```
 /// use altgrad_core::{Fp8, Quantizer, Recipe, Scaling, Ste};
@@ -13,17 +29,28 @@ use crate::quantizer::{Quantizer, Ste};
 /// // A format alone: weights only, scaled by the largest magnitude of the last 16 steps.
 /// let recipe = Recipe::from(Fp8::E5M2);
 /// assert_eq!(recipe.weights.scaling, Scaling::Window { len: 16 });
-/// assert_eq!(recipe.ste, Ste::PassThrough);
+/// assert_eq!((recipe.activations, recipe.gradients, recipe.ste), (None, None, Ste::PassThrough));
 ///
-/// let recipe = Recipe::weight_only(Quantizer::new(Fp8::E4M3).scaling(Scaling::Current)).ste(Ste::Clipped);
+/// // A named recipe, and how to depart from it.
+/// let recipe = Recipe::tensorwise()
+///     .gradients(Quantizer::new(Fp8::E5M2).scaling(Scaling::Delayed { len: 16, margin: 0 }))
+///     .ste(Ste::Clipped);
 /// assert_eq!(recipe.weights.format, Fp8::E4M3);
+///
+/// // Training for inference with FP8 activations: the backward pass in full precision.
+/// let recipe = Recipe::tensorwise().gradients(None);
+/// assert!(recipe.activations.is_some());
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Recipe {
     /// How weights are quantized.
     pub weights: Quantizer,
-    /// The straight-through estimator of the backward pass.
+    /// How the layer's input is quantized; `None` leaves it as it is.
+    pub activations: Option<Quantizer>,
+    /// How the gradient of the layer's output is quantized on its way into the backward pass; `None` leaves it as it is.
+    pub gradients: Option<Quantizer>,
+    /// The straight-through estimator of weights and activations.
     pub ste: Ste,
 }
 
@@ -31,13 +58,50 @@ impl Recipe {
     /// Quantizes the weights and nothing else.
     #[must_use]
     pub fn weight_only(weights: impl Into<Quantizer>) -> Self {
-        Self { weights: weights.into(), ste: Ste::default() }
+        Self { weights: weights.into(), activations: None, gradients: None, ste: Ste::default() }
+    }
+
+    /// The same with another quantizer of the weights.
+    #[must_use]
+    pub fn weights(self, weights: impl Into<Quantizer>) -> Self {
+        Self { weights: weights.into(), ..self }
+    }
+
+    /// The same with another quantizer of the layer's input, or none.
+    #[must_use]
+    pub fn activations(self, activations: impl Into<Option<Quantizer>>) -> Self {
+        Self { activations: activations.into(), ..self }
+    }
+
+    /// The same with another quantizer of the gradient of the layer's output, or none.
+    #[must_use]
+    pub fn gradients(self, gradients: impl Into<Option<Quantizer>>) -> Self {
+        Self { gradients: gradients.into(), ..self }
     }
 
     /// The same with another estimator.
     #[must_use]
     pub fn ste(self, ste: Ste) -> Self {
         Self { ste, ..self }
+    }
+
+    /// Checks what the types cannot; see [`Quantizer::validate`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the first quantizer that is invalid, with the tensor that it is for.
+    pub fn validate(&self) -> Result<()> {
+        let quantizers = [
+            ("weights", Some(&self.weights)),
+            ("activations", self.activations.as_ref()),
+            ("gradients", self.gradients.as_ref()),
+        ];
+        for (role, quantizer) in quantizers {
+            if let Some(quantizer) = quantizer {
+                quantizer.validate().map_err(|error| error.of(role))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -50,5 +114,11 @@ impl From<Quantizer> for Recipe {
 impl From<Fp8> for Recipe {
     fn from(format: Fp8) -> Self {
         Self::weight_only(format)
+    }
+}
+
+impl From<Fp8> for Option<Quantizer> {
+    fn from(format: Fp8) -> Self {
+        Some(format.into())
     }
 }

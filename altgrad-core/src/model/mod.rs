@@ -1,5 +1,6 @@
 //! Whole models: finding linear layers by path and replacing them in place.
 
+mod calibrate;
 mod config;
 mod impls;
 mod inspect;
@@ -7,9 +8,11 @@ mod path;
 mod pattern;
 mod quantizable;
 mod report;
+mod state;
 mod surgery;
 mod visitor;
 
+pub use calibrate::{CalibrationReport, LayerCalibration};
 pub use config::{QuantConfig, Rule, TiePolicy};
 pub use path::Path;
 pub use quantizable::Quantizable;

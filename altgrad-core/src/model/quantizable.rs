@@ -1,12 +1,18 @@
 //! The trait that a model derives, with all that can be done to a model.
 
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+use super::calibrate::CalibrationReport;
 use super::config::QuantConfig;
 use super::inspect::{find, find_mut, layers};
 use super::report::QuantReport;
-use super::surgery;
 use super::{Path, Visitor, VisitorMut};
+use super::{calibrate, state, surgery};
 use crate::Result;
 use crate::layer::Linear;
+use crate::quantizer::Observer;
 
 /// A model, or a part of one, whose linear layers altgrad can find by dotted path and replace in place.
 ///
@@ -121,6 +127,100 @@ pub trait Quantizable {
     /// None of its own; see [`visit_mut`](Self::visit_mut).
     fn eval(&mut self) -> Result<()> {
         surgery::set_training(self, false)
+    }
+
+    /// Fixes the scales of activations: [`calibrate_with`](Self::calibrate_with) the [`Observer::MinMax`].
+    ///
+    /// ```
+    /// # use altgrad_core::{Fp8, Linear, Quantizable, Quantizer, Recipe, Scaling, linear};
+    /// # use candle_core::{DType, Device, Module, Tensor};
+    /// # use candle_nn::{VarBuilder, VarMap};
+    /// # let variables = VarMap::new();
+    /// # let mut model = linear(4, 3, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    /// # let batches = [Tensor::new(&[[1f32, -448.0, 0.0, 2.0]], &Device::Cpu)?];
+    /// model.quantize(Recipe::tensorwise().gradients(None))?;
+    /// let report = model.calibrate(|model| {
+    ///     for batch in &batches {
+    ///         model.forward(batch)?;
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(report.layers[0].scale, 1.0);
+    /// # Ok::<(), altgrad_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`calibrate_with`](Self::calibrate_with).
+    fn calibrate(&mut self, passes: impl FnOnce(&Self) -> Result<()>) -> Result<CalibrationReport>
+    where
+        Self: Sized,
+    {
+        self.calibrate_with(Observer::default(), passes)
+    }
+
+    /// Runs `passes`, which is to call the model with typical inputs, observes what goes into each quantized layer, and
+    /// gives each layer whose activations have one scale for the whole tensor a [`Scaling::Static`](crate::Scaling) one.
+    /// In these passes no layer quantizes anything but frozen ones, and no history moves.
+    ///
+    /// # Errors
+    ///
+    /// Those of `passes`; a model without such layers; a layer that was not called or saw a value that is not finite. Then
+    /// nothing has changed.
+    fn calibrate_with(
+        &mut self,
+        observer: Observer,
+        passes: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<CalibrationReport>
+    where
+        Self: Sized,
+    {
+        calibrate::calibrate(self, observer, passes)
+    }
+
+    /// What the model's quantizers remember from step to step, by layer path, role (`weights`, `activations`,
+    /// `gradients`) and name:
+    ///
+    /// | key | tensor | there |
+    /// |---|---|---|
+    /// | `<path>.<role>.step` | `I64` scalar, number of training steps so far | always |
+    /// | `<path>.<role>.amax_history` | `F32` `(steps,)`, oldest first | for windowed and delayed scaling after the first step |
+    /// | `<path>.<role>.scale` | `F32` scalar | for a static scale |
+    ///
+    /// With the variables and the optimizer's own state, this is all that training needs to go on with identical bits:
+    ///
+    /// ```
+    /// # use altgrad_core::{Linear, Quantizable, Recipe, linear};
+    /// # use candle_core::{DType, Device};
+    /// # use candle_nn::{VarBuilder, VarMap};
+    /// # let variables = VarMap::new();
+    /// # let mut model = linear(4, 3, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    /// # let folder = tempfile::tempdir().map_err(candle_core::Error::wrap)?;
+    /// # let file = folder.path().join("quantizers.safetensors");
+    /// model.quantize(Recipe::hybrid())?;
+    /// candle_core::safetensors::save(&model.quantizer_state()?, &file)?;
+    /// // … in another process, with the model quantized by the same config:
+    /// model.load_quantizer_state(&candle_core::safetensors::load(&file, &Device::Cpu)?)?;
+    /// # Ok::<(), altgrad_core::Error>(())
+    /// ```
+    ///
+    /// Layers that are frozen or in full precision have no such state.
+    ///
+    /// # Errors
+    ///
+    /// Two layers of one path.
+    fn quantizer_state(&self) -> Result<HashMap<String, Tensor>> {
+        state::save(self)
+    }
+
+    /// Puts back what [`quantizer_state`](Self::quantizer_state) gave, in a model that was quantized by the same config. A
+    /// static scale there makes its quantizer static, so a calibrated model need not be calibrated again.
+    ///
+    /// # Errors
+    ///
+    /// A tensor that is missing, of no use, or not of this model. Then nothing has changed.
+    fn load_quantizer_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
+        state::load(self, state)
     }
 
     /// All linear layers with their paths, in the order of declaration.

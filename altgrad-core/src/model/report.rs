@@ -145,11 +145,7 @@ impl fmt::Display for SkipReason {
 impl fmt::Display for QuantReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table
-            .load_style(STYLE)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(f.width().and_then(|width| u16::try_from(width).ok()).unwrap_or(100))
-            .set_header(["layer", "action", "shape", "format", "SQNR dB", "max error", "sat. %", "to 0 %", "bytes"]);
+        table.set_header(["layer", "action", "shape", "format", "SQNR dB", "max error", "sat. %", "to 0 %", "bytes"]);
         for layer in &self.layers {
             let distortion = |cell: fn(Distortion) -> String| layer.distortion.map(cell).unwrap_or_default();
             table.add_row([
@@ -164,16 +160,7 @@ impl fmt::Display for QuantReport {
                 bytes_text(layer.bytes_before, layer.bytes_after),
             ]);
         }
-        for (number, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, 1));
-            if number > 1 {
-                // Only the text columns may wrap: a number on two lines cannot be read.
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
-            if number > 3 {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
+        style(&mut table, f, 4);
         let (before, after) = (self.bytes_before(), self.bytes_after());
         write!(f, "{table}\n{} of {} layers quantized, ", self.quantized(), self.layers.len())?;
         write!(f, "linear weights {}", bytes_text(before, after))?;
@@ -183,6 +170,25 @@ impl fmt::Display for QuantReport {
         match self.mean_sqnr_db() {
             Some(sqnr) => write!(f, ", mean SQNR {sqnr:.1} dB"),
             None => Ok(()),
+        }
+    }
+}
+
+/// Gives a finished table the look of all reports: as wide as the formatter asks for, 100 columns by default, with numbers
+/// from column `first_number` on.
+pub(super) fn style(table: &mut Table, f: &fmt::Formatter<'_>, first_number: usize) {
+    table
+        .load_style(STYLE)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(f.width().and_then(|width| u16::try_from(width).ok()).unwrap_or(100));
+    for (number, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 1));
+        if number > 1 {
+            // Only the text columns may wrap: a number on two lines cannot be read.
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        if number >= first_number {
+            column.set_cell_alignment(CellAlignment::Right);
         }
     }
 }

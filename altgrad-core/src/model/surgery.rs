@@ -21,7 +21,7 @@ struct Measured {
 
 impl Measured {
     fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
-        let distortion = Distortion::measure(weight, &codes.dequantize()?, codes.format(), codes.scale()?)?;
+        let distortion = Distortion::measure(weight, codes)?;
         Ok(Self { distortion, bytes: codes.bytes() })
     }
 }
@@ -96,9 +96,6 @@ fn decide(
         Some(weight) if !is_supported(weight.dtype()) => {
             Err(SkipReason::Unsupported(format!("weight of dtype {:?}", weight.dtype())))
         }
-        Some(weight) if !weight.device().is_cpu() => {
-            Err(SkipReason::Unsupported(format!("weight on {:?}", weight.device().location())))
-        }
         _ => Ok(recipe.clone()),
     }
 }
@@ -110,7 +107,7 @@ fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {
         Linear::Frozen(_) => return Err(Error::Frozen { path: found.path.clone() }.at(&found.path)),
     };
     let build = || {
-        let layer = QuantizedLinear::new(wrapped, recipe.clone())?.with_path(Some(Arc::from(found.path.as_str())));
+        let layer = QuantizedLinear::at(wrapped, recipe.clone(), Some(Arc::from(found.path.as_str())))?;
         let measured = Measured::of(layer.weight(), &layer.quantized_weight()?)?;
         Ok((layer, measured))
     };

@@ -1,8 +1,9 @@
-//! From candle tensors of any layout to the slices that the kernels take.
+//! Quantization on the CPU: from candle tensors of any layout to the slices that the kernels take.
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
-use crate::kernels;
+use crate::format::Fp8;
+use crate::kernels::{self, Blocks, Conversion};
 use crate::{Error, Result};
 
 /// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`Error::UnsupportedDType`].
@@ -37,53 +38,65 @@ pub(crate) fn is_supported(dtype: DType) -> bool {
 }
 
 /// The elements of a contiguous tensor.
-pub(crate) fn contiguous_values<'s, T: WithDType>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [T]> {
+pub(super) fn contiguous_values<'s, T: WithDType>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [T]> {
     let (start, end) =
         layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "quantization" })?;
     Ok(&T::cpu_storage_as_slice(storage)?[start..end])
 }
 
 /// Calls `function` with the elements of a tensor on the CPU in logical order.
-pub(crate) fn with_values<T: WithDType, R>(
-    tensor: &Tensor,
-    operation: &'static str,
-    function: impl FnOnce(&[T]) -> R,
-) -> Result<R> {
+pub(super) fn with_values<T: WithDType, R>(tensor: &Tensor, function: impl FnOnce(&[T]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cpu(storage) => Ok(function(contiguous_values(storage, layout)?)),
-        _ => Err(Error::UnsupportedDevice { operation, device: tensor.device().location() }),
+        _ => Err(Error::UnsupportedDevice { operation: "a kernel for the CPU", device: tensor.device().location() }),
     }
 }
 
-/// The largest magnitude of a tensor, of which `what` says the role; NaN if an element is NaN.
-pub(crate) fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
-    dispatch_float!(x.dtype(), what, T => with_values(x, "quantization", kernels::amax::<T>))
+pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {
+    dispatch_float!(x.dtype(), what, T => with_values(x, |values: &[T]| kernels::amax(values, blocks)))
 }
 
-/// The largest magnitude of a tensor in which every scale can be kept.
-///
-/// # Errors
-///
-/// [`Error::NotFinite`] naming the first element that is not finite, or [`Error::AmaxOutOfRange`].
-pub(crate) fn check_finite(x: &Tensor, what: &'static str) -> Result<f32> {
-    let amax = amax(x, what)?;
-    if (amax as f32).is_finite() {
-        return Ok(amax as f32);
-    }
-    Err(match first_not_finite(x, what)? {
-        Some((index, value)) => Error::NotFinite { what, value, index },
-        None => Error::AmaxOutOfRange { what, amax },
+/// The codes in the shape of `x`; `None` if it holds NaN and the format does not.
+pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Option<Tensor>> {
+    let codes = dispatch_float!(x.dtype(), "the tensor", T => with_values(x, |values: &[T]| {
+        let mut codes = vec![0u8; values.len()];
+        kernels::encode(values, &mut codes, conversion).then_some(codes)
+    }))?;
+    Ok(codes.map(|codes| Tensor::from_vec(codes, x.shape(), x.device())).transpose()?)
+}
+
+/// The values of codes in storage of their own.
+pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32], dtype: DType) -> Result<CpuStorage> {
+    dispatch_float!(dtype, "the dequantized tensor", T => with_values(codes, |codes: &[u8]| {
+        let mut values = vec![T::default(); codes.len()];
+        kernels::decode(codes, &mut values, format, blocks, scales);
+        T::to_cpu_storage_owned(values)
+    }))
+}
+
+/// The fake-quantized values of a contiguous tensor in storage of their own.
+pub(super) fn fake_quantize(
+    storage: &CpuStorage,
+    layout: &Layout,
+    dtype: DType,
+    conversion: &Conversion,
+) -> Result<CpuStorage> {
+    dispatch_float!(dtype, "the tensor", T => {
+        let from = contiguous_values::<T>(storage, layout)?;
+        let mut to = vec![T::default(); from.len()];
+        kernels::fake_quantize(from, &mut to, conversion);
+        Ok(T::to_cpu_storage_owned(to))
     })
 }
 
 /// The first element that is not finite, with its index.
-fn first_not_finite(x: &Tensor, what: &'static str) -> Result<Option<(Vec<usize>, f64)>> {
+pub(super) fn first_not_finite(x: &Tensor, what: &'static str) -> Result<Option<(Vec<usize>, f64)>> {
     let find = |values: &mut dyn Iterator<Item = f64>| {
         values.enumerate().find(|(_, value)| !value.is_finite()).map(|(position, value)| (index(x, position), value))
     };
-    dispatch_float!(x.dtype(), what, T => with_values(x, "quantization", |values: &[T]| {
+    dispatch_float!(x.dtype(), what, T => with_values(x, |values: &[T]| {
         find(&mut values.iter().map(|value| value.to_f64()))
     }))
 }

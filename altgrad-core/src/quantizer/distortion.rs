@@ -1,11 +1,11 @@
 //! What quantization did to the values of one tensor.
 
-use candle_core::{Tensor, WithDType};
+use candle_core::{Device, Tensor, WithDType};
 use serde::Serialize;
 
-use super::{dispatch_float, with_values};
+use super::Fp8Tensor;
+use super::cpu::{dispatch_float, with_values};
 use crate::Result;
-use crate::format::Fp8;
 
 /// How far the quantized values of a tensor lie from the original ones.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -23,16 +23,20 @@ pub struct Distortion {
 }
 
 impl Distortion {
-    /// Compares a tensor with what quantizing it to `format` under `scale` made of it; both have the same shape and
-    /// dtype.
-    pub(crate) fn measure(original: &Tensor, quantized: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
-        let limit = f64::from(format.overflow_midpoint()) * f64::from(scale);
+    /// Compares a tensor with its codes, which have the same shape.
+    pub(crate) fn measure(original: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
+        // On the CPU, since not every device has f64.
+        let original = original.detach().to_device(&Device::Cpu)?;
+        let quantized = codes.dequantize()?.to_device(&Device::Cpu)?;
+        let (scales, blocks) = (codes.scale_values()?, codes.blocks());
+        let midpoint = f64::from(codes.format().overflow_midpoint());
         let (mut signal, mut noise, mut max_abs_error) = (0f64, 0f64, 0f64);
         let (mut saturated, mut flushed) = (0usize, 0usize);
         dispatch_float!(original.dtype(), "the weight", T => {
-            with_values(original, "quantization", |original: &[T]| {
-                with_values(quantized, "quantization", |quantized: &[T]| {
-                    for (x, q) in original.iter().zip(quantized) {
+            with_values(&original, |original: &[T]| with_values(&quantized, |quantized: &[T]| {
+                for (run, block) in blocks.runs() {
+                    let limit = midpoint * f64::from(scales[block]);
+                    for (x, q) in original[run.clone()].iter().zip(&quantized[run]) {
                         let (x, q) = (x.to_f64(), q.to_f64());
                         let error = (x - q).abs();
                         signal += x * x;
@@ -41,8 +45,8 @@ impl Distortion {
                         saturated += usize::from(x.abs() > limit);
                         flushed += usize::from(x != 0.0 && q == 0.0);
                     }
-                })
-            })?
+                }
+            }))?
         })?;
         let fraction = |count: usize| count as f64 / original.elem_count().max(1) as f64;
         Ok(Self {

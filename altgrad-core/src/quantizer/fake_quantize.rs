@@ -1,16 +1,19 @@
 //! Fake quantization as a differentiable candle operation.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, WithDType};
-use serde::Serialize;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shape, Storage, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
-use super::{Fp8Tensor, Quantizer, cpu, dispatch_float};
-use crate::format::Fp8;
-use crate::{Error, Result, kernels};
+use super::{Fp8Tensor, Quantizer, cpu, portable};
+use crate::format::{Fp8, Overflow};
+use crate::kernels::{Blocks, Conversion, Scale};
+use crate::{Error, Result};
 
 /// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
 /// constant to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ste {
     /// The gradient passes unchanged.
     #[default]
@@ -21,71 +24,93 @@ pub enum Ste {
     Clipped,
 }
 
-/// `decode(encode(x / scale)) × scale` under the scale of `x` alone, in the dtype and shape of `x`.
+/// `decode(encode(x / scale)) × scale` under the scales of `x` alone, in the dtype and shape of `x`.
 ///
-/// Differentiable with [`Ste::PassThrough`]. NaN stays NaN; infinities saturate. The quotient is computed in `f32` (in
-/// `f64` for `f64` tensors) and correctly rounded, as is the product.
+/// Differentiable with [`Ste::PassThrough`]. NaN stays NaN; infinities saturate, or stay what they are under
+/// [`Overflow::Special`] in a format that has them. The quotient is computed in `f32` (in `f64` for `f64` tensors) and
+/// correctly rounded, as is the product. Stochastic rounding draws the numbers of step 0.
 ///
 /// # Errors
 ///
-/// A dtype other than f32, f64, f16 and bf16, a device other than the CPU, an invalid quantizer, or an `f64` tensor whose
-/// largest magnitude is finite but beyond `f32`.
+/// A dtype other than f32, f64, f16 and bf16, an invalid quantizer, or an `f64` tensor whose largest magnitude is finite
+/// but beyond `f32`.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Quantizer, fake_quantize};
+/// use altgrad_core::{Fp8, Granularity, Quantizer, fake_quantize};
 /// use candle_core::{Device, Tensor};
 ///
-/// let x = Tensor::new(&[448f32, 17.0, -0.3], &Device::Cpu)?;
+/// let x = Tensor::new(&[[448f32, 17.0, -0.3], [0.0, 0.017, -0.28]], &Device::Cpu)?;
 /// let q = fake_quantize(&x, &Quantizer::from(Fp8::E4M3))?;
-/// assert_eq!(q.to_vec1::<f32>()?, [448.0, 16.0, -0.3125]);
+/// assert_eq!(q.to_vec2::<f32>()?, [[448.0, 16.0, -0.3125], [0.0, 0.017578125, -0.28125]]);
+///
+/// // With a scale of its own, the second row comes out more exactly.
+/// let q = fake_quantize(&x, &Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow))?;
+/// assert_eq!(q.to_vec2::<f32>()?[1][2], -0.28);
 /// # Ok::<(), altgrad_core::Error>(())
 /// ```
 pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
-    let scale = quantizer.first_scale(x, "the tensor")?;
-    fake_quantize_with_scale(x, quantizer.format, scale, Ste::PassThrough)
+    fake_quantize_with(x, quantizer.first_conversion(x, "the tensor")?, Ste::PassThrough)
 }
 
-/// [`fake_quantize`] under a scale and an estimator of your choice.
+/// [`fake_quantize`] under one scale and an estimator of your choice.
 ///
 /// # Errors
 ///
-/// A dtype other than f32, f64, f16 and bf16, a device other than the CPU, or a scale that is not a positive finite number.
+/// A dtype other than f32, f64, f16 and bf16, or a scale that is not a positive finite number.
 pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -> Result<Tensor> {
     check_scale(scale)?;
-    apply(x, FakeQuantize { format, scale, ste, cached: None })
+    let (blocks, scales) = (Blocks::whole(x.elem_count()), vec![Scale::new(scale)]);
+    fake_quantize_with(x, Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None }, ste)
 }
 
-/// [`fake_quantize`] of an `x` whose codes are known already: the same result and the same gradient.
-pub(crate) fn fake_quantize_cached(x: &Tensor, cached: &Fp8Tensor, ste: Ste) -> Result<Tensor> {
-    let (format, scale) = (cached.format(), cached.scale()?);
-    apply(x, FakeQuantize { format, scale, ste, cached: Some(cached.clone()) })
+/// [`fake_quantize`] with every choice made.
+pub(crate) fn fake_quantize_with(x: &Tensor, conversion: Conversion, ste: Ste) -> Result<Tensor> {
+    let known = if x.device().is_cpu() { None } else { Some(Known::Values(portable::fake_quantize(x, &conversion)?)) };
+    apply(x, FakeQuantize { conversion, ste, known })
+}
+
+/// [`fake_quantize_with`] of an `x` whose codes are known already: the same result and the same gradient.
+pub(crate) fn fake_quantize_cached(x: &Tensor, conversion: Conversion, codes: &Fp8Tensor, ste: Ste) -> Result<Tensor> {
+    let known = if x.device().is_cpu() { Known::Codes(codes.clone()) } else { Known::Values(codes.dequantize()?) };
+    apply(x, FakeQuantize { conversion, ste, known: Some(known) })
 }
 
 fn apply(x: &Tensor, operation: FakeQuantize) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return Err(Error::UnsupportedDevice { operation: "fake quantization", device: x.device().location() });
+    if !cpu::is_supported(x.dtype()) {
+        return Err(Error::UnsupportedDType { what: "the tensor", dtype: x.dtype() });
     }
     Ok(x.contiguous()?.apply_op1(operation)?)
 }
 
 struct FakeQuantize {
-    format: Fp8,
-    scale: f32,
+    conversion: Conversion,
     ste: Ste,
-    /// The codes of the argument, if they are known.
-    cached: Option<Fp8Tensor>,
+    /// The result, if it need not be computed any more.
+    known: Option<Known>,
+}
+
+enum Known {
+    /// As codes on the CPU.
+    Codes(Fp8Tensor),
+    Values(Tensor),
 }
 
 impl FakeQuantize {
-    fn forward(&self, storage: &CpuStorage, layout: &Layout, dtype: DType) -> Result<CpuStorage> {
-        dispatch_float!(dtype, "the tensor", T => Ok(T::to_cpu_storage_owned(if let Some(cached) = &self.cached {
-            cached.decode()?
-        } else {
-            let from = cpu::contiguous_values::<T>(storage, layout)?;
-            let mut to = vec![T::default(); from.len()];
-            kernels::fake_quantize(from, &mut to, self.format, self.scale);
-            to
-        })))
+    /// A copy of the result that is known, from the storage that `pick` finds in it.
+    fn copy<S: BackendStorage>(
+        &self,
+        layout: &Layout,
+        pick: impl FnOnce(&Storage) -> Option<&S>,
+    ) -> candle_core::Result<(S, Shape)> {
+        let Some(Known::Values(values)) = &self.known else {
+            candle_core::bail!("fake quantization on a device starts from its result")
+        };
+        let values = values.contiguous()?;
+        let (storage, values_layout) = values.storage_and_layout();
+        match pick(&storage) {
+            Some(storage) => Ok((storage.try_clone(values_layout)?, layout.shape().clone())),
+            None => candle_core::bail!("fake quantization of a tensor that moved to another device"),
+        }
     }
 }
 
@@ -95,8 +120,32 @@ impl CustomOp1 for FakeQuantize {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
-        Ok((self.forward(storage, layout, storage.dtype())?, layout.shape().clone()))
+        let dtype = storage.dtype();
+        let result = match &self.known {
+            None => cpu::fake_quantize(storage, layout, dtype, &self.conversion)?,
+            Some(Known::Codes(codes)) => codes.decode(dtype)?,
+            Some(Known::Values(_)) => {
+                return self.copy(layout, |storage| match storage {
+                    Storage::Cpu(storage) => Some(storage),
+                    _ => None,
+                });
+            }
+        };
+        Ok((result, layout.shape().clone()))
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        self.copy(layout, |storage| match storage {
+            Storage::Cuda(storage) => Some(storage),
+            _ => None,
+        })
+    }
+
+    fn metal_fwd(&self, _: &MetalStorage, layout: &Layout) -> candle_core::Result<(MetalStorage, Shape)> {
+        self.copy(layout, |storage| match storage {
+            Storage::Metal(storage) => Some(storage),
+            _ => None,
+        })
     }
 
     fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -104,15 +153,7 @@ impl CustomOp1 for FakeQuantize {
             Ste::PassThrough => Ok(Some(grad.clone())),
             Ste::Clipped => {
                 // The same quotient, in the same precision, as in the forward pass.
-                let dtype = if arg.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-                let scale = Tensor::new(self.scale, arg.device())?.to_dtype(dtype)?;
-                let quotient = arg.detach().to_dtype(dtype)?.broadcast_div(&scale)?;
-                let midpoint = f64::from(self.format.overflow_midpoint());
-                let clipped = if self.format.overflow_midpoint_overflows() {
-                    quotient.abs()?.ge(midpoint)?
-                } else {
-                    quotient.abs()?.gt(midpoint)?
-                };
+                let clipped = portable::is_clipped(arg, &self.conversion)?;
                 Ok(Some(clipped.where_cond(&grad.zeros_like()?, grad)?))
             }
         }

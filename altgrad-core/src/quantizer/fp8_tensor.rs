@@ -1,11 +1,11 @@
 //! A tensor as one-byte codes and scales.
 
-use candle_core::{DType, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Shape, Tensor};
 
 use super::scaling::check_scale;
-use super::{Quantizer, dispatch_float, with_values};
-use crate::format::Fp8;
-use crate::kernels::{self, Element};
+use super::{Granularity, Quantizer, cpu, tensor_ops};
+use crate::format::{Fp8, Overflow};
+use crate::kernels::{Blocks, Conversion, Scale};
 use crate::{Error, Result};
 
 /// A tensor packed into one byte an element: `value = decode(code) × scale`.
@@ -25,71 +25,95 @@ use crate::{Error, Result};
 pub struct Fp8Tensor {
     codes: Tensor,
     scales: Tensor,
+    granularity: Granularity,
     format: Fp8,
     dtype: DType,
 }
 
 impl Fp8Tensor {
-    /// Packs `x` under the scale of its own largest magnitude.
+    /// Packs `x` under the scales of its own largest magnitudes.
     ///
     /// # Errors
     ///
     /// [`Error::NanNotRepresentable`] if `x` holds NaN and the format has none; a dtype other than f32, f64, f16 and
-    /// bf16; a device other than the CPU.
+    /// bf16; an invalid quantizer.
     pub fn quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Self> {
-        Self::quantize_with_scale(x, quantizer.format, quantizer.first_scale(x, "the tensor")?)
+        Self::convert(x, &quantizer.first_conversion(x, "the tensor")?, quantizer.granularity)
     }
 
-    /// Packs `x` under a scale of your choice; values beyond the format's range saturate.
+    /// Packs `x` under one scale of your choice; values beyond the format's range saturate.
     ///
     /// # Errors
     ///
     /// As [`quantize`](Self::quantize), and for a scale that is not a positive finite number.
     pub fn quantize_with_scale(x: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
         check_scale(scale)?;
-        let codes = dispatch_float!(x.dtype(), "the tensor", T => with_values(x, "quantization", |values: &[T]| {
-            let mut codes = vec![0u8; values.len()];
-            kernels::encode(values, &mut codes, format, scale).then_some(codes)
-        }))?
-        .ok_or(Error::NanNotRepresentable { format })?;
-        let codes = Tensor::from_vec(codes, x.shape(), x.device())?;
-        let scales = Tensor::new(scale, x.device())?;
-        Self::from_parts(codes, scales, format, x.dtype())
+        let (blocks, scales) = (Blocks::whole(x.elem_count()), vec![Scale::new(scale)]);
+        let conversion = Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None };
+        Self::convert(x, &conversion, Granularity::PerTensor)
     }
 
-    /// A packed tensor from its parts: `U8` codes of any shape, a scalar `F32` scale, and the dtype that
+    /// Packs `x` with every choice made.
+    pub(crate) fn convert(x: &Tensor, conversion: &Conversion, granularity: Granularity) -> Result<Self> {
+        let codes = tensor_ops::encode(&x.detach(), conversion)?;
+        let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
+        let scales = Tensor::from_vec(scales, granularity.scale_dims(x.dims()), x.device())?;
+        Ok(Self { codes, scales, granularity, format: conversion.format, dtype: x.dtype() })
+    }
+
+    /// A packed tensor from its parts: `U8` codes of any shape, `F32` scales, and the dtype that
     /// [`dequantize`](Self::dequantize) gives.
+    ///
+    /// With [`Granularity::PerTensor`] the scale is a scalar; else scales are a matrix with one for each block, blocks above
+    /// one another by blocks side by side, of the codes as a matrix (all dimensions but the last by the last). So for one
+    /// scale a row of a weight of `(outputs, inputs)` they are `(outputs, 1)`.
     ///
     /// # Errors
     ///
     /// Parts of another dtype or shape, or a scale that is not a positive finite number.
-    pub fn from_parts(codes: Tensor, scales: Tensor, format: Fp8, dtype: DType) -> Result<Self> {
-        for (what, tensor, expected) in [("the tensor of codes", &codes, DType::U8), ("the scale", &scales, DType::F32)]
+    pub fn from_parts(
+        codes: Tensor,
+        scales: Tensor,
+        granularity: Granularity,
+        format: Fp8,
+        dtype: DType,
+    ) -> Result<Self> {
+        for (what, tensor, expected) in
+            [("the tensor of codes", &codes, DType::U8), ("the tensor of scales", &scales, DType::F32)]
         {
             if tensor.dtype() != expected {
                 return Err(Error::DTypeMismatch { what, expected, actual: tensor.dtype() });
             }
         }
-        if scales.rank() != 0 {
-            let expected = "a scalar, one scale for the whole tensor".to_owned();
-            return Err(Error::ShapeMismatch { what: "the scale", expected, actual: scales.dims().to_vec() });
+        granularity.validate()?;
+        let expected = granularity.scale_dims(codes.dims());
+        if scales.dims() != expected {
+            let expected = if expected.is_empty() {
+                "a scalar, one scale for the whole tensor".to_owned()
+            } else {
+                format!("{expected:?}, one scale for each block of codes of shape {:?}", codes.dims())
+            };
+            return Err(Error::ShapeMismatch {
+                what: "the tensor of scales",
+                expected,
+                actual: scales.dims().to_vec(),
+            });
         }
-        if !super::is_supported(dtype) {
+        if !cpu::is_supported(dtype) {
             return Err(Error::UnsupportedDType { what: "the dequantized tensor", dtype });
         }
-        check_scale(scales.to_scalar::<f32>()?)?;
-        Ok(Self { codes, scales, format, dtype })
+        let packed = Self { codes, scales, granularity, format, dtype };
+        packed.scale_values()?.into_iter().try_for_each(check_scale)?;
+        Ok(packed)
     }
 
     /// The values, in [`dtype`](Self::dtype).
     ///
     /// # Errors
     ///
-    /// Codes on a device other than the CPU.
+    /// None of its own; see candle for those of tensor operations.
     pub fn dequantize(&self) -> Result<Tensor> {
-        dispatch_float!(self.dtype, "the dequantized tensor", T => {
-            Ok(Tensor::from_vec(self.decode::<T>()?, self.shape(), self.codes.device())?)
-        })
+        tensor_ops::decode(&self.codes, self.format, self.blocks(), &self.scale_values()?, self.dtype)
     }
 
     /// One code an element, `U8`.
@@ -98,10 +122,16 @@ impl Fp8Tensor {
         &self.codes
     }
 
-    /// The scale, a scalar `F32`.
+    /// The scales, `F32`: a scalar, or a matrix with one for each block; see [`from_parts`](Self::from_parts).
     #[must_use]
     pub fn scales(&self) -> &Tensor {
         &self.scales
+    }
+
+    /// Which codes share a scale.
+    #[must_use]
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
     }
 
     /// The format of the codes.
@@ -128,16 +158,16 @@ impl Fp8Tensor {
         [&self.codes, &self.scales].map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).iter().sum()
     }
 
-    pub(crate) fn scale(&self) -> Result<f32> {
-        Ok(self.scales.to_scalar()?)
+    pub(crate) fn blocks(&self) -> Blocks {
+        self.granularity.blocks(self.codes.dims())
     }
 
-    pub(crate) fn decode<T: Element>(&self) -> Result<Vec<T>> {
-        let scale = self.scale()?;
-        with_values(&self.codes, "dequantization", |codes: &[u8]| {
-            let mut values = vec![T::default(); codes.len()];
-            kernels::decode(codes, &mut values, self.format, scale);
-            values
-        })
+    pub(crate) fn scale_values(&self) -> Result<Vec<f32>> {
+        Ok(self.scales.flatten_all()?.to_vec1()?)
+    }
+
+    /// The values in storage of their own; the codes must be on the CPU.
+    pub(super) fn decode(&self, dtype: DType) -> Result<CpuStorage> {
+        cpu::decode(&self.codes, self.format, self.blocks(), &self.scale_values()?, dtype)
     }
 }

@@ -4,47 +4,100 @@ mod cpu;
 mod distortion;
 mod fake_quantize;
 mod fp8_tensor;
+mod granularity;
 mod history;
+mod observer;
+mod portable;
+mod rounding;
 mod scaling;
+mod state;
+mod tensor_ops;
 
-pub(crate) use cpu::{amax, check_finite, dispatch_float, is_supported, with_values};
+pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;
-pub(crate) use fake_quantize::fake_quantize_cached;
 pub use fake_quantize::{Ste, fake_quantize, fake_quantize_with_scale};
+pub(crate) use fake_quantize::{fake_quantize_cached, fake_quantize_with};
 pub use fp8_tensor::Fp8Tensor;
+pub use granularity::Granularity;
 pub use history::AmaxHistory;
-pub use scaling::{Scaling, compute_scale};
+pub(crate) use observer::Observation;
+pub use observer::Observer;
+pub use rounding::Rounding;
+pub(crate) use rounding::stream;
+pub use scaling::{E8M0Rule, ScaleEncoding, Scaling, compute_scale};
+pub(crate) use state::QuantizerState;
+pub(crate) use tensor_ops::{amax, check_finite};
 
-use candle_core::Tensor;
 use serde::Serialize;
 
-use crate::format::Fp8;
+use crate::format::{Fp8, Overflow};
 use crate::{Error, Result};
 
-/// How one tensor is quantized: to the nearest value of `format`, ties to even, under one scale for the whole tensor.
+/// How one tensor is quantized.
+///
+/// With the defaults: to the nearest value of `format`, ties to even, saturated, under one `f32` scale for the whole
+/// tensor that is made from the largest magnitude of the last 16 steps.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Quantizer, Scaling};
+/// use altgrad_core::{Fp8, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
 ///
-/// let quantizer = Quantizer::new(Fp8::E4M3).scaling(Scaling::Current);
-/// assert_eq!(quantizer.format, Fp8::E4M3);
-/// // A bare format takes the largest magnitude of the last 16 steps.
+/// // Nothing but a format.
 /// assert_eq!(Quantizer::from(Fp8::E5M2).scaling, Scaling::Window { len: 16 });
+///
+/// // One power of two for each output channel, from the tensor at hand, rounded stochastically.
+/// let quantizer = Quantizer::new(Fp8::E4M3)
+///     .granularity(Granularity::PerRow)
+///     .scale_encoding(ScaleEncoding::PowerOfTwo)
+///     .rounding(Rounding::Stochastic { seed: 1 });
+/// assert_eq!(quantizer.scaling, Scaling::Current);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Quantizer {
     /// The format of the codes.
     pub format: Fp8,
-    /// Which largest magnitude the scale is made from.
+    /// Which elements share a scale.
+    pub granularity: Granularity,
+    /// Which largest magnitude a scale is made from.
     pub scaling: Scaling,
+    /// What kind of number a scale is.
+    pub scale_encoding: ScaleEncoding,
+    /// The least largest magnitude that a scale is made from; smaller ones count as this one. 0 for no such bound;
+    /// torchao has 1e-12, Transformer Engine calls it `amax_epsilon`.
+    pub amax_epsilon: f64,
+    /// How a value between two codes picks one.
+    pub rounding: Rounding,
+    /// What becomes of values beyond the format's range.
+    pub overflow: Overflow,
 }
 
 impl Quantizer {
-    /// Quantizes to `format` with the default scaling, [`Scaling::Window`] over 16 steps.
+    /// Quantizes to `format` with the default of everything else.
     #[must_use]
     pub fn new(format: Fp8) -> Self {
-        Self { format, scaling: Scaling::default() }
+        Self {
+            format,
+            granularity: Granularity::default(),
+            scaling: Scaling::default(),
+            scale_encoding: ScaleEncoding::default(),
+            amax_epsilon: 0.0,
+            rounding: Rounding::default(),
+            overflow: Overflow::default(),
+        }
+    }
+
+    /// The same to another format.
+    #[must_use]
+    pub fn format(self, format: Fp8) -> Self {
+        Self { format, ..self }
+    }
+
+    /// The same with another granularity, and with the scaling that goes with it by default: [`Scaling::Current`] for
+    /// anything finer than one scale a tensor, since the rows and blocks of one step are not those of another.
+    #[must_use]
+    pub fn granularity(self, granularity: Granularity) -> Self {
+        let scaling = if granularity == Granularity::PerTensor { self.scaling } else { Scaling::Current };
+        Self { granularity, scaling, ..self }
     }
 
     /// The same with another scaling.
@@ -53,27 +106,55 @@ impl Quantizer {
         Self { scaling, ..self }
     }
 
-    /// The scale for a tensor whose largest magnitude is `amax`, after the steps recorded in `history`.
+    /// The same with another kind of scale.
+    #[must_use]
+    pub fn scale_encoding(self, scale_encoding: ScaleEncoding) -> Self {
+        Self { scale_encoding, ..self }
+    }
+
+    /// The same with another least largest magnitude.
+    #[must_use]
+    pub fn amax_epsilon(self, amax_epsilon: f64) -> Self {
+        Self { amax_epsilon, ..self }
+    }
+
+    /// The same with another rounding.
+    #[must_use]
+    pub fn rounding(self, rounding: Rounding) -> Self {
+        Self { rounding, ..self }
+    }
+
+    /// The same with another overflow.
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        Self { overflow, ..self }
+    }
+
+    /// The scale for a tensor, row or block whose largest magnitude is `amax`, after the steps recorded in `history`.
     ///
-    /// A non-finite `amax` says nothing about the size of the other values, so the history alone decides; see
-    /// [`compute_scale`].
+    /// A non-finite `amax` says nothing about the size of the other values, so the history alone decides, or else the
+    /// scale is 1.
     #[must_use]
     pub fn scale(&self, amax: f32, history: &AmaxHistory) -> f32 {
-        let current = amax.is_finite().then_some(amax);
-        let largest = match self.scaling {
-            Scaling::Current => current,
-            Scaling::Window { .. } => history.largest().into_iter().chain(current).reduce(f32::max),
-        };
-        compute_scale(largest.unwrap_or(amax), self.format)
+        self.scale_of(amax, history).value()
+    }
+
+    /// Adds a step with the largest magnitude `amax` to `history`, unless it is one that the scaling passes over: ∞ and
+    /// NaN, and 0 in delayed scaling.
+    pub fn record(&self, amax: f32, history: &mut AmaxHistory) {
+        if !matches!(self.scaling, Scaling::Delayed { .. } if amax == 0.0) {
+            history.record(amax);
+        }
     }
 
     /// An empty history of the length that the scaling looks back over.
     #[must_use]
     pub fn history(&self) -> AmaxHistory {
         AmaxHistory::new(match self.scaling {
-            Scaling::Current => 0,
+            Scaling::Current | Scaling::Static(_) => 0,
             // The step at hand is part of the window, so the history holds those before it.
             Scaling::Window { len } => len.saturating_sub(1),
+            Scaling::Delayed { len, .. } => len,
         })
     }
 
@@ -81,26 +162,26 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidQuantizer`] for a window of length 0.
+    /// [`Error::InvalidQuantizer`] for a window or delay of 0 steps, a block without elements, a history for more than one
+    /// scale a tensor, or an epsilon that is negative or not finite; [`Error::InvalidScale`] for a static scale that is not
+    /// a positive finite number.
     pub fn validate(&self) -> Result<()> {
-        match self.scaling {
-            Scaling::Window { len: 0 } => Err(Error::InvalidQuantizer {
-                why: "a window of length 0 has no amax to scale by; use `Scaling::Window { len: 1 }` or more, \
-                      or `Scaling::Current`"
-                    .to_owned(),
-            }),
-            Scaling::Current | Scaling::Window { .. } => Ok(()),
+        self.granularity.validate()?;
+        self.scaling.validate()?;
+        let invalid = |why| Err(Error::InvalidQuantizer { why });
+        if self.granularity != Granularity::PerTensor && self.scaling.is_per_tensor() {
+            return invalid(format!(
+                "{:?} scaling is for one scale a tensor, but the granularity is {:?}; use `Scaling::Current`",
+                self.scaling, self.granularity
+            ));
         }
-    }
-
-    /// The scale for `x` alone, as on the first step.
-    pub(crate) fn first_scale(&self, x: &Tensor, what: &'static str) -> Result<f32> {
-        self.validate()?;
-        let amax = amax(x, what)?;
-        if amax.is_finite() && (amax as f32).is_infinite() {
-            return Err(Error::AmaxOutOfRange { what, amax });
+        if !(self.amax_epsilon >= 0.0 && self.amax_epsilon <= f64::from(f32::MAX)) {
+            return invalid(format!(
+                "an amax_epsilon of {} is no least magnitude; use 0 or a small positive number such as 1e-12",
+                self.amax_epsilon
+            ));
         }
-        Ok(self.scale(amax as f32, &AmaxHistory::new(0)))
+        Ok(())
     }
 }
 

@@ -1,12 +1,17 @@
 //! From the largest magnitude to the scale.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::format::Fp8;
+use crate::kernels::Scale;
 use crate::{Error, Result};
 
 /// Which largest magnitude (amax) a scale is made from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+///
+/// [`Window`](Self::Window), [`Delayed`](Self::Delayed) and [`Static`](Self::Static) are for one scale a tensor: the
+/// rows and blocks of one step are not those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Scaling {
     /// That of the tensor at hand.
@@ -17,11 +22,120 @@ pub enum Scaling {
         /// Number of steps, at least 1.
         len: usize,
     },
+    /// The largest of the `len` steps before this one, so that the scale is known before the tensor is: Transformer
+    /// Engine's `DelayedScaling` with `amax_compute_algo="max"`.
+    ///
+    /// The first scale is 1. A step whose amax is 0, ∞ or NaN leaves the scale as it is. (Transformer Engine also keeps
+    /// an infinity in its history and the scale as it is until that has left.)
+    Delayed {
+        /// Number of steps, at least 1; Transformer Engine's default is 1024.
+        len: usize,
+        /// The largest of those steps is mapped to `2^-margin` times the format's largest value, which leaves room for
+        /// growth.
+        margin: i32,
+    },
+    /// A scale that stays, from a calibration pass ([`Quantizable::calibrate`](crate::Quantizable::calibrate)) or of your
+    /// choice. Values are divided by it.
+    Static(f32),
 }
 
 impl Default for Scaling {
     fn default() -> Self {
         Self::Window { len: 16 }
+    }
+}
+
+impl Scaling {
+    /// Whether scales depend on other tensors than the one at hand, so that there can be one for a tensor only.
+    pub(super) fn is_per_tensor(self) -> bool {
+        !matches!(self, Self::Current)
+    }
+
+    pub(super) fn validate(self) -> Result<()> {
+        let why = match self {
+            Self::Window { len: 0 } => {
+                "a window of length 0 has no amax to scale by; use `Scaling::Window { len: 1 }` or \
+                                        more, or `Scaling::Current`"
+                    .to_owned()
+            }
+            Self::Delayed { len: 0, .. } => {
+                "delayed scaling over 0 steps has no amax to scale by; use a `len` of 1 or more, \
+                                             or `Scaling::Current`"
+                    .to_owned()
+            }
+            Self::Delayed { margin, .. } if !(-32..=32).contains(&margin) => {
+                format!("a margin of {margin} leaves nothing of the format's range; use -32 to 32, usually 0")
+            }
+            Self::Static(scale) => return check_scale(scale),
+            Self::Current | Self::Window { .. } | Self::Delayed { .. } => return Ok(()),
+        };
+        Err(Error::InvalidQuantizer { why })
+    }
+
+    /// 2 to the power of the margin by which the range is not used.
+    fn headroom(self) -> f64 {
+        match self {
+            Self::Delayed { margin, .. } => 2f64.powi(margin),
+            Self::Current | Self::Window { .. } | Self::Static(_) => 1.0,
+        }
+    }
+}
+
+/// What kind of number a scale is, and how quotients by it are taken.
+///
+/// With `amax` the largest magnitude that the scale is for, and `largest` the largest finite value of the format. In
+/// every case an `amax` of ∞ or NaN gives the scale 1, and so does 0 except for [`E8M0`](Self::E8M0); `scale × largest`
+/// is never infinite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum ScaleEncoding {
+    /// `amax / largest`, rounded to `f32`; values are divided by it. See [`compute_scale`](crate::compute_scale).
+    #[default]
+    F32,
+    /// `1 / multiplier` with `multiplier = largest / amax`, both rounded to `f32`; values are multiplied by the
+    /// multiplier. This is how torchao and Transformer Engine compute, and differs from [`F32`](Self::F32) in the last bit
+    /// of a scale and for values next to the middle between two codes. A multiplier beyond `f32` becomes the largest `f32`.
+    F32Reciprocal,
+    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷; so
+    /// products with it are exact. torchao's `round_scales_to_power_of_2`, Transformer Engine's `power_2_scale`.
+    PowerOfTwo,
+    /// A power of two from 2⁻¹²⁷ to 2¹²⁷ that one byte holds (OCP Microscaling Formats specification 1.0, section
+    /// 5.4.1); 2⁻¹²⁷ for an `amax` of 0.
+    E8M0(E8M0Rule),
+}
+
+/// Which power of two an E8M0 scale is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum E8M0Rule {
+    /// `2^(⌊log2 amax⌋ - ⌊log2 largest⌋)`, the rule of the OCP Microscaling Formats specification 1.0, section 6.3:
+    /// values between `largest` and the next power of two saturate.
+    #[default]
+    Floor,
+    /// The smallest power of two with which nothing saturates, `2^⌈log2(amax / largest)⌉`: what Blackwell GPUs and
+    /// Transformer Engine do, torchao's `RCEIL`.
+    RoundUp,
+}
+
+impl ScaleEncoding {
+    /// The scale for `amax`.
+    pub(super) fn scale(self, amax: f64, format: Fp8, scaling: Scaling) -> Scale {
+        let finite = amax.is_finite();
+        if !finite || (amax == 0.0 && !matches!(self, Self::E8M0(_))) {
+            return Scale::new(1.0);
+        }
+        let largest = f64::from(format.largest_finite()) / scaling.headroom();
+        match self {
+            Self::F32 => Scale::new(limit((amax / largest) as f32, format)),
+            Self::F32Reciprocal => {
+                let multiplier = ((largest / amax) as f32).clamp(f32::from_bits(1), f32::MAX);
+                Scale::with_multiplier(limit_above(1.0 / multiplier, format), multiplier)
+            }
+            Self::PowerOfTwo | Self::E8M0(E8M0Rule::RoundUp) => power_of_two(ceil_log2(amax, largest), format),
+            Self::E8M0(E8M0Rule::Floor) => power_of_two(floor_log2(amax) - floor_log2(largest), format),
+        }
     }
 }
 
@@ -38,14 +152,35 @@ impl Default for Scaling {
 /// ```
 #[must_use]
 pub fn compute_scale(amax: f32, format: Fp8) -> f32 {
-    let amax = amax.abs();
-    if amax == 0.0 || !amax.is_finite() {
-        return 1.0;
-    }
-    let largest = format.largest_finite();
-    let scale = (amax / largest).clamp(f32::MIN_POSITIVE, f32::MAX);
-    // Near `f32::MAX` a quotient that was rounded up would bring the largest value back as infinity.
-    if (scale * largest).is_infinite() { scale.next_down() } else { scale }
+    ScaleEncoding::F32.scale(f64::from(amax.abs()), format, Scaling::Current).value()
+}
+
+/// A quotient that was rounded to `f32`, brought to where it can be divided by and multiplied with.
+fn limit(scale: f32, format: Fp8) -> f32 {
+    limit_above(scale.max(f32::MIN_POSITIVE), format)
+}
+
+/// Near `f32::MAX` a quotient that was rounded up would bring the largest value back as infinity.
+fn limit_above(scale: f32, format: Fp8) -> f32 {
+    let scale = scale.min(f32::MAX);
+    if (scale * format.largest_finite()).is_infinite() { scale.next_down() } else { scale }
+}
+
+/// 2 to the power of `exponent`, or the nearest scale there is.
+fn power_of_two(exponent: i32, format: Fp8) -> Scale {
+    let highest = 127.min(127 - floor_log2(f64::from(format.largest_finite())));
+    Scale::new(2f64.powi(exponent.clamp(-127, highest)) as f32)
+}
+
+/// `⌊log2 x⌋` of a number that is no subnormal; of 0 less than of any other.
+fn floor_log2(x: f64) -> i32 {
+    ((x.to_bits() >> (f64::MANTISSA_DIGITS - 1)) & 0x7FF) as i32 - (f64::MAX_EXP - 1)
+}
+
+/// `⌈log2(amax / largest)⌉`, exact: `largest` has few significant bits, so its multiples by powers of two are exact.
+fn ceil_log2(amax: f64, largest: f64) -> i32 {
+    let exponent = floor_log2(amax) - floor_log2(largest) - 1;
+    (exponent..).find(|exponent| largest * 2f64.powi(*exponent) >= amax).unwrap_or(exponent)
 }
 
 /// [`Error::InvalidScale`] unless a scale is a positive finite number.

@@ -1,6 +1,8 @@
 //! Packed tensors.
 
-use altgrad_core::{Error, Fp8, Fp8Tensor, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale};
+use altgrad_core::{
+    Error, Fp8, Fp8Tensor, Granularity, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale,
+};
 use candle_core::{DType, Device, Tensor};
 
 use crate::common::corpus;
@@ -123,15 +125,20 @@ fn from_parts() {
     let device = &Device::Cpu;
     let codes = Tensor::new(&[[0x38u8, 0xFE], [0x00, 0x01]], device).unwrap();
     let scale = Tensor::new(2f32, device).unwrap();
-    let packed = Fp8Tensor::from_parts(codes.clone(), scale.clone(), Fp8::E4M3, DType::BF16).unwrap();
+    let packed =
+        Fp8Tensor::from_parts(codes.clone(), scale.clone(), Granularity::PerTensor, Fp8::E4M3, DType::BF16).unwrap();
     assert_eq!(values(&packed.dequantize().unwrap()), [2.0, -896.0, 0.0, 2f64.powi(-8)]);
     assert_eq!(packed.dequantize().unwrap().dtype(), DType::BF16);
     // A transposed view of codes is as good as any.
-    let turned = Fp8Tensor::from_parts(codes.t().unwrap(), scale.clone(), Fp8::E4M3, DType::F32).unwrap();
+    let turned =
+        Fp8Tensor::from_parts(codes.t().unwrap(), scale.clone(), Granularity::PerTensor, Fp8::E4M3, DType::F32)
+            .unwrap();
     assert_eq!(values(&turned.dequantize().unwrap()), [2.0, 0.0, -896.0, 2f64.powi(-8)]);
 
     let error = |codes: &Tensor, scale: &Tensor, dtype| {
-        Fp8Tensor::from_parts(codes.clone(), scale.clone(), Fp8::E4M3, dtype).unwrap_err().to_string()
+        Fp8Tensor::from_parts(codes.clone(), scale.clone(), Granularity::PerTensor, Fp8::E4M3, dtype)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         error(&codes.to_dtype(DType::U32).unwrap(), &scale, DType::F32),
@@ -139,11 +146,11 @@ fn from_parts() {
     );
     assert_eq!(
         error(&codes, &scale.to_dtype(DType::F64).unwrap(), DType::F32),
-        "the scale has dtype F64, expected F32; convert it with `to_dtype`"
+        "the tensor of scales has dtype F64, expected F32; convert it with `to_dtype`"
     );
     assert_eq!(
         error(&codes, &scale.reshape(1).unwrap(), DType::F32),
-        "the scale has shape [1], expected a scalar, one scale for the whole tensor"
+        "the tensor of scales has shape [1], expected a scalar, one scale for the whole tensor"
     );
     assert_eq!(
         error(&codes, &scale, DType::U8),

@@ -1,0 +1,174 @@
+//! The recipes that libraries and specifications have names for, as values.
+
+use std::str::FromStr;
+
+use super::Recipe;
+use crate::format::Fp8;
+use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+
+/// The smallest largest magnitude of torchao's float8 training (`EPS` in `torchao/float8/float8_utils.py`).
+const TORCHAO_EPSILON: f64 = 1e-12;
+
+/// The text names neither a recipe nor a format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is neither a recipe nor an 8-bit format; recipes are {}, and a format such as E4M3 or E5M2 quantizes weights only",
+    Recipe::NAMED.map(|(name, _)| name).join(", ")
+)]
+pub struct ParseRecipeError {
+    text: String,
+}
+
+impl Recipe {
+    /// The named recipes that take no argument, with what [`FromStr`] reads.
+    pub const NAMED: [(&'static str, fn() -> Self); 5] = [
+        ("tensorwise", Self::tensorwise),
+        ("rowwise", Self::rowwise),
+        ("hybrid", Self::hybrid),
+        ("blockwise", Self::blockwise),
+        ("mxfp8", Self::mxfp8),
+    ];
+
+    /// torchao's float8 training recipe `tensorwise`: E4M3 weights and activations, E5M2 gradients, one scale a tensor
+    /// from its current largest magnitude.
+    ///
+    /// Source: `Float8LinearConfig.from_recipe_name("tensorwise")`; the multiplier is `448 / max(amax, 1e-12)`, rounded to
+    /// `f32` (`amax_to_scale`), and altgrad's scale its reciprocal. To depart from it:
+    ///
+    /// ```
+    /// use altgrad_core::{Fp8, Quantizer, Recipe};
+    ///
+    /// let recipe = Recipe::tensorwise();
+    /// // E4M3 gradients:
+    /// let gradients = recipe.weights.clone();
+    /// let e4m3_everywhere = recipe.clone().gradients(gradients);
+    /// // Gradients in full precision:
+    /// let full_precision_gradients = recipe.gradients(None);
+    /// # assert_eq!(e4m3_everywhere.gradients.map(|quantizer| quantizer.format), Some(Fp8::E4M3));
+    /// ```
+    #[must_use]
+    pub fn tensorwise() -> Self {
+        let quantizer = Quantizer::new(Fp8::E4M3)
+            .scaling(Scaling::Current)
+            .scale_encoding(ScaleEncoding::F32Reciprocal)
+            .amax_epsilon(TORCHAO_EPSILON);
+        Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer.format(Fp8::E5M2))
+    }
+
+    /// torchao's float8 training recipe `rowwise`: E4M3 throughout, one power-of-two scale a row (a token of activations
+    /// and gradients, an output channel of weights), along the dimension that each product sums over.
+    ///
+    /// Source: `Float8LinearConfig.from_recipe_name("rowwise")` with `round_scales_to_power_of_2`. altgrad takes the power
+    /// of two exactly, torchao through `log2` in `f32`, which is one too high within some 2⁻²² below a power of two. To
+    /// depart from it:
+    ///
+    /// ```
+    /// use altgrad_core::{Granularity, Recipe, ScaleEncoding};
+    ///
+    /// let recipe = Recipe::rowwise();
+    /// // Scales that are any f32:
+    /// let activations = recipe.activations.clone().map(|rows| rows.scale_encoding(ScaleEncoding::F32));
+    /// let recipe = recipe.activations(activations);
+    /// # assert_eq!(recipe.activations.unwrap().granularity, Granularity::PerRow);
+    /// ```
+    #[must_use]
+    pub fn rowwise() -> Self {
+        let quantizer = Quantizer::new(Fp8::E4M3)
+            .granularity(Granularity::PerRow)
+            .scale_encoding(ScaleEncoding::PowerOfTwo)
+            .amax_epsilon(TORCHAO_EPSILON);
+        Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer)
+    }
+
+    /// Transformer Engine's `DelayedScaling` with `Format.HYBRID`: E4M3 weights and activations, E5M2 gradients, one scale
+    /// a tensor from the largest magnitude of the last 1024 steps before.
+    ///
+    /// Source: `transformer_engine/common/recipe`; the multiplier is `largest / amax` in `f32`, and altgrad's scale its
+    /// reciprocal (Transformer Engine's `scale_inv`). The first step of each tensor has the scale 1. To depart from it:
+    ///
+    /// ```
+    /// use altgrad_core::{Recipe, Scaling};
+    ///
+    /// let mut recipe = Recipe::hybrid();
+    /// // A shorter memory, and a bit of headroom for gradients:
+    /// if let Some(gradients) = &mut recipe.gradients {
+    ///     gradients.scaling = Scaling::Delayed { len: 16, margin: 1 };
+    /// }
+    /// ```
+    #[must_use]
+    pub fn hybrid() -> Self {
+        let quantizer = Quantizer::new(Fp8::E4M3)
+            .scaling(Scaling::Delayed { len: 1024, margin: 0 })
+            .scale_encoding(ScaleEncoding::F32Reciprocal);
+        Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer.format(Fp8::E5M2))
+    }
+
+    /// The recipe of DeepSeek-V3: E4M3 throughout, one scale for each block of 128 × 128 weights and of 1 × 128 activations
+    /// or gradients.
+    ///
+    /// Source: "DeepSeek-V3 Technical Report" (2024), section 3.3.2, in the numerics of torchao's
+    /// `prototype/blockwise_fp8_training`: the multiplier is `448 / max(amax, 1e-12)`, rounded to `f32`. To depart from it:
+    ///
+    /// ```
+    /// use altgrad_core::{Granularity, Recipe, ScaleEncoding};
+    ///
+    /// // Power-of-two scales, the default of Transformer Engine's `Float8BlockScaling`:
+    /// let mut recipe = Recipe::blockwise();
+    /// recipe.weights = recipe.weights.scale_encoding(ScaleEncoding::PowerOfTwo);
+    /// # assert_eq!(recipe.weights.granularity, Granularity::PerBlock { rows: 128, cols: 128 });
+    /// ```
+    #[must_use]
+    pub fn blockwise() -> Self {
+        let quantizer = Quantizer::new(Fp8::E4M3)
+            .granularity(Granularity::PerBlock { rows: 1, cols: 128 })
+            .scale_encoding(ScaleEncoding::F32Reciprocal)
+            .amax_epsilon(TORCHAO_EPSILON);
+        Self::weight_only(quantizer.clone().granularity(Granularity::PerBlock { rows: 128, cols: 128 }))
+            .activations(quantizer.clone())
+            .gradients(quantizer)
+    }
+
+    /// MXFP8 of the OCP Microscaling Formats specification 1.0: E4M3 throughout, one E8M0 scale for each 32 elements along
+    /// the dimension that a product sums over.
+    ///
+    /// Source: the specification, sections 5.2, 6.3 and 7; the scale is that of its floor rule. To depart from it:
+    ///
+    /// ```
+    /// use altgrad_core::{E8M0Rule, Fp8, Recipe, ScaleEncoding};
+    ///
+    /// // The scales of Blackwell GPUs and Transformer Engine, with which nothing saturates, and E5M2 gradients:
+    /// let mut recipe = Recipe::mxfp8();
+    /// let round_up = recipe.weights.clone().scale_encoding(ScaleEncoding::E8M0(E8M0Rule::RoundUp));
+    /// let recipe = Recipe::weight_only(round_up.clone())
+    ///     .activations(round_up.clone())
+    ///     .gradients(round_up.format(Fp8::E5M2));
+    /// # assert!(recipe.validate().is_ok());
+    /// ```
+    #[must_use]
+    pub fn mxfp8() -> Self {
+        let quantizer = Quantizer::new(Fp8::E4M3)
+            .granularity(Granularity::PerBlock { rows: 1, cols: 32 })
+            .scale_encoding(ScaleEncoding::E8M0(E8M0Rule::Floor));
+        Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer)
+    }
+}
+
+/// The name of a recipe in [`Recipe::NAMED`], or of a format for [`Recipe::weight_only`].
+///
+/// ```
+/// use altgrad_core::{Fp8, Recipe};
+///
+/// assert_eq!("hybrid".parse(), Ok(Recipe::hybrid()));
+/// assert_eq!("E5M2".parse(), Ok(Recipe::from(Fp8::E5M2)));
+/// ```
+impl FromStr for Recipe {
+    type Err = ParseRecipeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRecipeError> {
+        let name = text.trim();
+        match Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            Some((_, recipe)) => Ok(recipe()),
+            None => name.parse::<Fp8>().map(Self::weight_only).map_err(|_| ParseRecipeError { text: text.to_owned() }),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The product of a linear layer whose backward pass computes with quantized gradients.
+
+use std::sync::Arc;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Shape, Tensor};
+
+use super::shared::{Role, Shared};
+use super::{LayerPath, Recipe, locate};
+use crate::Result;
+use crate::quantizer::{Quantizer, Ste, fake_quantize_with};
+
+/// What the backward pass needs beside the operands of the forward pass.
+pub(super) struct Product {
+    pub(super) recipe: Recipe,
+    pub(super) gradients: Quantizer,
+    /// The full-precision input as a matrix and the weight, to be quantized along their other dimension.
+    pub(super) input: Tensor,
+    pub(super) weight: Tensor,
+    /// Steps of the two, for the random draws of their transposed copies.
+    pub(super) input_step: u64,
+    pub(super) weight_step: u64,
+    pub(super) training: bool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) path: LayerPath,
+}
+
+impl Product {
+    /// `x · wᵀ` of `x` `(tokens, inputs)` and `w` `(outputs, inputs)`, both quantized as the recipe says.
+    pub(super) fn apply(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        Ok(x.contiguous()?.apply_op2(&w.contiguous()?, self)?)
+    }
+
+    /// The gradients of the two operands, of those that need one.
+    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (needs_x, needs_w) = (x.track_op(), w.track_op());
+        let (x, w, dy) = (x.detach(), w.detach(), dy.detach().contiguous()?);
+        let Self { recipe, gradients, shared, .. } = self;
+        let (conversion, step) = shared.gradients.advance(gradients, &dy, self.training)?;
+        let rows = fake_quantize_with(&dy, conversion, Ste::PassThrough)?;
+        let dx = if needs_x {
+            let weight = transposed(Some(&recipe.weights), &shared.weights, &w, &self.weight, self.weight_step)?;
+            Some(rows.matmul(&weight.t()?)?)
+        } else {
+            None
+        };
+        let dw = if needs_w {
+            let columns = transposed(Some(gradients), &shared.gradients, &rows, &dy, step)?;
+            let activations = recipe.activations.as_ref();
+            let input = transposed(activations, &shared.activations, &x, &self.input, self.input_step)?;
+            Some(columns.matmul(&input.t()?)?)
+        } else {
+            None
+        };
+        Ok((dx, dw))
+    }
+}
+
+/// The transpose of an operand, quantized along its rows: that of the tensor of the forward pass where transposition
+/// changes nothing, else from full precision.
+fn transposed(
+    quantizer: Option<&Quantizer>,
+    role: &Role,
+    forward: &Tensor,
+    full: &Tensor,
+    step: u64,
+) -> Result<Tensor> {
+    match quantizer {
+        Some(quantizer) if !quantizer.granularity.is_symmetric() => {
+            let transposed = full.detach().t()?.contiguous()?;
+            let conversion = role.transposed(quantizer, &transposed, step)?;
+            fake_quantize_with(&transposed, conversion, Ste::PassThrough)
+        }
+        _ => Ok(forward.t()?),
+    }
+}
+
+/// The product on any device, from its storages.
+fn multiply<S: BackendStorage>(x: (&S, &Layout), w: (&S, &Layout)) -> candle_core::Result<(S, Shape)> {
+    let ((tokens, inputs), (outputs, _)) = (x.1.shape().dims2()?, w.1.shape().dims2()?);
+    let transposed = w.1.transpose(0, 1)?;
+    let product = x.0.matmul(w.0, (1, tokens, outputs, inputs), x.1, &transposed)?;
+    Ok((product, Shape::from((tokens, outputs))))
+}
+
+impl CustomOp2 for Product {
+    fn name(&self) -> &'static str {
+        "fp8_linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        multiply((x, x_layout), (w, w_layout))
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        w: &CudaStorage,
+        w_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        multiply((x, x_layout), (w, w_layout))
+    }
+
+    fn metal_fwd(
+        &self,
+        x: &MetalStorage,
+        x_layout: &Layout,
+        w: &MetalStorage,
+        w_layout: &Layout,
+    ) -> candle_core::Result<(MetalStorage, Shape)> {
+        multiply((x, x_layout), (w, w_layout))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok(locate(self.gradients(x, w, dy), &self.path)?)
+    }
+}

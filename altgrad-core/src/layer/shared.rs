@@ -1,0 +1,94 @@
+//! What a layer remembers of each of its tensors, shared with the backward passes that are still to come.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::Tensor;
+
+use super::Recipe;
+use crate::Result;
+use crate::kernels::Conversion;
+use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, stream};
+
+/// What a layer remembers of each of its tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) weights: Role,
+    pub(crate) activations: Role,
+    pub(crate) gradients: Role,
+}
+
+/// What a layer remembers of one of its tensors.
+#[derive(Debug)]
+pub(crate) struct Role {
+    /// The field of the recipe that says how the tensor is quantized.
+    pub(crate) name: &'static str,
+    /// The tensor, for messages.
+    what: &'static str,
+    state: Mutex<QuantizerState>,
+    /// Where random draws come from, and those for the transposed tensor.
+    stream: u32,
+    transposed_stream: u32,
+}
+
+impl Shared {
+    /// How things are before the first step of the layer at `path`.
+    pub(crate) fn new(recipe: &Recipe, path: &str) -> Self {
+        let role = |name: &'static str, what, quantizer: Option<&Quantizer>| Role {
+            name,
+            what,
+            state: Mutex::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
+            stream: stream(&format!("{path}.{name}")),
+            transposed_stream: stream(&format!("{path}.{name}.transposed")),
+        };
+        Self {
+            weights: role("weights", "the weight", Some(&recipe.weights)),
+            activations: role("activations", "the input", recipe.activations.as_ref()),
+            gradients: role("gradients", "the gradient of the output", recipe.gradients.as_ref()),
+        }
+    }
+}
+
+impl Role {
+    /// A lock that a panicking thread left behind guards plain values, so they are as good as before.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, QuantizerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The largest magnitudes so far.
+    pub(super) fn history(&self) -> AmaxHistory {
+        self.lock().history.clone()
+    }
+
+    /// How `x` is converted in the step at hand, which does not count as one.
+    pub(super) fn peek(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Conversion> {
+        Ok(quantizer.conversion(x, self.what, &self.lock(), self.stream)?.0)
+    }
+
+    /// How `x` is converted in the step at hand, with the number of that step; in training it is added to the state.
+    pub(super) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
+        let mut state = self.lock();
+        let step = state.step;
+        let (conversion, amax) = quantizer.conversion(x, self.what, &state, self.stream)?;
+        if training {
+            if let Some(amax) = amax {
+                quantizer.record(amax, &mut state.history);
+            }
+            state.step += 1;
+        }
+        Ok((conversion, step))
+    }
+
+    /// How the transpose `x` of a tensor that was converted in `step` is converted along its own rows.
+    pub(super) fn transposed(&self, quantizer: &Quantizer, x: &Tensor, step: u64) -> Result<Conversion> {
+        let state = QuantizerState { step, ..quantizer.state() };
+        Ok(quantizer.conversion(x, self.what, &state, self.transposed_stream)?.0)
+    }
+}
+
+impl Clone for Role {
+    /// The same state, which goes its own way from here.
+    fn clone(&self) -> Self {
+        let Self { name, what, stream, transposed_stream, .. } = *self;
+        Self { name, what, state: Mutex::new(self.lock().clone()), stream, transposed_stream }
+    }
+}

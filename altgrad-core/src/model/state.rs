@@ -1,0 +1,170 @@
+//! What the quantizers of a model remember from step to step, as named tensors.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::inspect::{Inspection, nearest};
+use super::{Path, Quantizable};
+use crate::layer::{Linear, QuantizedLinear, Role};
+use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling};
+use crate::{Error, Result};
+
+const STEP: &str = "step";
+const HISTORY: &str = "amax_history";
+const SCALE: &str = "scale";
+
+pub(super) fn save<M: Quantizable + ?Sized>(model: &M) -> Result<HashMap<String, Tensor>> {
+    let mut tensors = HashMap::new();
+    for found in Inspection::of(model)?.layers {
+        let Linear::Quantized(layer) = found.layer else { continue };
+        for (role, quantizer) in roles(layer) {
+            let state = role.lock();
+            let mut save = |name, tensor| tensors.insert(key(&found.path, role.name, name), tensor);
+            save(STEP, Tensor::new(state.step as i64, &Device::Cpu)?);
+            if !state.history.is_empty() {
+                save(HISTORY, Tensor::from_iter(state.history.iter(), &Device::Cpu)?);
+            }
+            if let Scaling::Static(scale) = quantizer.scaling {
+                save(SCALE, Tensor::new(scale, &Device::Cpu)?);
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let mut rest: HashMap<&str, &Tensor> = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
+    let mut loaded = Vec::new();
+    for found in Inspection::of(&*model)?.layers {
+        let Linear::Quantized(layer) = found.layer else { continue };
+        for (role, quantizer) in roles(layer) {
+            let taken = Loaded::take(&mut rest, &found.path, role, quantizer).map_err(|error| error.at(&found.path))?;
+            loaded.push(taken);
+        }
+    }
+    let mut unknown: Vec<&str> = rest.into_keys().collect();
+    unknown.sort_unstable();
+    if let Some(key) = unknown.first() {
+        let known = save(&*model)?;
+        return Err(Error::UnknownState {
+            key: (*key).to_owned(),
+            nearest: nearest(key, known.keys().map(String::as_str)),
+        });
+    }
+    // Nothing can fail any more.
+    let mut loaded = loaded.into_iter();
+    super::calibrate::for_each_quantized(model, |_, layer| {
+        for Loaded { name, state, scale } in loaded.by_ref().take(roles(layer).count()).collect::<Vec<_>>() {
+            if let Some((role, _)) = roles(layer).find(|(role, _)| role.name == name) {
+                *role.lock() = state;
+            }
+            if let (Some(scale), Some(quantizer)) = (scale, quantizer_mut(layer, name)) {
+                quantizer.scaling = Scaling::Static(scale);
+            }
+        }
+        // Codes that were kept belong to the state before.
+        layer.set_training(layer.is_training());
+        Ok(())
+    })
+}
+
+/// What is to become of one quantizer.
+struct Loaded {
+    name: &'static str,
+    state: QuantizerState,
+    scale: Option<f32>,
+}
+
+impl Loaded {
+    fn take(rest: &mut HashMap<&str, &Tensor>, path: &str, role: &Role, quantizer: &Quantizer) -> Result<Self> {
+        let mut take = |name| {
+            let key = key(path, role.name, name);
+            let tensor = rest.remove(key.as_str());
+            (key, tensor)
+        };
+        let scale = match take(SCALE) {
+            (_, None) => None,
+            (key, Some(tensor)) => {
+                let scale = one::<f32>(&key, tensor, DType::F32)?;
+                quantizer.clone().scaling(Scaling::Static(scale)).validate()?;
+                Some(scale)
+            }
+        };
+        let step = match take(STEP) {
+            (key, None) => return Err(Error::MissingState { key }),
+            (key, Some(tensor)) => {
+                let step = one::<i64>(&key, tensor, DType::I64)?;
+                u64::try_from(step).map_err(|_| invalid(&key, format!("{step} is no number of steps")))?
+            }
+        };
+        let quantizer = match scale {
+            Some(scale) => quantizer.clone().scaling(Scaling::Static(scale)),
+            None => quantizer.clone(),
+        };
+        let mut history = quantizer.history();
+        if let (key, Some(tensor)) = take(HISTORY) {
+            fill(&mut history, &key, tensor)?;
+        }
+        Ok(Self { name: role.name, state: QuantizerState { history, step }, scale })
+    }
+}
+
+fn fill(history: &mut AmaxHistory, key: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype() != DType::F32 || tensor.rank() != 1 {
+        let actual = format!("{:?} of shape {:?}", tensor.dtype(), tensor.dims());
+        return Err(invalid(key, format!("it is {actual}, expected F32 of one dimension")));
+    }
+    let values = tensor.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
+    if values.len() > history.capacity() {
+        let (steps, capacity) = (values.len(), history.capacity());
+        return Err(invalid(key, format!("it has {steps} steps, but the recipe looks back over {capacity}")));
+    }
+    if let Some(value) = values.iter().find(|value| !(value.is_finite() && value.is_sign_positive())) {
+        return Err(invalid(key, format!("{value} is no largest magnitude")));
+    }
+    values.into_iter().for_each(|value| history.record(value));
+    Ok(())
+}
+
+/// The only element of a scalar.
+fn one<T: candle_core::WithDType>(key: &str, tensor: &Tensor, dtype: DType) -> Result<T> {
+    if tensor.dtype() != dtype || tensor.elem_count() != 1 {
+        let actual = format!("{:?} of shape {:?}", tensor.dtype(), tensor.dims());
+        return Err(invalid(key, format!("it is {actual}, expected one {dtype:?}")));
+    }
+    Ok(tensor.to_device(&Device::Cpu)?.reshape(())?.to_scalar()?)
+}
+
+fn invalid(key: &str, why: String) -> Error {
+    Error::InvalidState { key: key.to_owned(), why }
+}
+
+/// The tensors of a layer that are quantized, with their quantizers.
+fn roles(layer: &QuantizedLinear) -> impl Iterator<Item = (&Role, &Quantizer)> {
+    let (recipe, shared) = (layer.recipe(), layer.shared());
+    [
+        (&shared.weights, Some(&recipe.weights)),
+        (&shared.activations, recipe.activations.as_ref()),
+        (&shared.gradients, recipe.gradients.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(role, quantizer)| Some((role, quantizer?)))
+}
+
+fn quantizer_mut<'l>(layer: &'l mut QuantizedLinear, name: &str) -> Option<&'l mut Quantizer> {
+    let recipe = layer.recipe_mut();
+    match name {
+        "weights" => Some(&mut recipe.weights),
+        "activations" => recipe.activations.as_mut(),
+        _ => recipe.gradients.as_mut(),
+    }
+}
+
+/// `h.0.mlp.c_fc.activations.step`, for example.
+fn key(path: &str, role: &str, name: &str) -> String {
+    let root = Path::root();
+    let layer = root.field(path);
+    let layer = if path.is_empty() { &root } else { &layer };
+    layer.field(role).field(name).to_string()
+}

@@ -1,0 +1,74 @@
+//! Which elements share a scale.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernels::Blocks;
+use crate::{Error, Result};
+
+/// Which elements of a tensor share a scale.
+///
+/// A tensor of more than two dimensions is taken as the matrix of its rows, `(product of all dimensions but the last, last
+/// dimension)`. In a product, rows lie along the dimension that the product sums over, because hardware can only apply
+/// a scale outside of that sum: a weight `(outputs, inputs)` has one scale an output channel in the forward pass, an
+/// activation `(…, inputs)` one a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Granularity {
+    /// One scale for the whole tensor.
+    #[default]
+    PerTensor,
+    /// One scale a row: an output channel of a weight, a token of an activation.
+    PerRow,
+    /// One scale a block of `rows` × `cols` elements; blocks at the edges may be smaller. Blocks of 1 × 32 are those
+    /// of the MX formats, 128 × 128 and 1 × 128 those of DeepSeek-V3.
+    PerBlock {
+        /// Rows of a block, at least 1.
+        rows: usize,
+        /// Columns of a block, at least 1.
+        cols: usize,
+    },
+}
+
+impl Granularity {
+    /// The blocks of a tensor of these dimensions.
+    pub(crate) fn blocks(self, dims: &[usize]) -> Blocks {
+        let cols = dims.last().copied().unwrap_or(1);
+        let rows = dims.iter().rev().skip(1).product();
+        match self {
+            Self::PerTensor => Blocks::whole(rows * cols),
+            Self::PerRow => Blocks::new(rows, cols, 1, cols),
+            Self::PerBlock { rows: block_rows, cols: block_cols } => Blocks::new(rows, cols, block_rows, block_cols),
+        }
+    }
+
+    /// The dimensions of the tensor of scales: none for one scale, else blocks above one another and side by side.
+    pub(crate) fn scale_dims(self, dims: &[usize]) -> Vec<usize> {
+        match self {
+            Self::PerTensor => Vec::new(),
+            Self::PerRow | Self::PerBlock { .. } => {
+                let (rows, cols) = self.blocks(dims).grid();
+                vec![rows, cols]
+            }
+        }
+    }
+
+    /// Whether a matrix and its transpose have the same blocks, so that the same codes do for both.
+    pub(crate) fn is_symmetric(self) -> bool {
+        match self {
+            Self::PerTensor => true,
+            Self::PerRow => false,
+            Self::PerBlock { rows, cols } => rows == cols,
+        }
+    }
+
+    /// Fails for a block without elements.
+    pub(super) fn validate(self) -> Result<()> {
+        match self {
+            Self::PerBlock { rows, cols } if rows == 0 || cols == 0 => Err(Error::InvalidQuantizer {
+                why: format!("a block of {rows} × {cols} has no elements; both sides must be at least 1"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

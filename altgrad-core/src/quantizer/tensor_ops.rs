@@ -1,0 +1,68 @@
+//! Quantization of candle tensors on any device: kernels on the CPU, candle's tensor operations elsewhere.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{cpu, portable};
+use crate::format::Fp8;
+use crate::kernels::{Blocks, Conversion};
+use crate::{Error, Result};
+
+/// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none. `what` is the tensor's role.
+pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {
+    check_dtype(x.dtype(), what)?;
+    if x.device().is_cpu() { cpu::block_amax(x, blocks, what) } else { portable::block_amax(x, blocks) }
+}
+
+/// The largest magnitude of a tensor; NaN if an element is NaN.
+pub(crate) fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
+    Ok(block_amax(x, Blocks::whole(x.elem_count()), what)?.into_iter().fold(0.0, |_, amax| amax))
+}
+
+/// The codes of `x` in its shape.
+///
+/// # Errors
+///
+/// [`Error::NanNotRepresentable`] if it holds NaN and the format does not.
+pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
+    check_dtype(x.dtype(), "the tensor")?;
+    let codes = if x.device().is_cpu() { cpu::encode(x, conversion)? } else { portable::encode(x, conversion)? };
+    codes.ok_or(Error::NanNotRepresentable { format: conversion.format })
+}
+
+/// The values of codes.
+pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32], dtype: DType) -> Result<Tensor> {
+    if !codes.device().is_cpu() {
+        return portable::decode(codes, format, blocks, scales, dtype);
+    }
+    let storage = candle_core::Storage::Cpu(cpu::decode(codes, format, blocks, scales, dtype)?);
+    Ok(Tensor::from_storage(storage, codes.shape(), candle_core::op::BackpropOp::none(), false))
+}
+
+/// The largest magnitude of a tensor in which every scale can be kept.
+///
+/// # Errors
+///
+/// [`Error::NotFinite`] naming the first element that is not finite, or [`Error::AmaxOutOfRange`].
+pub(crate) fn check_finite(x: &Tensor, what: &'static str) -> Result<f32> {
+    let amax = amax(x, what)?;
+    if (amax as f32).is_finite() {
+        return Ok(amax as f32);
+    }
+    Err(match cpu::first_not_finite(&x.to_device(&Device::Cpu)?, what)? {
+        Some((index, value)) => Error::NotFinite { what, value, index },
+        None => Error::AmaxOutOfRange { what, amax },
+    })
+}
+
+/// [`Error::AmaxOutOfRange`] if a finite magnitude is beyond `f32`, in which scales are kept.
+pub(super) fn check_range(x: &Tensor, what: &'static str) -> Result<()> {
+    if x.dtype() != DType::F64 {
+        return check_dtype(x.dtype(), what);
+    }
+    let amax = amax(x, what)?;
+    if amax.is_finite() && (amax as f32).is_infinite() { Err(Error::AmaxOutOfRange { what, amax }) } else { Ok(()) }
+}
+
+fn check_dtype(dtype: DType, what: &'static str) -> Result<()> {
+    if cpu::is_supported(dtype) { Ok(()) } else { Err(Error::UnsupportedDType { what, dtype }) }
+}
