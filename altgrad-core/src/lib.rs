@@ -2,6 +2,9 @@
 //!
 //! Use the `altgrad` crate, which re-exports all of this together with `#[derive(Quantizable)]`.
 
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 mod error;
 mod format;
 mod kernels;

@@ -39,7 +39,7 @@ pub(crate) struct Conversion {
     pub(crate) format: Fp8,
     pub(crate) overflow: Overflow,
     pub(crate) blocks: Blocks,
-    /// One for each block.
+    /// One for each block, all of them with a multiplier or none.
     pub(crate) scales: Vec<Scale>,
     /// The numbers that decide between two neighbours; without them the nearest one wins.
     pub(crate) draws: Option<Draws>,

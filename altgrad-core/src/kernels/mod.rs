@@ -15,7 +15,7 @@ mod level;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use blocks::Blocks;
 pub(crate) use conversion::{Conversion, Scale};

@@ -111,10 +111,9 @@ macro_rules! real {
                 let magic_offset = (shift as $bits) << $rounder::FRACTION_BITS;
                 let largest = format.largest_finite() as $real;
                 let beyond = match overflow {
-                    Overflow::Saturate => largest,
                     Overflow::Special if format.has_infinity() => $real::INFINITY,
                     Overflow::Special if format.has_nan() => $real::NAN,
-                    Overflow::Special => largest,
+                    Overflow::Saturate | Overflow::Special => largest,
                 };
                 let highest_binade = (largest.to_bits() & $rounder::EXPONENT).max(lowest_binade);
                 let step = $real::from_bits(highest_binade - ((mantissa_bits as $bits) << $rounder::FRACTION_BITS));

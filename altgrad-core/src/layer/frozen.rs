@@ -16,7 +16,8 @@ use crate::quantizer::{Fp8Tensor, Quantizer, Ste, fake_quantize_with};
 pub struct FrozenLinear {
     weight: Fp8Tensor,
     bias: Option<Tensor>,
-    activations: Option<Activations>,
+    /// Boxed, so that a slot stays small for the layers that do not need it.
+    activations: Option<Box<Activations>>,
     path: LayerPath,
 }
 
@@ -72,7 +73,8 @@ impl FrozenLinear {
     }
 
     pub(super) fn with_activations(self, quantizer: Option<Quantizer>, shared: &Shared, ste: Ste) -> Self {
-        let activations = quantizer.map(|quantizer| Activations { quantizer, role: shared.activations.clone(), ste });
+        let activations =
+            quantizer.map(|quantizer| Box::new(Activations { quantizer, role: shared.activations.clone(), ste }));
         Self { activations, ..self }
     }
 
@@ -81,7 +83,8 @@ impl FrozenLinear {
         let weight = self.weight.dequantize()?;
         match &self.activations {
             None => forward(x, weight, self.bias()),
-            Some(Activations { quantizer, role, ste }) => {
+            Some(activations) => {
+                let Activations { quantizer, role, ste } = &**activations;
                 let input = fake_quantize_with(x, role.peek(quantizer, x)?, *ste)?;
                 forward(&input, weight, self.bias())
             }

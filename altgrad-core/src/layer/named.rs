@@ -21,6 +21,7 @@ pub struct ParseRecipeError {
 
 impl Recipe {
     /// The named recipes that take no argument, with what [`FromStr`] reads.
+    #[allow(clippy::type_complexity, reason = "a table of names and values reads well as it is")]
     pub const NAMED: [(&'static str, fn() -> Self); 5] = [
         ("tensorwise", Self::tensorwise),
         ("rowwise", Self::rowwise),

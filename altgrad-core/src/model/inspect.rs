@@ -39,7 +39,7 @@ impl<'m> Inspection<'m> {
     /// The other tensor of the model that is the layer's weight, if there is one.
     pub(super) fn tied_to(&self, found: &Found<'_>) -> Option<&str> {
         let places = self.uses.get(&found.layer.master_weight()?.id())?;
-        let own = Path::root().field(&found.path).field("weight").to_string();
+        let own = below(&found.path, "weight");
         places.iter().find(|place| **place != own).map(String::as_str)
     }
 
@@ -112,6 +112,12 @@ pub(super) fn find_mut<'m, M: Quantizable + ?Sized>(model: &'m mut M, path: &str
 
 fn no_such_layer<'p>(path: &str, layers: impl Iterator<Item = &'p str>) -> Error {
     Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, layers) }
+}
+
+/// The path of `name` below a layer's.
+pub(super) fn below(path: &str, name: &str) -> String {
+    // A model that is a single layer has the empty path.
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// The three paths most like `wanted`, best first: those that contain it, then those that are spelled most like it.

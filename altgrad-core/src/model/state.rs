@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::inspect::{Inspection, nearest};
-use super::{Path, Quantizable};
+use super::Quantizable;
+use super::inspect::{Inspection, below, nearest};
 use crate::layer::{Linear, QuantizedLinear, Role};
 use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling};
 use crate::{Error, Result};
@@ -123,7 +123,9 @@ fn fill(history: &mut AmaxHistory, key: &str, tensor: &Tensor) -> Result<()> {
     if let Some(value) = values.iter().find(|value| !(value.is_finite() && value.is_sign_positive())) {
         return Err(invalid(key, format!("{value} is no largest magnitude")));
     }
-    values.into_iter().for_each(|value| history.record(value));
+    for value in values {
+        history.record(value);
+    }
     Ok(())
 }
 
@@ -163,8 +165,5 @@ fn quantizer_mut<'l>(layer: &'l mut QuantizedLinear, name: &str) -> Option<&'l m
 
 /// `h.0.mlp.c_fc.activations.step`, for example.
 fn key(path: &str, role: &str, name: &str) -> String {
-    let root = Path::root();
-    let layer = root.field(path);
-    let layer = if path.is_empty() { &root } else { &layer };
-    layer.field(role).field(name).to_string()
+    format!("{}.{name}", below(path, role))
 }

@@ -157,10 +157,9 @@ impl Rounded {
         let lowest_exponent = format.min_exponent();
         let highest_exponent = (largest.log2().floor() as i32).max(lowest_exponent);
         let beyond = match overflow {
-            Overflow::Saturate => largest,
             Overflow::Special if format.has_infinity() => f64::INFINITY,
             Overflow::Special if format.has_nan() => f64::NAN,
-            Overflow::Special => largest,
+            Overflow::Saturate | Overflow::Special => largest,
         };
         let ceiling = if beyond == largest { largest } else { largest + 2f64.powi(highest_exponent - mantissa_bits) };
 
@@ -242,3 +241,6 @@ fn filled(like: &Tensor, value: f64) -> Result<Tensor> {
 fn is_any(condition: &Tensor) -> Result<bool> {
     Ok(condition.to_dtype(DType::F32)?.max_all()?.to_scalar::<f32>()? > 0.0)
 }
+
+#[cfg(test)]
+mod tests;

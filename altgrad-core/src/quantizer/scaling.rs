@@ -120,11 +120,16 @@ pub enum E8M0Rule {
 }
 
 impl ScaleEncoding {
+    /// The scale 1.
+    pub(super) fn one(self) -> Scale {
+        if self == Self::F32Reciprocal { Scale::with_multiplier(1.0, 1.0) } else { Scale::new(1.0) }
+    }
+
     /// The scale for `amax`.
     pub(super) fn scale(self, amax: f64, format: Fp8, scaling: Scaling) -> Scale {
         let finite = amax.is_finite();
         if !finite || (amax == 0.0 && !matches!(self, Self::E8M0(_))) {
-            return Scale::new(1.0);
+            return self.one();
         }
         let largest = f64::from(format.largest_finite()) / scaling.headroom();
         match self {
@@ -179,8 +184,8 @@ fn floor_log2(x: f64) -> i32 {
 
 /// `⌈log2(amax / largest)⌉`, exact: `largest` has few significant bits, so its multiples by powers of two are exact.
 fn ceil_log2(amax: f64, largest: f64) -> i32 {
-    let exponent = floor_log2(amax) - floor_log2(largest) - 1;
-    (exponent..).find(|exponent| largest * 2f64.powi(*exponent) >= amax).unwrap_or(exponent)
+    let exponent = floor_log2(amax) - floor_log2(largest);
+    if largest * 2f64.powi(exponent) >= amax { exponent } else { exponent + 1 }
 }
 
 /// [`Error::InvalidScale`] unless a scale is a positive finite number.

@@ -71,7 +71,7 @@ impl Quantizer {
             Scaling::Current => current,
             Scaling::Window { .. } => history.largest().into_iter().chain(current).reduce(f32::max),
             Scaling::Delayed { .. } => match history.largest() {
-                None => return Scale::new(1.0),
+                None => return self.scale_encoding.one(),
                 largest => largest,
             },
         };

@@ -9,6 +9,7 @@ mod fake_quantize;
 mod fp8_tensor;
 mod scale;
 mod ste;
+mod stochastic;
 
 use altgrad_core::Fp8;
 use candle_core::{DType, Device, Tensor};

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and say what they ran")]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
+mod blocks;
+mod special;
+mod stochastic;
 
 use std::fmt::Debug;
 
-use common::{BF16, CUSTOM, CUSTOM_GOLDEN, F16, Kind, NAMED, Oracle, Spec, corpus};
+use crate::common::{BF16, CUSTOM, CUSTOM_GOLDEN, F16, Kind, NAMED, Oracle, Spec, corpus};
 use half::{bf16, f16};
 
 use super::level::Level;
@@ -85,6 +86,9 @@ trait Sample: Element + Debug {
 
     /// `self / scale` rounded to `f32` or `f64`.
     fn quotient(self, scale: f32) -> f64;
+
+    /// `self × multiplier` rounded to `f32` or `f64`.
+    fn times(self, multiplier: f32) -> f64;
 }
 
 impl Sample for f32 {
@@ -107,6 +111,10 @@ impl Sample for f32 {
     fn quotient(self, scale: f32) -> f64 {
         f64::from(self / scale)
     }
+
+    fn times(self, multiplier: f32) -> f64 {
+        f64::from(self * multiplier)
+    }
 }
 
 impl Sample for f64 {
@@ -128,6 +136,10 @@ impl Sample for f64 {
 
     fn quotient(self, scale: f32) -> f64 {
         self / f64::from(scale)
+    }
+
+    fn times(self, multiplier: f32) -> f64 {
+        self * f64::from(multiplier)
     }
 }
 
@@ -153,6 +165,10 @@ macro_rules! narrow_sample {
             fn quotient(self, scale: f32) -> f64 {
                 f64::from(f32::from(self) / scale)
             }
+
+            fn times(self, multiplier: f32) -> f64 {
+                f64::from(f32::from(self) * multiplier)
+            }
         }
     };
 }
@@ -164,7 +180,7 @@ fn specs() -> impl Iterator<Item = Spec> {
     NAMED.into_iter().chain(CUSTOM_GOLDEN).chain(CUSTOM)
 }
 
-fn format_of(spec: Spec) -> Fp8 {
+pub(crate) fn format_of(spec: Spec) -> Fp8 {
     let specials = match spec.kind {
         Kind::None => Specials::None,
         Kind::NanOnly => Specials::NanOnly,

@@ -1,0 +1,198 @@
+//! Calibration: what is observed, what becomes of it, and what an error leaves behind.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use altgrad::{Error, Fp8, Granularity, Linear, Observer, QuantConfig, Quantizable, Quantizer, Recipe, Scaling};
+use candle_core::{DType, Device, Module, Tensor};
+use common::{gpt, tokens, values};
+
+/// Activations in one scale for the whole tensor, the backward pass in full precision.
+fn recipe() -> Recipe {
+    Recipe::tensorwise().gradients(None)
+}
+
+fn scaling(model: &common::Gpt, path: &str) -> Option<Scaling> {
+    match model.layer(path).unwrap() {
+        Linear::Quantized(layer) => layer.recipe().activations.as_ref().map(|quantizer| quantizer.scaling),
+        _ => None,
+    }
+}
+
+/// A layer that computes 2 x.
+fn double(recipe: Recipe) -> Linear {
+    let weight = (Tensor::eye(4, DType::F32, &Device::Cpu).unwrap() * 2.0).unwrap();
+    let mut layer = Linear::new(weight, None);
+    layer.quantize(recipe).unwrap();
+    layer
+}
+
+#[test]
+fn min_max_maps_the_largest_magnitude_to_the_largest_value() {
+    let mut layer = double(recipe());
+    let report = layer
+        .calibrate(|layer| {
+            layer.forward(&Tensor::new(&[[1f32, 2.0, 3.0, -896.0]], &Device::Cpu)?)?;
+            layer.forward(&Tensor::new(&[[1f32, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], &Device::Cpu)?)?;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(report.layers.len(), 1);
+    let found = &report.layers[0];
+    assert_eq!((found.path.as_str(), found.values, found.amax, found.scale), ("", 12, 896.0, 2.0));
+    let Linear::Quantized(quantized) = &layer else { panic!("quantized") };
+    assert_eq!(quantized.recipe().activations.as_ref().unwrap().scaling, Scaling::Static(2.0));
+    // The scale is that of the calibration, whatever comes: 17 / 2 lies between 8 and 9 and 35 / 2 between 16 and 18.
+    let y = layer.forward(&Tensor::new(&[[17f32, 35.0, 10_000.0, 0.0]], &Device::Cpu).unwrap()).unwrap();
+    assert_eq!(values(&y), [2.0 * 8.0, 2.0 * 18.0, 2.0 * 448.0, 0.0].map(|quotient| 2.0 * quotient));
+}
+
+#[test]
+fn forward_is_unquantized_while_calibrating_and_no_history_moves() {
+    let (mut model, _) = gpt(DType::F32, 1);
+    let text = tokens(2, 8, 0);
+    let full = values(&model.forward(&text).unwrap());
+    model.quantize(Recipe::hybrid()).unwrap();
+    assert_ne!(values(&model.forward(&text).unwrap()), full);
+    let before = model.quantizer_state().unwrap();
+    let mut seen = Vec::new();
+    model
+        .calibrate(|model| {
+            seen = values(&model.forward(&text)?);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, full);
+    let after = model.quantizer_state().unwrap();
+    for (key, tensor) in &before {
+        if !key.contains("activations") {
+            assert_eq!(values(tensor), values(&after[key]), "{key}");
+        }
+    }
+    assert_ne!(values(&model.forward(&text).unwrap()), full);
+}
+
+#[test]
+fn a_percentile_clips_the_few_largest() {
+    // 1 to 1000, of which 99 % do not exceed 990.
+    let numbers: Vec<f32> = (1..=1000).map(|number| number as f32).collect();
+    let x = Tensor::from_vec(numbers, (250, 4), &Device::Cpu).unwrap();
+    let amax = |percentage| {
+        let mut layer = double(recipe());
+        let pass = |layer: &Linear| {
+            layer.forward(&x)?;
+            Ok(())
+        };
+        layer.calibrate_with(Observer::Percentile(percentage), pass).unwrap().layers[0].amax
+    };
+    for (percentage, exact) in [(99.0, 990.0), (50.0, 500.0), (0.1, 1.0), (99.95, 1000.0), (100.0, 1000.0)] {
+        let found = f64::from(amax(percentage));
+        assert!(found >= exact && found <= exact * (1.0 + 2f64.powi(-8)), "{percentage} %: {found}");
+    }
+    assert_eq!(amax(100.0), 1000.0);
+}
+
+#[test]
+fn every_layer_of_a_model_gets_its_scale() {
+    let (mut model, _) = gpt(DType::F32, 2);
+    let config = QuantConfig::new(recipe())
+        .rule("h.0.mlp", Fp8::E4M3)
+        .rule("h.1.attn", Recipe::rowwise())
+        .rule("h.1.mlp.c_fc", None);
+    model.quantize(config).unwrap();
+    let report = model.calibrate(|model| model.forward(&tokens(2, 8, 0)).map(drop).map_err(Error::from)).unwrap();
+    let paths: Vec<_> = report.layers.iter().map(|layer| layer.path.as_str()).collect();
+    assert_eq!(paths, ["h.0.attn.c_attn", "h.0.attn.c_proj", "h.1.mlp.c_proj"]);
+    for layer in &report.layers {
+        assert_eq!(scaling(&model, &layer.path), Some(Scaling::Static(layer.scale)));
+    }
+    // Others keep what they had.
+    assert_eq!(scaling(&model, "h.0.mlp.c_fc"), None);
+    assert_eq!(scaling(&model, "h.1.attn.c_attn"), Some(Scaling::Current));
+    let text = report.to_string();
+    assert!(text.contains("h.1.mlp.c_proj") && text.contains("amax"), "{text}");
+    assert!(serde_json::to_string(&report).unwrap().contains("\"path\":\"h.0.attn.c_attn\""));
+
+    // Static scales go with the state, and make a model that was never calibrated compute the same.
+    model.eval().unwrap();
+    let (mut other, _) = gpt(DType::F32, 2);
+    let config = QuantConfig::new(recipe())
+        .rule("h.0.mlp", Fp8::E4M3)
+        .rule("h.1.attn", Recipe::rowwise())
+        .rule("h.1.mlp.c_fc", None);
+    other.quantize(config).unwrap();
+    other.eval().unwrap();
+    other.load_quantizer_state(&model.quantizer_state().unwrap()).unwrap();
+    let text = tokens(3, 8, 5);
+    assert_eq!(values(&other.forward(&text).unwrap()), values(&model.forward(&text).unwrap()));
+    let frozen = values(&model.forward(&text).unwrap());
+    model.freeze().unwrap();
+    assert_eq!(values(&model.forward(&text).unwrap()), frozen);
+}
+
+#[test]
+fn a_pass_that_fails_changes_nothing() {
+    let (mut model, _) = gpt(DType::F32, 3);
+    let text = tokens(2, 8, 0);
+    model.quantize(recipe()).unwrap();
+    model.eval().unwrap();
+    let before = values(&model.forward(&text).unwrap());
+    let unchanged = |model: &common::Gpt| {
+        assert_eq!(scaling(model, "h.0.mlp.c_fc"), Some(Scaling::Current));
+        assert_eq!(values(&model.forward(&text).unwrap()), before);
+    };
+
+    let error = model.calibrate(|_| Err(Error::NoLayers)).unwrap_err();
+    assert!(matches!(error, Error::NoLayers));
+    unchanged(&model);
+
+    // A model of which only a part is called.
+    let pass = |model: &common::Gpt| {
+        let x = Tensor::ones((1, common::WIDTH), DType::F32, &Device::Cpu)?;
+        model.h[0].attn.c_attn.forward(&x)?;
+        Ok(())
+    };
+    let error = model.calibrate(pass).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "layer `h.0.attn.c_proj`: the calibration passes never called the layer, so its scale is unknown; \
+         make sure that they reach every quantized layer, or leave this one out of the config"
+    );
+    unchanged(&model);
+
+    let pass = |model: &common::Gpt| {
+        let x = (Tensor::ones((1, common::WIDTH), DType::F32, &Device::Cpu)? / 0.0)?;
+        model.h[0].attn.c_attn.forward(&x)?;
+        Ok(())
+    };
+    let error = model.calibrate(pass).unwrap_err().to_string();
+    assert!(error.contains("the input has a value that is not finite (inf at index [0, 0])"), "{error}");
+    unchanged(&model);
+
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = model.calibrate(|_| panic!("in the caller's code"));
+    }));
+    assert!(panic.is_err());
+    unchanged(&model);
+
+    for percentage in [0.0, -1.0, 100.1, f64::NAN] {
+        let error = model.calibrate_with(Observer::Percentile(percentage), |_| Ok(())).unwrap_err();
+        assert!(error.to_string().starts_with("a percentile observer needs a percentage above 0"), "{error}");
+    }
+    unchanged(&model);
+}
+
+#[test]
+fn nothing_to_calibrate_is_said() {
+    let (mut model, _) = gpt(DType::F32, 4);
+    let message = |model: &mut common::Gpt| model.calibrate(|_| Ok(())).unwrap_err().to_string();
+    let expected = "no layer of the model quantizes its activations with one scale a tensor, so there is nothing to \
+                    calibrate; call `quantize` first, with a recipe such as `Recipe::tensorwise()`";
+    assert_eq!(message(&mut model), expected);
+    model.quantize(Fp8::E4M3).unwrap();
+    assert_eq!(message(&mut model), expected);
+    let rows = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow);
+    model.quantize(Recipe::weight_only(Fp8::E4M3).activations(rows)).unwrap();
+    assert_eq!(message(&mut model), expected);
+}
