@@ -219,15 +219,20 @@ impl QuantizedLinear {
         let (input, input_step) = match &self.recipe.activations {
             None => (x.clone(), 0),
             Some(quantizer) => {
-                let (conversion, step) = self.shared.activations.advance(quantizer, x, self.training)?;
-                (fake_quantize_with(x, conversion, self.recipe.ste)?, step)
+                // Once, for the largest magnitude and for the conversion.
+                let x = x.contiguous()?;
+                let (conversion, step) = self.shared.activations.advance(quantizer, &x, self.training)?;
+                (fake_quantize_with(&x, conversion, self.recipe.ste)?, step)
             }
         };
         let Some(gradients) = &self.recipe.gradients else {
             return forward(&input, weight, self.bias());
         };
         let (outputs, inputs) = weight.dims2()?;
-        let tokens = x.elem_count() / inputs.max(1);
+        let mut dims = x.dims().to_vec();
+        dims.pop();
+        let tokens: usize = dims.iter().product();
+        dims.push(outputs);
         let product = Product {
             recipe: self.recipe.clone(),
             gradients: gradients.clone(),
@@ -239,9 +244,6 @@ impl QuantizedLinear {
             shared: Arc::clone(&self.shared),
             path: self.path.clone(),
         };
-        let mut dims = x.dims().to_vec();
-        dims.pop();
-        dims.push(outputs);
         let y = product.apply(&input.reshape((tokens, inputs))?, &weight)?.reshape(dims)?;
         match self.bias() {
             Some(bias) => Ok(y.broadcast_add(bias)?),

@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 use super::{FrozenLinear, QuantizedLinear};
 use crate::Result;
 use crate::format::Fp8;
+use crate::quantizer::Quantizer;
 
 /// A linear layer that can be quantized in place: declare it where a model would have a `candle_nn::Linear`.
 ///
@@ -25,7 +26,7 @@ use crate::format::Fp8;
 pub enum Linear {
     /// A plain candle layer.
     Full(candle_nn::Linear),
-    /// A layer that computes with a quantized weight and trains the full-precision one.
+    /// A layer that computes with quantized tensors and trains the full-precision weight.
     Quantized(Box<QuantizedLinear>),
     /// A layer that holds codes only.
     Frozen(FrozenLinear),
@@ -43,7 +44,7 @@ impl Linear {
     ///
     /// # Errors
     ///
-    /// Frozen codes on a device other than the CPU.
+    /// None of its own; see candle for those of tensor operations.
     pub fn weight(&self) -> Result<Tensor> {
         match self {
             Self::Full(linear) => Ok(linear.weight().clone()),
@@ -69,6 +70,25 @@ impl Linear {
             Self::Full(_) => None,
             Self::Quantized(linear) => Some(linear.recipe().weights.format),
             Self::Frozen(linear) => Some(linear.weight().format()),
+        }
+    }
+
+    /// How the layer's input is quantized, if it is.
+    #[must_use]
+    pub fn activations(&self) -> Option<&Quantizer> {
+        match self {
+            Self::Full(_) => None,
+            Self::Quantized(linear) => linear.recipe().activations.as_ref(),
+            Self::Frozen(linear) => linear.activations(),
+        }
+    }
+
+    /// How the gradient of the layer's output is quantized, if it is.
+    #[must_use]
+    pub fn gradients(&self) -> Option<&Quantizer> {
+        match self {
+            Self::Full(_) | Self::Frozen(_) => None,
+            Self::Quantized(linear) => linear.recipe().gradients.as_ref(),
         }
     }
 

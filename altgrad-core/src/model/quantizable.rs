@@ -81,8 +81,9 @@ pub trait Quantizable {
 
     /// Reduces every quantized layer to its codes: one byte a weight.
     ///
-    /// The codes are those that the next forward pass would compute with, in either mode. A layer that shares its weight with another
-    /// part of the model stays as it is, since freezing it would break the tie. All layers or, on an error, none.
+    /// The codes are those that the next forward pass would compute with, in either mode. A layer whose recipe quantizes
+    /// activations goes on doing so. A layer that shares its weight with another part of the model stays as it is, since
+    /// freezing it would break the tie. All layers or, on an error, none.
     ///
     /// # Errors
     ///
@@ -95,7 +96,7 @@ pub trait Quantizable {
     ///
     /// # Errors
     ///
-    /// Codes on a device that cannot decode them.
+    /// None of its own; see candle for those of tensor operations.
     fn dequantize(&mut self) -> Result<QuantReport> {
         surgery::dequantize(self)
     }

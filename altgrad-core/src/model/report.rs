@@ -12,7 +12,8 @@ use crate::quantizer::Distortion;
 /// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)), layer
 /// by layer in the order of declaration.
 ///
-/// `Display` prints a table of 100 columns, or of the width asked for: `{report:80}`.
+/// `Display` prints a table of 100 columns, or of the width asked for: `{report:80}`. Where more than weights is
+/// quantized, its formats are those of weights, activations and gradients: `E4M3/E4M3/E5M2`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct QuantReport {
@@ -32,6 +33,10 @@ pub struct LayerReport {
     pub action: Action,
     /// The weight's format after the operation, if it is quantized.
     pub format: Option<Fp8>,
+    /// The format of the layer's input after the operation, if it is quantized.
+    pub activations: Option<Fp8>,
+    /// The format of the gradient of the layer's output after the operation, if it is quantized.
+    pub gradients: Option<Fp8>,
     /// How far the weight's quantized values lie from the original ones, where it was quantized or frozen.
     pub distortion: Option<Distortion>,
     /// Bytes of the weight's codes and scales, if it is quantized: what freezing makes of it.
@@ -119,6 +124,18 @@ impl QuantReport {
     }
 }
 
+impl LayerReport {
+    /// The format of the weights, or `weights/activations/gradients` if more than they are quantized.
+    fn formats_text(&self) -> String {
+        let name = |format: Option<Fp8>| format.map_or_else(|| "–".to_owned(), |format| format.to_string());
+        match (self.format, self.activations, self.gradients) {
+            (None, ..) => String::new(),
+            (Some(weights), None, None) => weights.to_string(),
+            (weights, activations, gradients) => [weights, activations, gradients].map(name).join("/"),
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -152,7 +169,7 @@ impl fmt::Display for QuantReport {
                 layer.path.clone(),
                 layer.action.to_string(),
                 layer.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
-                layer.format.map(|format| format.to_string()).unwrap_or_default(),
+                layer.formats_text(),
                 distortion(|d| format!("{:.1}", d.sqnr_db)),
                 distortion(|d| format!("{:.1e}", d.max_abs_error)),
                 distortion(|d| format!("{:.2}", 100.0 * d.saturated)),

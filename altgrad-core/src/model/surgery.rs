@@ -41,6 +41,8 @@ impl Step {
             shape: found.layer.weight_dims().to_vec(),
             action,
             format: after.format(),
+            activations: after.activations().map(|quantizer| quantizer.format),
+            gradients: after.gradients().map(|quantizer| quantizer.format),
             distortion: measured.map(|measured| measured.distortion),
             bytes_frozen: measured.map(|measured| measured.bytes),
             bytes_before: found.layer.weight_bytes(),
