@@ -4,10 +4,11 @@ use anyhow::Result;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::results::FormatResult;
+use crate::results::RunResult;
 
 const SIZE: (u32, u32) = (960, 720);
-const COLORS: [RGBColor; 8] = [
+const LOSS: &str = "training loss, nats a byte";
+const COLORS: [RGBColor; 10] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -16,6 +17,8 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(148, 103, 189),
+    RGBColor(140, 86, 75),
+    RGBColor(127, 127, 127),
 ];
 
 struct Curve {
@@ -24,18 +27,18 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// The chart as SVG text; the lower half is there if full precision and another format were trained.
-pub(crate) fn loss_curves(results: &[FormatResult]) -> Result<String> {
+/// The chart as SVG text; the lower half, in the colors of the upper one, is there if full precision and something else were trained.
+pub(crate) fn loss_curves(results: &[RunResult]) -> Result<String> {
     let curves: Vec<Curve> = results
         .iter()
         .zip(COLORS.iter().cycle())
         .map(|(result, color)| Curve {
-            name: result.format.to_string(),
+            name: result.run.name.clone(),
             color: *color,
             points: smoothed(&result.train_losses),
         })
         .collect();
-    let full = results.iter().position(FormatResult::is_full);
+    let full = results.iter().position(|result| result.run.is_full());
     let differences: Vec<Curve> = full.map_or_else(Vec::new, |full| {
         let others = curves.iter().enumerate().filter(|(number, _)| *number != full);
         others.map(|(_, curve)| curve.minus(&curves[full])).collect()
@@ -45,11 +48,11 @@ pub(crate) fn loss_curves(results: &[FormatResult]) -> Result<String> {
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     if differences.is_empty() {
-        draw(&root, "training loss, nats a byte", SeriesLabelPosition::UpperRight, &curves)?;
+        draw(&root, LOSS, true, &curves)?;
     } else {
         let (upper, lower) = root.split_vertically(SIZE.1 * 3 / 5);
-        draw(&upper, "training loss, nats a byte", SeriesLabelPosition::UpperRight, &curves)?;
-        draw(&lower, "difference to full precision", SeriesLabelPosition::UpperLeft, &differences)?;
+        draw(&upper, LOSS, true, &curves)?;
+        draw(&lower, "difference to full precision", false, &differences)?;
     }
     root.present()?;
     drop(root);
@@ -74,12 +77,7 @@ fn smoothed(losses: &[f32]) -> Vec<(f64, f64)> {
     (1..=losses.len()).map(|step| (step as f64, mean(step))).collect()
 }
 
-fn draw(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    title: &str,
-    legend: SeriesLabelPosition,
-    curves: &[Curve],
-) -> Result<()> {
+fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, legend: bool, curves: &[Curve]) -> Result<()> {
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let steps = points().map(|(step, _)| *step).fold(1.0, f64::max);
     let low = points().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
@@ -104,6 +102,9 @@ fn draw(
             .label(&curve.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
     }
-    chart.configure_series_labels().position(legend).background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    if legend {
+        let mut labels = chart.configure_series_labels();
+        labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    }
     Ok(())
 }

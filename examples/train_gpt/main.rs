@@ -1,10 +1,10 @@
-//! What does FP8 cost a GPT? Trains the same model from the same start in several formats and compares them.
+//! What does FP8 cost a GPT? Trains the same model from the same start under several recipes and compares them.
 //!
 //! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several `--seed`s.
 //!
 //! ```text
 //! cargo run --release --example train_gpt
-//! cargo run --release --example train_gpt -- --formats full,E2M5,E6M1 --steps 500 --text book.txt
+//! cargo run --release --example train_gpt -- --recipe full,E5M2,mxfp8 --config my.toml --steps 500 --text book.txt
 //! ```
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -14,6 +14,7 @@ mod model;
 mod output;
 mod progress;
 mod results;
+mod run;
 mod sample;
 mod text;
 mod train;
@@ -24,9 +25,9 @@ use clap::Parser;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use args::{Args, Format};
+use args::Args;
 use output::OutputFolder;
-use results::{FormatResult, Outcome};
+use results::{Outcome, RunResult};
 use text::Text;
 use train::{Trained, Untrained};
 
@@ -42,21 +43,26 @@ fn main() -> Result<()> {
         Some(file) => Text::from_file(file, args.context)?,
         None => Text::from_repository(args.context)?,
     };
+    let runs = args.runs()?;
+    for run in &runs {
+        // A rule that matches no layer, for example.
+        Untrained::new(run, &config, args.seed)?;
+    }
     println!("{text}");
 
-    let mut results: Vec<FormatResult> = Vec::new();
+    let mut results: Vec<RunResult> = Vec::new();
     let mut best: Option<Trained> = None;
-    for &format in &args.formats.0 {
-        let untrained =
-            Untrained::new(format, &config, args.seed).with_context(|| format!("quantizing to {format}"))?;
-        if let Some(report) = untrained.report.as_ref().filter(|_| results.iter().all(FormatResult::is_full)) {
-            println!("\nwhat `model.quantize(Fp8::{format})` does to the model:\n{report}\n");
+    for run in &runs {
+        let untrained = Untrained::new(run, &config, args.seed)?;
+        if let Some(report) = untrained.report.as_ref().filter(|_| results.iter().all(|result| result.run.is_full())) {
+            println!("\nwhat `model.quantize` does to the model {}:\n{report}\n", run.manner);
         }
-        let trained = untrained.train(&args, &text).with_context(|| format!("training in {format}"))?;
+        let name = &run.name;
+        let trained = untrained.train(&args, &text).with_context(|| format!("training {}", run.manner))?;
         let loss = trained.result.validation_loss;
-        println!("{format}: validation loss {loss:.4} after {:.1} s", trained.result.seconds);
+        println!("{name}: validation loss {loss:.4} after {:.1} s", trained.result.seconds);
         results.push(trained.result.clone());
-        if format != Format::Full && best.as_ref().is_none_or(|best| loss < best.result.validation_loss) {
+        if !run.is_full() && best.as_ref().is_none_or(|best| loss < best.result.validation_loss) {
             best = Some(trained);
         }
     }
@@ -76,16 +82,17 @@ fn main() -> Result<()> {
 
 /// Shows that the frozen model is the one that was trained, and what it writes.
 fn sample_frozen(best: &Trained, args: &Args, text: &Text) -> Result<String> {
-    let FormatResult { format, validation_loss, .. } = best.result;
-    let loss = train::evaluate(&best.model, args, text)
-        .with_context(|| format!("evaluating the model that was frozen to {format}"))?;
+    let RunResult { run, validation_loss, .. } = &best.result;
+    let frozen = || format!("the model that was trained {} and frozen", run.manner);
+    let loss = train::evaluate(&best.model, args, text).with_context(|| format!("evaluating {}", frozen()))?;
     println!(
-        "\n{format}, the best of the quantized models: loss {validation_loss:.6} before freezing, {loss:.6} frozen"
+        "\n{}, the best of the quantized models: loss {validation_loss:.6} before freezing, {loss:.6} frozen",
+        run.name
     );
     let prompt = text.prompt();
     let mut rng = StdRng::seed_from_u64(args.seed);
     let bytes = sample::generate(&best.model, prompt, args.context, &mut rng)
-        .with_context(|| format!("sampling from the model that was frozen to {format}"))?;
+        .with_context(|| format!("sampling from {}", frozen()))?;
     let sample = sample::printable(&bytes);
     println!("─── held-out text ───\n{}\n─── the frozen model continues ───\n{sample}", sample::printable(prompt));
     Ok(sample)

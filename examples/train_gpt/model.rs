@@ -141,7 +141,7 @@ fn causal_mask(time: usize, device: &Device) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use altgrad::{Fp8, Quantizable};
+    use altgrad::{Fp8, Quantizable, Recipe};
     use candle_core::{DType, Device, IndexOp, Tensor};
     use candle_nn::{VarBuilder, VarMap};
 
@@ -151,23 +151,47 @@ mod tests {
         let config = Config { layers: 2, width: 16, heads: 2, context: 8 };
         let variables = VarMap::new();
         let model = Gpt::new(&config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
-        crate::weights::initialize(&variables, config.layers, 1)?;
+        crate::weights::initialize(&variables, &config, 1)?;
         Ok((model, variables))
     }
 
+    /// Full precision, a format and every recipe that has a name.
+    fn recipes() -> Vec<Option<Recipe>> {
+        let named = Recipe::NAMED.iter().map(|(_, named)| Some(named()));
+        [None, Some(Fp8::E4M3.into())].into_iter().chain(named).collect()
+    }
+
     #[test]
-    fn gradients_reach_every_variable_in_every_format() -> anyhow::Result<()> {
+    fn gradients_reach_every_variable_by_every_recipe() -> anyhow::Result<()> {
         let bytes = Tensor::new(&[[1u32, 2, 3, 4, 5, 6, 7, 8]], &Device::Cpu)?;
-        let (mut model, variables) = small()?;
-        for format in [None, Some(Fp8::E4M3)] {
-            if let Some(format) = format {
-                model.quantize(format)?;
+        for recipe in recipes() {
+            let (mut model, variables) = small()?;
+            if let Some(recipe) = recipe {
+                model.quantize(recipe)?;
             }
             let grads = model.forward(&bytes)?.i((.., .., 0))?.sqr()?.sum_all()?.backward()?;
-            for (name, var) in variables.data().lock().map_err(|error| anyhow::anyhow!("{error}"))?.iter() {
-                let grad = grads.get(var).ok_or_else(|| anyhow::anyhow!("no gradient reaches {name}"))?;
+            for (name, var) in crate::weights::sorted(&variables) {
+                let grad = grads.get(&var).ok_or_else(|| anyhow::anyhow!("no gradient reaches {name}"))?;
                 anyhow::ensure!(grad.abs()?.sum_all()?.to_scalar::<f32>()? > 0.0, "the gradient of {name} is zero");
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn freezing_changes_no_bit_of_the_logits() -> anyhow::Result<()> {
+        let bytes = Tensor::new(&[[1u32, 2, 3, 4, 5, 6, 7, 8]], &Device::Cpu)?;
+        for recipe in recipes().into_iter().flatten() {
+            let (mut model, _) = small()?;
+            model.quantize(recipe)?;
+            for _ in 0..2 {
+                // What histories remember is part of the model.
+                model.forward(&bytes)?;
+            }
+            model.eval()?;
+            let trained = model.forward(&bytes)?.to_vec3::<f32>()?;
+            model.freeze()?;
+            assert_eq!(model.forward(&bytes)?.to_vec3::<f32>()?, trained);
         }
         Ok(())
     }

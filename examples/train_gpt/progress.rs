@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::Format;
-
 pub(crate) struct Progress {
     bar: ProgressBar,
     start: Instant,
@@ -13,8 +11,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(format: Format, steps: usize, tokens_per_step: usize) -> Self {
-        let bar = ProgressBar::new(steps as u64).with_prefix(format.to_string());
+    pub(crate) fn new(name: &str, steps: usize, tokens_per_step: usize) -> Self {
+        let bar = ProgressBar::new(steps as u64).with_prefix(name.to_owned());
         if let Ok(style) = ProgressStyle::with_template("{prefix:<14} {bar:20} {pos}/{len} {msg} {eta} left") {
             bar.set_style(style);
         }

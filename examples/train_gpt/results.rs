@@ -4,18 +4,22 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::args::{Args, Format};
+use crate::args::Args;
+use crate::run::Run;
 use crate::text::Text;
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct FormatResult {
-    pub(crate) format: Format,
+pub(crate) struct RunResult {
+    #[serde(flatten)]
+    pub(crate) run: Run,
     /// Nats a byte.
     pub(crate) validation_loss: f64,
     /// Of a byte.
     pub(crate) perplexity: f64,
     /// Of the validation loss.
     pub(crate) difference_to_full_precision: Option<f64>,
+    /// That difference as a fraction of the loss in full precision.
+    pub(crate) relative_difference: Option<f64>,
     /// In training.
     pub(crate) tokens_per_second: f64,
     /// Of the layers that are quantized, as frozen; in full precision of the same layers.
@@ -28,16 +32,10 @@ pub(crate) struct FormatResult {
     pub(crate) train_losses: Vec<f32>,
 }
 
-impl FormatResult {
-    pub(crate) fn is_full(&self) -> bool {
-        self.format == Format::Full
-    }
-}
-
 #[derive(Serialize)]
 pub(crate) struct Outcome<'a> {
     settings: Settings<'a>,
-    results: Vec<FormatResult>,
+    results: Vec<RunResult>,
     /// What the best quantized model wrote once it was frozen.
     sample: Option<String>,
 }
@@ -52,7 +50,7 @@ struct Settings<'a> {
 }
 
 impl<'a> Outcome<'a> {
-    pub(crate) fn new(args: &'a Args, text: &'a Text, results: Vec<FormatResult>, sample: Option<String>) -> Self {
+    pub(crate) fn new(args: &'a Args, text: &'a Text, results: Vec<RunResult>, sample: Option<String>) -> Self {
         let settings = Settings {
             args,
             text: text.source(),
@@ -68,38 +66,40 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// Fills in how much each loss is above that of full precision, if that was trained.
-pub(crate) fn compare(results: &mut [FormatResult]) {
-    let full = results.iter().find(|result| result.is_full()).map(|full| full.validation_loss);
+/// Fills in how far each loss is from that of full precision, if that was trained.
+pub(crate) fn compare(results: &mut [RunResult]) {
+    let full = results.iter().find(|result| result.run.is_full()).map(|full| full.validation_loss);
     for result in results {
         result.difference_to_full_precision = full.map(|full| result.validation_loss - full);
+        result.relative_difference = full.map(|full| (result.validation_loss - full) / full);
     }
 }
 
-/// A row for each format.
-pub(crate) fn table(results: &[FormatResult]) -> Table {
+/// A row for each run.
+pub(crate) fn table(results: &[RunResult]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
-        "format",
+        "recipe",
         "val. loss",
         "perplexity",
-        "difference to full",
+        "difference",
+        "in %",
         "tokens/s",
         "linear weights",
         "mean SQNR",
-        "time",
     ]);
     for result in results {
         let text = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+        let compared = |difference: Option<f64>| difference.filter(|_| !result.run.is_full());
         table.add_row([
-            result.format.to_string(),
+            result.run.name.clone(),
             format!("{:.4}", result.validation_loss),
             format!("{:.3}", result.perplexity),
-            text(result.difference_to_full_precision.filter(|_| !result.is_full()).map(|d| format!("{d:+.4}"))),
+            text(compared(result.difference_to_full_precision).map(|difference| format!("{difference:+.4}"))),
+            text(compared(result.relative_difference).map(|fraction| format!("{:+.2}", 100.0 * fraction))),
             format!("{:.0}", result.tokens_per_second),
             format!("{} B", result.linear_weight_bytes),
             text(result.mean_sqnr_db.map(|sqnr| format!("{sqnr:.1} dB"))),
-            format!("{:.1} s", result.seconds),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {

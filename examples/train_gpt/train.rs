@@ -1,24 +1,25 @@
-//! One format: train, evaluate, freeze.
+//! One run: train, evaluate, freeze.
 
 use std::time::Instant;
 
-use altgrad::{QuantReport, Quantizable};
-use anyhow::{Result, bail, ensure};
+use altgrad::{QuantConfig, QuantReport, Quantizable};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap, loss};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::args::{Args, Format};
+use crate::args::Args;
 use crate::model::{Config, Gpt, VOCABULARY};
 use crate::progress::Progress;
-use crate::results::FormatResult;
+use crate::results::RunResult;
+use crate::run::Run;
 use crate::text::Text;
 use crate::weights;
 
 /// A model with its first weights, quantized if it is to be.
 pub(crate) struct Untrained {
-    format: Format,
+    run: Run,
     model: Gpt,
     variables: VarMap,
     /// What quantizing it did.
@@ -29,36 +30,34 @@ pub(crate) struct Untrained {
 pub(crate) struct Trained {
     /// Frozen if it was quantized.
     pub(crate) model: Gpt,
-    pub(crate) result: FormatResult,
+    pub(crate) result: RunResult,
 }
 
 impl Untrained {
-    pub(crate) fn new(format: Format, config: &Config, seed: u64) -> Result<Self> {
+    pub(crate) fn new(run: &Run, config: &Config, seed: u64) -> Result<Self> {
         let variables = VarMap::new();
         let mut model = Gpt::new(config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
-        weights::initialize(&variables, config.layers, seed)?;
-        let report = match format {
-            Format::Full => None,
-            Format::Fp8(format) => Some(model.quantize(format)?),
+        weights::initialize(&variables, config, seed)?;
+        let report = match &run.config {
+            None => None,
+            Some(config) => Some(quantize(&mut model, config).with_context(|| format!("quantizing {}", run.manner))?),
         };
-        Ok(Self { format, model, variables, report })
+        Ok(Self { run: run.clone(), model, variables, report })
     }
 
     pub(crate) fn train(self, args: &Args, text: &Text) -> Result<Trained> {
         let start = Instant::now();
-        let Self { format, mut model, variables, .. } = self;
-        let (train_losses, tokens_per_second) = optimize(&model, &variables, format, args, text)?;
+        let Self { run, mut model, variables, .. } = self;
+        let (train_losses, tokens_per_second) = optimize(&model, &variables, &run.name, args, text)?;
         model.eval()?;
         let validation_loss = evaluate(&model, args, text)?;
-        let frozen = match format {
-            Format::Full => None,
-            Format::Fp8(_) => Some(model.freeze()?),
-        };
-        let result = FormatResult {
-            format,
+        let frozen = if run.is_full() { None } else { Some(model.freeze()?) };
+        let result = RunResult {
+            run,
             validation_loss,
             perplexity: validation_loss.exp(),
             difference_to_full_precision: None,
+            relative_difference: None,
             tokens_per_second,
             linear_weight_bytes: linear_weight_bytes(&model)?,
             mean_sqnr_db: frozen.as_ref().and_then(QuantReport::mean_sqnr_db),
@@ -69,13 +68,20 @@ impl Untrained {
     }
 }
 
+/// Quantizes the model, which must make a difference.
+fn quantize(model: &mut Gpt, config: &QuantConfig) -> Result<QuantReport> {
+    let report = model.quantize(config.clone())?;
+    ensure!(report.quantized() > 0, "it leaves every layer in full precision:\n{report}");
+    Ok(report)
+}
+
 /// All steps; the loss of each, and tokens a second.
-fn optimize(model: &Gpt, variables: &VarMap, format: Format, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
+fn optimize(model: &Gpt, variables: &VarMap, name: &str, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
     let parameters = ParamsAdamW { lr: args.learning_rate, beta2: 0.99, ..ParamsAdamW::default() };
     let mut optimizer = AdamW::new(variables.all_vars(), parameters)?;
     let mut batches = StdRng::seed_from_u64(args.seed);
     let mut losses = Vec::with_capacity(args.steps);
-    let progress = Progress::new(format, args.steps, args.batch * args.context);
+    let progress = Progress::new(name, args.steps, args.batch * args.context);
     for step in 0..args.steps {
         let (bytes, targets) = text.training_batch(args.batch, &mut batches)?;
         let loss = cross_entropy(model, &bytes, &targets)?;

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::Recipe;
-use crate::format::Fp8;
+use crate::format::{Fp8, ParseFp8Error};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 
 /// The smallest largest magnitude of torchao's float8 training (`EPS` in `torchao/float8/float8_utils.py`).
@@ -12,11 +12,12 @@ const TORCHAO_EPSILON: f64 = 1e-12;
 /// The text names neither a recipe nor a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is neither a recipe nor an 8-bit format; recipes are {}, and a format such as E4M3 or E5M2 quantizes weights only",
+    "`{text}` is no recipe; known are {}, and formats, which quantize weights only: {source}",
     Recipe::NAMED.map(|(name, _)| name).join(", ")
 )]
 pub struct ParseRecipeError {
     text: String,
+    source: ParseFp8Error,
 }
 
 impl Recipe {
@@ -169,7 +170,10 @@ impl FromStr for Recipe {
         let name = text.trim();
         match Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             Some((_, recipe)) => Ok(recipe()),
-            None => name.parse::<Fp8>().map(Self::weight_only).map_err(|_| ParseRecipeError { text: text.to_owned() }),
+            None => {
+                let format = name.parse::<Fp8>();
+                format.map(Self::weight_only).map_err(|source| ParseRecipeError { text: text.to_owned(), source })
+            }
         }
     }
 }

@@ -55,7 +55,8 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
     // Nothing can fail any more.
     let mut loaded = loaded.into_iter();
     super::calibrate::for_each_quantized(model, |_, layer| {
-        for Loaded { name, state, scale } in loaded.by_ref().take(roles(layer).count()).collect::<Vec<_>>() {
+        let own: Vec<Loaded> = loaded.by_ref().take(roles(layer).count()).collect();
+        for Loaded { name, state, scale } in own {
             if let Some((role, _)) = roles(layer).find(|(role, _)| role.name == name) {
                 *role.lock() = state;
             }

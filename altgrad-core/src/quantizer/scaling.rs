@@ -174,7 +174,7 @@ fn limit_above(scale: f32, format: Fp8) -> f32 {
 /// 2 to the power of `exponent`, or the nearest scale there is.
 fn power_of_two(exponent: i32, format: Fp8) -> Scale {
     let highest = 127.min(127 - floor_log2(f64::from(format.largest_finite())));
-    Scale::new(2f64.powi(exponent.clamp(-127, highest)) as f32)
+    Scale::new(exp2(exponent.clamp(-127, highest)) as f32)
 }
 
 /// `⌊log2 x⌋` of a number that is no subnormal; of 0 less than of any other.
@@ -185,7 +185,13 @@ fn floor_log2(x: f64) -> i32 {
 /// `⌈log2(amax / largest)⌉`, exact: `largest` has few significant bits, so its multiples by powers of two are exact.
 fn ceil_log2(amax: f64, largest: f64) -> i32 {
     let exponent = floor_log2(amax) - floor_log2(largest);
-    if largest * 2f64.powi(exponent) >= amax { exponent } else { exponent + 1 }
+    if largest * exp2(exponent) >= amax { exponent } else { exponent + 1 }
+}
+
+/// 2 to the power of `exponent`, or the smallest normal number if that is larger. `powi` costs more than all else that a
+/// scale takes, and there is a scale for each block.
+fn exp2(exponent: i32) -> f64 {
+    f64::from_bits(((exponent.max(f64::MIN_EXP - 1) + f64::MAX_EXP - 1) as u64) << (f64::MANTISSA_DIGITS - 1))
 }
 
 /// [`Error::InvalidScale`] unless a scale is a positive finite number.
