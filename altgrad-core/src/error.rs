@@ -1,5 +1,7 @@
 //! The one error type of the library.
 
+use std::path::{Path, PathBuf};
+
 use candle_core::{DType, DeviceLocation};
 
 /// What every fallible function of altgrad returns.
@@ -237,6 +239,35 @@ pub enum Error {
         why: String,
     },
 
+    /// A config file is of no syntax that its extension tells.
+    #[error("cannot tell the syntax of the config `{}` by its extension; name it `.toml` or `.json`", .file.display())]
+    UnknownConfigSyntax {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// A config file cannot be read.
+    #[error("cannot read the config `{}`: {source}", .file.display())]
+    UnreadableConfig {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+
+    /// A config says what it cannot.
+    #[error("{}{why}", place_text(.file.as_deref(), *.position, .field))]
+    InvalidConfig {
+        /// The file, if it was read from one.
+        file: Option<PathBuf>,
+        /// The line and the column, both from 1, if it was read from text.
+        position: Option<(usize, usize)>,
+        /// Where in the config, such as `rules[1].recipe.weights`; empty for the whole of it.
+        field: String,
+        /// What is wrong, and what is allowed.
+        why: String,
+    },
+
     /// Two layers of the model have the same path.
     #[error(
         "two layers have the path `{path}`; paths name layers in rules, reports and checkpoints, so they must differ: \
@@ -283,6 +314,24 @@ impl From<Error> for candle_core::Error {
             Error::Candle(error) => error,
             other => Self::wrap(other),
         }
+    }
+}
+
+/// `experiment.toml:3:7: `rules[0].recipe`: `, as compilers write it, or as much of it as is known.
+fn place_text(file: Option<&Path>, position: Option<(usize, usize)>, field: &str) -> String {
+    let file = file.map_or("config".to_owned(), |file| file.display().to_string());
+    let position = position.map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+    let field = if field.is_empty() { String::new() } else { format!("`{field}`: ") };
+    format!("{file}{position}: {field}")
+}
+
+/// `; did you mean `…`?` with the most similar of `known`, or nothing if none is similar.
+pub(crate) fn did_you_mean<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let likeness = |known: &str| strsim::jaro_winkler(&unknown.to_ascii_lowercase(), &known.to_ascii_lowercase());
+    let scored = known.into_iter().map(|known| (likeness(known), known));
+    match scored.filter(|(likeness, _)| *likeness >= 0.8).max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((_, known)) => format!("; did you mean `{known}`?"),
+        None => String::new(),
     }
 }
 

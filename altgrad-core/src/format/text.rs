@@ -90,6 +90,20 @@ impl Serialize for Fp8 {
 
 impl<'de> Deserialize<'de> for Fp8 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl de::Visitor<'_> for NameVisitor {
+    type Value = Fp8;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of an 8-bit format such as \"E4M3\"")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Fp8, E> {
+        name.parse().map_err(E::custom)
     }
 }

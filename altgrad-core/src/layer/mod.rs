@@ -8,6 +8,7 @@ mod quantized;
 mod recipe;
 mod shared;
 mod slot;
+mod text;
 
 pub(crate) use calibration::Calibration;
 pub use frozen::FrozenLinear;

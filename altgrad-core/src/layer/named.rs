@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::Recipe;
+use crate::error::did_you_mean;
 use crate::format::{Fp8, ParseFp8Error};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 
@@ -12,12 +13,16 @@ const TORCHAO_EPSILON: f64 = 1e-12;
 /// The text names neither a recipe nor a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no recipe; known are {}, and formats, which quantize weights only: {source}",
-    Recipe::NAMED.map(|(name, _)| name).join(", ")
+    "`{text}` is neither a recipe nor an 8-bit format; recipes are {}, and a format such as E4M3 or E5M2 quantizes \
+     weights only{}{}",
+    Recipe::NAMED.map(|(name, _)| name).join(", "),
+    did_you_mean(.text, Recipe::NAMED.iter().map(|(name, _)| *name)),
+    .format.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
 )]
 pub struct ParseRecipeError {
     text: String,
-    source: ParseFp8Error,
+    /// What is wrong with it as a custom format, if it is spelled like one.
+    format: Option<ParseFp8Error>,
 }
 
 impl Recipe {
@@ -171,8 +176,10 @@ impl FromStr for Recipe {
         match Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             Some((_, recipe)) => Ok(recipe()),
             None => {
-                let format = name.parse::<Fp8>();
-                format.map(Self::weight_only).map_err(|source| ParseRecipeError { text: text.to_owned(), source })
+                let spelled_out = name.contains('(');
+                name.parse::<Fp8>()
+                    .map(Self::weight_only)
+                    .map_err(|error| ParseRecipeError { text: text.to_owned(), format: spelled_out.then_some(error) })
             }
         }
     }

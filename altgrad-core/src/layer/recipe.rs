@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::format::Fp8;
+use crate::quantizer::text::or_full_precision;
 use crate::quantizer::{Quantizer, Ste};
 
 /// How the tensors of one layer are quantized: its weights, its activations (the layer's input), the gradients that its
@@ -47,8 +48,10 @@ pub struct Recipe {
     /// How weights are quantized.
     pub weights: Quantizer,
     /// How the layer's input is quantized; `None` leaves it as it is.
+    #[serde(serialize_with = "or_full_precision::serialize")]
     pub activations: Option<Quantizer>,
     /// How the gradient of the layer's output is quantized on its way into the backward pass; `None` leaves it as it is.
+    #[serde(serialize_with = "or_full_precision::serialize")]
     pub gradients: Option<Quantizer>,
     /// The straight-through estimator of weights and activations.
     pub ste: Ste,

@@ -1,12 +1,14 @@
 //! What a model is to become: a recipe, rules by path, and what to do about ties.
 
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::inspect::{Inspection, nearest};
 use super::pattern::Pattern;
 use crate::format::Fp8;
 use crate::layer::Recipe;
 use crate::quantizer::Quantizer;
+use crate::quantizer::text::or_full_precision;
 use crate::{Error, Result};
 
 /// How a whole model is quantized.
@@ -28,30 +30,100 @@ use crate::{Error, Result};
 ///     .rule(r"re:h\.\d+\.attn\..*", None);       // the long way to skip
 /// assert_eq!(config.rules.len(), 3);
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize)]
+///
+/// # As a file
+///
+/// [`from_file`](Self::from_file) reads a config from TOML or JSON, and [`to_toml`](Self::to_toml) and
+/// [`to_json`](Self::to_json) write one; with serde it can also be part of a larger file of your own. Whatever is
+/// unknown or wrong in a file is an error with its line, its column and its field.
+///
+/// ```
+/// use altgrad_core::{Fp8, Granularity, QuantConfig, Quantizer, Recipe, Ste};
+///
+/// let config = QuantConfig::from_toml(
+///     r#"
+///     recipe = "hybrid"                 # a named recipe, or a format for weights only
+///     ties = "keep_full_precision"      # the default; or "quantize"
+///
+///     [[rules]]                         # first match wins
+///     pattern = "h.0"
+///     recipe = "full_precision"         # not quantized at all
+///
+///     [[rules]]
+///     pattern = "h.*.mlp.c_proj"
+///     recipe = "E3M4"
+///
+///     [[rules]]
+///     pattern = "**.c_attn"
+///     [rules.recipe]                    # wherever a recipe can be named, it can be a table
+///     base = "tensorwise"               # what is not said below; without it, `weights` must be said
+///     weights = { format = "E4M3", granularity = "per_row" }
+///     activations = "E4M3"              # a format alone
+///     gradients = "full_precision"      # no quantizer
+///     ste = "clipped"                   # or "pass_through"
+///     "#,
+/// )?;
+/// let c_attn = Recipe::weight_only(Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow))
+///     .activations(Fp8::E4M3)
+///     .ste(Ste::Clipped);
+/// let same = QuantConfig::new(Recipe::hybrid())
+///     .skip("h.0")
+///     .rule("h.*.mlp.c_proj", Fp8::E3M4)
+///     .rule("**.c_attn", c_attn);
+/// assert_eq!(config, same);
+/// # Ok::<(), altgrad_core::Error>(())
+/// ```
+///
+/// The table of a quantizer must have a `format`; the other fields have the defaults of the builder, [`Quantizer::new`]
+/// and [`Quantizer::granularity`]. A quantizer replaces the one of `base` as a whole.
+///
+/// | field | values |
+/// |---|---|
+/// | `format` | `"E4M3"`, or what else [`Fp8`] reads |
+/// | `granularity` | `"per_tensor"`, `"per_row"`, `{ per_block = { rows = 128, cols = 128 } }` |
+/// | `scaling` | `"current"`, `{ window = { len = 16 } }`, `{ delayed = { len = 1024, margin = 0 } }`, `{ static = 0.05 }` |
+/// | `scale_encoding` | `"f32"`, `"f32_reciprocal"`, `"power_of_two"`, `{ e8m0 = "floor" }`, `{ e8m0 = "round_up" }` |
+/// | `amax_epsilon` | `0.0`, `1e-12` |
+/// | `rounding` | `"nearest_even"`, `{ stochastic = { seed = 1 } }` |
+/// | `overflow` | `"saturate"`, `"special"` |
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a config: a table with a `recipe`, and perhaps `rules` and `ties`")]
 #[non_exhaustive]
 pub struct QuantConfig {
     /// The recipe of every layer about which nothing else is said.
     pub recipe: Recipe,
     /// The rules, in the order in which they are tried.
+    #[serde(default)]
     pub rules: Vec<Rule>,
     /// What to do with layers that share their weight.
+    #[serde(default)]
     pub ties: TiePolicy,
 }
 
 /// What a config says of the layers whose path matches a pattern.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a rule: a table with a `pattern` and a `recipe`")]
 #[non_exhaustive]
 pub struct Rule {
     /// Which layers.
+    #[serde(deserialize_with = "pattern")]
     pub pattern: String,
     /// Their recipe; `None` keeps them in full precision.
+    #[serde(with = "or_full_precision")]
     pub recipe: Option<Recipe>,
+}
+
+/// A pattern that is well formed.
+fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let pattern = String::deserialize(deserializer)?;
+    Pattern::new(&pattern).map_err(D::Error::custom)?;
+    Ok(pattern)
 }
 
 /// What [`quantize`](crate::Quantizable::quantize) does with a linear layer whose weight is also used by another part of
 /// the model, such as a head that is tied to the embedding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TiePolicy {
     /// Leaves it in full precision and reports what it is tied to.
     #[default]

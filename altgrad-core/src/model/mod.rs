@@ -2,6 +2,8 @@
 
 mod calibrate;
 mod config;
+mod fault;
+mod file;
 mod impls;
 mod inspect;
 mod path;

@@ -12,6 +12,7 @@ mod rounding;
 mod scaling;
 mod state;
 mod tensor_ops;
+pub(crate) mod text;
 
 pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;

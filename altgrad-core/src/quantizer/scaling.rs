@@ -1,6 +1,6 @@
 //! From the largest magnitude to the scale.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::format::Fp8;
 use crate::kernels::Scale;
@@ -36,7 +36,15 @@ pub enum Scaling {
     },
     /// A scale that stays, from a calibration pass ([`Quantizable::calibrate`](crate::Quantizable::calibrate)) or of your
     /// choice. Values are divided by it.
-    Static(f32),
+    Static(#[serde(serialize_with = "serialize_scale")] f32),
+}
+
+/// Writes a scale so that it is the same again when it is read as `f64` first, as TOML's floats are: in the fewest
+/// digits that do, which are not always those of the `f32` (7.038531e-26 would come back as its neighbour).
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn serialize_scale<S: Serializer>(scale: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    let short = scale.to_string().parse::<f64>().unwrap_or(f64::NAN);
+    serializer.serialize_f64(if short as f32 == *scale { short } else { f64::from(*scale) })
 }
 
 impl Default for Scaling {
@@ -102,6 +110,7 @@ pub enum ScaleEncoding {
     PowerOfTwo,
     /// A power of two from 2⁻¹²⁷ to 2¹²⁷ that one byte holds (OCP Microscaling Formats specification 1.0, section
     /// 5.4.1); 2⁻¹²⁷ for an `amax` of 0.
+    #[serde(rename = "e8m0")]
     E8M0(E8M0Rule),
 }
 

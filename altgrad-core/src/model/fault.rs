@@ -1,0 +1,156 @@
+//! What is wrong in the text of a config, where, and what could stand there instead.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::config::{Rule, TiePolicy};
+use crate::Error;
+use crate::error::did_you_mean;
+use crate::format::{Fp8, Overflow};
+use crate::quantizer::{E8M0Rule, Granularity, Rounding, ScaleEncoding, Scaling, Ste};
+
+/// What is wrong in a text.
+pub(super) struct Fault {
+    /// In bytes from the start of the text.
+    offset: Option<usize>,
+    field: String,
+    why: String,
+}
+
+impl Fault {
+    /// The text is none of its syntax.
+    pub(super) fn of_syntax(syntax: Syntax, offset: Option<usize>, message: &str) -> Self {
+        let name = match syntax {
+            Syntax::Toml => "TOML",
+            Syntax::Json => "JSON",
+        };
+        Self { offset, field: String::new(), why: format!("this is not {name}: {message}") }
+    }
+
+    /// The value at `path` is not what a config has there; `message` is what serde says of it.
+    pub(super) fn of_value(
+        syntax: Syntax,
+        offset: Option<usize>,
+        path: &serde_path_to_error::Path,
+        message: &str,
+    ) -> Self {
+        let names: Vec<_> = path.iter().map(ToString::to_string).collect();
+        let field = if names.is_empty() { String::new() } else { path.to_string() };
+        let allowed = allowed(syntax, &names, message).unwrap_or_default();
+        let nearest = nearest(message);
+        // The known variants are among what is allowed, which says also what belongs to them.
+        let message = match message.split_once(", expected") {
+            Some((unknown, _)) if unknown.starts_with("unknown variant") && !allowed.is_empty() => unknown,
+            _ => message,
+        };
+        Self { offset, field, why: plain(message).to_owned() + &allowed + &nearest }
+    }
+
+    /// The fault as an error, in the text that it is in.
+    pub(super) fn locate(self, file: Option<&Path>, text: &str) -> Error {
+        // Lines and columns as an editor counts them.
+        let before = self.offset.map(|offset| text.get(..offset).unwrap_or(text));
+        let position = before.map(|before| {
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            (before.matches('\n').count() + 1, line.chars().count() + 1)
+        });
+        Error::InvalidConfig { file: file.map(Path::to_owned), position, field: self.field, why: self.why }
+    }
+}
+
+/// What serde and the parsers say in the words of Rust, in those of a config.
+fn plain(message: &str) -> &str {
+    match message {
+        // A name alone, where it needs a number.
+        _ if message.starts_with("invalid type: unit variant") => "a name is not enough here",
+        // Anything but a string and a table with one field.
+        "expected value" | "wanted string or table" => "this is neither a name nor a table with one field",
+        _ if message.starts_with("wanted exactly 1 element") => "a table with one field is needed here",
+        _ => message,
+    }
+}
+
+/// The known name that an unknown one is most like.
+fn nearest(message: &str) -> String {
+    // serde puts the unknown name in backticks, and then the known ones.
+    let mut names = message.split('`').skip(1).step_by(2);
+    match names.next() {
+        Some(unknown) if message.starts_with("unknown ") => did_you_mean(unknown, names),
+        _ => String::new(),
+    }
+}
+
+/// The fields whose errors say themselves what is allowed.
+const OUTSPOKEN: [&str; 8] =
+    ["recipe", "pattern", "base", "weights", "activations", "gradients", "format", "amax_epsilon"];
+
+/// What the field may be that a message is about, if the message does not say it: one that is missing, or the innermost
+/// in whose value something is wrong, such as `scaling` in `rules[0].recipe.weights.scaling.window`.
+fn allowed(syntax: Syntax, path: &[String], message: &str) -> Option<String> {
+    let say = |name: &str| Some(format!("; `{name}` may be {}", syntax.spellings(name)?));
+    if message.starts_with("unknown field") {
+        return None;
+    }
+    let missing = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    let enclosing = path.iter().rev().map(String::as_str).take_while(|name| !OUTSPOKEN.contains(name));
+    missing.into_iter().chain(enclosing).find_map(say)
+}
+
+/// How a config is spelled.
+#[derive(Clone, Copy)]
+pub(super) enum Syntax {
+    Toml,
+    Json,
+}
+
+impl Syntax {
+    /// How the values of a setting are written.
+    fn spellings(self, setting: &str) -> Option<String> {
+        Some(match setting {
+            "recipe" => self.list(&["hybrid", "E4M3"]) + " or another recipe or format, or a table",
+            "rules" => self.list(&[[Rule { pattern: "h.0".to_owned(), recipe: None }]]) + " or more of them",
+            "pattern" => self.list(&["h.0", "h.*.mlp", "**.c_attn"]) + " or another path",
+            "format" => self.list(&[Fp8::E4M3, Fp8::E5M2]) + " or another 8-bit format",
+            "granularity" => self.list(&[
+                Granularity::PerTensor,
+                Granularity::PerRow,
+                Granularity::PerBlock { rows: 128, cols: 128 },
+            ]),
+            "scaling" => self.list(&[
+                Scaling::Current,
+                Scaling::Window { len: 16 },
+                Scaling::Delayed { len: 1024, margin: 0 },
+                Scaling::Static(0.05),
+            ]),
+            "scale_encoding" => self.list(&[
+                ScaleEncoding::F32,
+                ScaleEncoding::F32Reciprocal,
+                ScaleEncoding::PowerOfTwo,
+                ScaleEncoding::E8M0(E8M0Rule::Floor),
+                ScaleEncoding::E8M0(E8M0Rule::RoundUp),
+            ]),
+            "rounding" => self.list(&[Rounding::NearestEven, Rounding::Stochastic { seed: 1 }]),
+            "overflow" => self.list(&[Overflow::Saturate, Overflow::Special]),
+            "ste" => self.list(&[Ste::PassThrough, Ste::Clipped]),
+            "ties" => self.list(&[TiePolicy::KeepFullPrecision, TiePolicy::Quantize]),
+            _ => return None,
+        })
+    }
+
+    fn list(self, values: &[impl Serialize]) -> String {
+        values.iter().filter_map(|value| self.write(value)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A value on one line.
+    fn write(self, value: &impl Serialize) -> Option<String> {
+        match self {
+            Self::Toml => {
+                let mut text = String::new();
+                value.serialize(toml::ser::ValueSerializer::new(&mut text)).ok()?;
+                Some(text)
+            }
+            Self::Json => serde_json::to_string(value).ok(),
+        }
+    }
+}
