@@ -80,13 +80,13 @@ impl FrozenLinear {
 
     fn multiply(&self, x: &Tensor) -> Result<Tensor> {
         check_input(x, self.weight.shape().dims(), self.weight.dtype())?;
-        let weight = self.weight.dequantize()?;
+        let linear = candle_nn::Linear::new(self.weight.dequantize()?, self.bias.clone());
         match &self.activations {
-            None => forward(x, weight, self.bias()),
+            None => forward(x, &linear),
             Some(activations) => {
                 let Activations { quantizer, role, ste } = &**activations;
-                let input = fake_quantize_with(x, role.peek(quantizer, x)?, *ste)?;
-                forward(&input, weight, self.bias())
+                let x = x.contiguous()?;
+                forward(&fake_quantize_with(&x, role.peek(quantizer, &x)?, *ste)?, &linear)
             }
         }
     }

@@ -40,9 +40,26 @@ fn check_input(x: &Tensor, weight: &[usize], dtype: DType) -> Result<()> {
     Ok(())
 }
 
-/// `x · weightᵀ + bias`.
-fn forward(x: &Tensor, weight: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    Ok(candle_nn::Linear::new(weight, bias.cloned()).forward(x)?)
+/// `x · weightᵀ + bias` for an `x` of `(…, inputs)`.
+///
+/// Candle's own layer multiplies batches without making them contiguous, and its matrix product (0.11) then takes strides
+/// for those of one matrix that are not: wrong results for a transposed input of three dimensions, an error for more.
+fn forward(x: &Tensor, linear: &candle_nn::Linear) -> Result<Tensor> {
+    if x.rank() <= 2 {
+        return Ok(linear.forward(x)?);
+    }
+    let (outputs, inputs) = linear.weight().dims2()?;
+    let (dims, tokens) = output_dims(x, outputs);
+    Ok(linear.forward(&x.contiguous()?.reshape((tokens, inputs))?)?.reshape(dims)?)
+}
+
+/// The dimensions of the output for an input of `(…, inputs)`, and the number of rows of both.
+fn output_dims(x: &Tensor, outputs: usize) -> (Vec<usize>, usize) {
+    let mut dims = x.dims().to_vec();
+    dims.pop();
+    let tokens = dims.iter().product();
+    dims.push(outputs);
+    (dims, tokens)
 }
 
 /// Says of an error which layer it came from.

@@ -173,14 +173,12 @@ impl FromStr for Recipe {
 
     fn from_str(text: &str) -> Result<Self, ParseRecipeError> {
         let name = text.trim();
-        match Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            Some((_, recipe)) => Ok(recipe()),
-            None => {
-                let spelled_out = name.contains('(');
-                name.parse::<Fp8>()
-                    .map(Self::weight_only)
-                    .map_err(|error| ParseRecipeError { text: text.to_owned(), format: spelled_out.then_some(error) })
-            }
+        if let Some((_, recipe)) = Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            return Ok(recipe());
         }
+        name.parse::<Fp8>().map(Self::weight_only).map_err(|error| {
+            let format = name.contains('(').then_some(error);
+            ParseRecipeError { text: text.to_owned(), format }
+        })
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{Module, Tensor};
 use super::calibration::Calibration;
 use super::product::Product;
 use super::shared::Shared;
-use super::{FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate};
+use super::{FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate, output_dims};
 use crate::kernels::Conversion;
 use crate::quantizer::{AmaxHistory, Fp8Tensor, check_finite, fake_quantize_cached, fake_quantize_with};
 use crate::{Error, Result};
@@ -213,7 +213,7 @@ impl QuantizedLinear {
         check_input(x, self.weight().dims(), self.weight().dtype())?;
         if let Some(calibration) = &self.calibration {
             calibration.observe(x)?;
-            return Ok(self.wrapped.forward(x)?);
+            return forward(x, &self.wrapped);
         }
         let (weight, weight_step) = self.fake_quantized_weight()?;
         let (input, input_step) = match &self.recipe.activations {
@@ -226,13 +226,10 @@ impl QuantizedLinear {
             }
         };
         let Some(gradients) = &self.recipe.gradients else {
-            return forward(&input, weight, self.bias());
+            return forward(&input, &candle_nn::Linear::new(weight, self.bias().cloned()));
         };
         let (outputs, inputs) = weight.dims2()?;
-        let mut dims = x.dims().to_vec();
-        dims.pop();
-        let tokens: usize = dims.iter().product();
-        dims.push(outputs);
+        let (dims, tokens) = output_dims(x, outputs);
         let product = Product {
             recipe: self.recipe.clone(),
             gradients: gradients.clone(),

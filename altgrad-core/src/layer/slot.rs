@@ -3,7 +3,7 @@
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{FrozenLinear, QuantizedLinear};
+use super::{FrozenLinear, QuantizedLinear, forward};
 use crate::Result;
 use crate::format::Fp8;
 use crate::quantizer::Quantizer;
@@ -125,7 +125,7 @@ impl Linear {
 impl Module for Linear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Full(linear) => linear.forward(x),
+            Self::Full(linear) => Ok(forward(x, linear)?),
             Self::Quantized(linear) => linear.forward(x),
             Self::Frozen(linear) => linear.forward(x),
         }

@@ -19,8 +19,9 @@ pub enum Ste {
     #[default]
     PassThrough,
     /// The gradient is zero where the value was clipped, that is where `x / scale` is nearer to a number beyond the
-    /// format's range than to its largest finite value, and passes elsewhere. A value that defines the scale is never
-    /// clipped, although the rounding of the scale may put it a little past the largest value.
+    /// format's range than to its largest finite value, and passes elsewhere. A value that defines an `f32` scale is
+    /// not clipped, although the rounding of the scale may put it a little past the largest value; the floor rule of the
+    /// MX formats clips values on purpose.
     Clipped,
 }
 
@@ -28,7 +29,8 @@ pub enum Ste {
 ///
 /// Differentiable with [`Ste::PassThrough`]. NaN stays NaN; infinities saturate, or stay what they are under
 /// [`Overflow::Special`] in a format that has them. The quotient is computed in `f32` (in `f64` for `f64` tensors) and
-/// correctly rounded, as is the product. Stochastic rounding draws the numbers of step 0.
+/// correctly rounded, as is the product, which in `f16` may be infinite where a power-of-two scale rounds a value up past
+/// 65504. Stochastic rounding draws the numbers of step 0.
 ///
 /// # Errors
 ///

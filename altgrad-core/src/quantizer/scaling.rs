@@ -105,8 +105,9 @@ pub enum ScaleEncoding {
     /// multiplier. This is how torchao and Transformer Engine compute, and differs from [`F32`](Self::F32) in the last bit
     /// of a scale and for values next to the middle between two codes. A multiplier beyond `f32` becomes the largest `f32`.
     F32Reciprocal,
-    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷; so
-    /// products with it are exact. torchao's `round_scales_to_power_of_2`, Transformer Engine's `power_2_scale`.
+    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷ and only as
+    /// large as leaves `scale × largest` finite. Quotients and products are exact but at the ends of the range of `f32`.
+    /// torchao's `round_scales_to_power_of_2`, Transformer Engine's `power_2_scale`.
     PowerOfTwo,
     /// A power of two from 2⁻¹²⁷ to 2¹²⁷ that one byte holds (OCP Microscaling Formats specification 1.0, section
     /// 5.4.1); 2⁻¹²⁷ for an `amax` of 0.
@@ -123,7 +124,8 @@ pub enum E8M0Rule {
     /// values between `largest` and the next power of two saturate.
     #[default]
     Floor,
-    /// The smallest power of two with which nothing saturates, `2^⌈log2(amax / largest)⌉`: what Blackwell GPUs and
+    /// The smallest power of two with which nothing saturates, `2^⌈log2(amax / largest)⌉`, as
+    /// [`PowerOfTwo`](ScaleEncoding::PowerOfTwo): what Blackwell GPUs and
     /// Transformer Engine do, torchao's `RCEIL`.
     RoundUp,
 }
@@ -174,10 +176,11 @@ fn limit(scale: f32, format: Fp8) -> f32 {
     limit_above(scale.max(f32::MIN_POSITIVE), format)
 }
 
-/// Near `f32::MAX` a quotient that was rounded up would bring the largest value back as infinity.
+/// Near `f32::MAX` a quotient that was rounded up, or one with headroom, would bring the largest value back as infinity.
 fn limit_above(scale: f32, format: Fp8) -> f32 {
-    let scale = scale.min(f32::MAX);
-    if (scale * format.largest_finite()).is_infinite() { scale.next_down() } else { scale }
+    let largest = format.largest_finite();
+    let scale = scale.min((f32::MAX / largest).min(f32::MAX));
+    if (scale * largest).is_infinite() { scale.next_down() } else { scale }
 }
 
 /// 2 to the power of `exponent`, or the nearest scale there is.
