@@ -220,7 +220,7 @@ fn inputs_that_do_not_fit_are_errors_and_leave_histories_alone() {
     for (name, recipe) in recipes() {
         let mut trained = layer(recipe, DType::F32);
         // Candle may add a backtrace below the first line.
-        let first_line = |y: candle_core::Result<Tensor>| y.unwrap_err().to_string().lines().next().map(str::to_owned);
+        let first_line = |y: Result<Tensor>| y.unwrap_err().to_string().lines().next().map(str::to_owned);
         for (dims, dtype, message) in wrong {
             let x = Tensor::ones(dims, dtype, &Device::Cpu).unwrap();
             for training in [true, false] {
