@@ -75,9 +75,9 @@ fn forward_is_unquantized_while_calibrating_and_no_history_moves() {
 
 #[test]
 fn a_percentile_clips_the_few_largest() {
-    // 1 to 1000, of which 99 % do not exceed 990.
-    let numbers: Vec<f32> = (1..=1000).map(|number| number as f32).collect();
-    let x = Tensor::from_vec(numbers, (250, 4), &Device::Cpu).unwrap();
+    // 1.003 to 1003, of which 99 % do not exceed 992.97, and as many zeros, which say nothing.
+    let numbers: Vec<f32> = (1..=1000).flat_map(|number| [number as f32 * 1.003, 0.0]).collect();
+    let x = Tensor::from_vec(numbers, (500, 4), &Device::Cpu).unwrap();
     let amax = |percentage| {
         let mut layer = double(recipe());
         let pass = |layer: &Linear| {
@@ -86,11 +86,55 @@ fn a_percentile_clips_the_few_largest() {
         };
         layer.calibrate_with(Observer::Percentile(percentage), pass).unwrap().layers[0].amax
     };
-    for (percentage, exact) in [(99.0, 990.0), (50.0, 500.0), (0.1, 1.0), (99.95, 1000.0), (100.0, 1000.0)] {
-        let found = f64::from(amax(percentage));
-        assert!(found >= exact && found <= exact * (1.0 + 2f64.powi(-8)), "{percentage} %: {found}");
+    for (percentage, number) in [(99.0, 990.0), (50.0, 500.0), (0.1, 1.0), (99.95, 1000.0), (100.0, 1000.0)] {
+        let (found, exact) = (f64::from(amax(percentage)), number * f64::from(1.003f32));
+        assert!(found >= exact * 0.999_999 && found <= exact * (1.0 + 2f64.powi(-8)), "{percentage} %: {found}");
     }
-    assert_eq!(amax(100.0), 1000.0);
+    assert_eq!(amax(100.0), 1003.0);
+}
+
+#[test]
+fn a_layer_that_saw_only_zeros_gets_the_scale_one() {
+    for observer in [Observer::MinMax, Observer::Percentile(99.9)] {
+        for recipe in [recipe(), Recipe::hybrid()] {
+            let mut layer = double(recipe);
+            let pass = |layer: &Linear| {
+                layer.forward(&Tensor::zeros((3, 4), DType::F32, &Device::Cpu)?)?;
+                Ok(())
+            };
+            let report = layer.calibrate_with(observer, pass).unwrap();
+            let found = report.layer("").unwrap();
+            assert_eq!((found.values, found.amax, found.scale), (12, 0.0, 1.0));
+        }
+    }
+}
+
+#[test]
+fn a_margin_stays_and_layers_without_a_scale_to_find_are_not_watched() {
+    let mut with_margin = recipe();
+    with_margin.activations =
+        with_margin.activations.map(|quantizer| quantizer.scaling(Scaling::Delayed { len: 4, margin: 2 }));
+    let mut layer = double(with_margin);
+    let pass = |layer: &Linear| {
+        layer.forward(&Tensor::new(&[[448f32, 1.0, 0.0, 2.0]], &Device::Cpu)?)?;
+        Ok(())
+    };
+    assert_eq!(layer.calibrate(pass).unwrap().layers[0].scale, 4.0);
+
+    // An infinity on its way into a layer of which only the weights are quantized is none of calibration's business.
+    let (mut model, _) = gpt(DType::F32, 2);
+    model.quantize(QuantConfig::new(Fp8::E4M3).rule("h.0.mlp.c_fc", recipe())).unwrap();
+    let pass = |model: &common::Gpt| {
+        let x = Tensor::ones((1, common::WIDTH), DType::F32, &Device::Cpu)?;
+        model.h[0].mlp.c_fc.forward(&x)?;
+        let copy = model.h[0].mlp.c_fc.clone();
+        model.h[0].attn.c_attn.forward(&(&x / 0.0)?)?;
+        // A copy quantizes, also while the original is watched.
+        assert_ne!(values(&copy.forward(&x)?), values(&model.h[0].mlp.c_fc.forward(&x)?));
+        Ok(())
+    };
+    let report = model.calibrate(pass).unwrap();
+    assert_eq!((report.layers.len(), report.layers[0].values), (1, 2 * common::WIDTH as u64));
 }
 
 #[test]
@@ -156,7 +200,7 @@ fn a_pass_that_fails_changes_nothing() {
     let error = model.calibrate(pass).unwrap_err().to_string();
     assert_eq!(
         error,
-        "layer `h.0.attn.c_proj`: the calibration passes never called the layer, so its scale is unknown; \
+        "layer `h.0.attn.c_proj`: no input value reached the layer in the calibration passes, so its scale is unknown; \
          make sure that they reach every quantized layer, or leave this one out of the config"
     );
     unchanged(&model);
@@ -188,7 +232,8 @@ fn nothing_to_calibrate_is_said() {
     let (mut model, _) = gpt(DType::F32, 4);
     let message = |model: &mut common::Gpt| model.calibrate(|_| Ok(())).unwrap_err().to_string();
     let expected = "no layer of the model quantizes its activations with one scale a tensor, so there is nothing to \
-                    calibrate; call `quantize` first, with a recipe such as `Recipe::tensorwise()`";
+                    calibrate; call `quantize` first (and before that `dequantize`, if layers are frozen), with a recipe \
+                    such as `Recipe::tensorwise()`";
     assert_eq!(message(&mut model), expected);
     model.quantize(Fp8::E4M3).unwrap();
     assert_eq!(message(&mut model), expected);

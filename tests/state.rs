@@ -6,7 +6,9 @@ mod common;
 
 use std::collections::HashMap;
 
-use altgrad::{Fp8, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling};
+use altgrad::{
+    Error, Fp8, Linear, Path, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling, Visitor, VisitorMut,
+};
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{Optimizer, SGD, VarMap};
 use common::{Gpt, gpt, tokens, values};
@@ -161,5 +163,65 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
         assert_eq!(message, format!("layer `h.0.mlp.c_fc`: the quantizer state `{prefix}.{name}` does not fit: {why}"));
     }
     let message = error(&|state| drop(state.insert(key("scale"), float(&[0.0]))));
-    assert_eq!(message, "layer `h.0.mlp.c_fc`: a scale must be a positive finite number, this one is 0");
+    assert_eq!(
+        message,
+        "layer `h.0.mlp.c_fc`: the quantizer state `h.0.mlp.c_fc.weights.scale` does not fit: \
+         a scale must be a positive finite number, this one is 0"
+    );
+}
+
+#[test]
+fn a_calibrated_model_needs_the_scales() {
+    for recipe in [Recipe::tensorwise(), Recipe::hybrid()] {
+        let (mut model, _) = gpt(DType::F32, 9);
+        model.quantize(recipe).unwrap();
+        model.forward(&tokens(2, 8, 0)).unwrap();
+        let before = model.quantizer_state().unwrap();
+        model.calibrate(|model| model.forward(&tokens(2, 8, 0)).map(drop).map_err(Error::from)).unwrap();
+        let error = model.load_quantizer_state(&before).unwrap_err().to_string();
+        assert!(error.contains("has no tensor `h.0.attn.c_attn.activations.scale`"), "{error}");
+        let state = model.quantizer_state().unwrap();
+        model.load_quantizer_state(&state).unwrap();
+    }
+}
+
+/// Shows its layers in another order to be changed than to be read.
+struct Crossed([Linear; 2]);
+
+impl Quantizable for Crossed {
+    fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> altgrad::Result<()> {
+        self.0[0].visit(&path.field("a"), visitor)?;
+        self.0[1].visit(&path.field("b"), visitor)
+    }
+
+    fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> altgrad::Result<()> {
+        let [a, b] = &mut self.0;
+        b.visit_mut(&path.field("b"), visitor)?;
+        a.visit_mut(&path.field("a"), visitor)
+    }
+}
+
+#[test]
+fn state_never_goes_to_another_layer() {
+    let layer = || {
+        let mut layer = Linear::new(Tensor::ones((3, 4), DType::F32, &Device::Cpu).unwrap(), None);
+        layer.quantize(Fp8::E4M3).unwrap();
+        layer
+    };
+    let mut model = Crossed([layer(), layer()]);
+    let state = model.quantizer_state().unwrap();
+    let error = model.load_quantizer_state(&state).unwrap_err();
+    assert!(matches!(error, Error::InconsistentVisit { .. }), "{error}");
+}
+
+#[test]
+fn quantizing_again_starts_anew_in_the_same_mode() {
+    let (mut model, _) = gpt(DType::F32, 10);
+    model.quantize(Recipe::hybrid()).unwrap();
+    model.forward(&tokens(2, 8, 0)).unwrap();
+    model.eval().unwrap();
+    model.quantize(Recipe::hybrid()).unwrap();
+    let Linear::Quantized(layer) = model.layer("h.0.mlp.c_fc").unwrap() else { panic!("quantized") };
+    assert!(!layer.is_training());
+    assert!(layer.weight_history().is_empty() && layer.input_history().is_empty());
 }

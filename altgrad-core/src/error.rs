@@ -9,7 +9,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and what to do about it.
 ///
-/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either.
+/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either. What has become one of
+/// candle's errors, as in `Module::forward`, keeps its text but comes back as [`Error::Candle`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -94,13 +95,15 @@ pub enum Error {
         dtype: DType,
     },
 
-    /// A tensor is on a device that has no implementation of the operation yet.
-    #[error("{operation} is not implemented on {device:?}; move the model to the CPU")]
-    UnsupportedDevice {
-        /// What was to be done.
-        operation: &'static str,
-        /// Where.
-        device: DeviceLocation,
+    /// A tensor is on another device than the layer's weight.
+    #[error("{what} is on {actual:?}, but the weight on {expected:?}; move one with `to_device`")]
+    DeviceMismatch {
+        /// The tensor's role.
+        what: &'static str,
+        /// The weight's device.
+        expected: DeviceLocation,
+        /// The tensor's.
+        actual: DeviceLocation,
     },
 
     /// A scale is zero, negative, infinite or NaN.
@@ -156,13 +159,14 @@ pub enum Error {
     /// [`calibrate`](crate::Quantizable::calibrate) found no scale to fix.
     #[error(
         "no layer of the model quantizes its activations with one scale a tensor, so there is nothing to calibrate; \
-         call `quantize` first, with a recipe such as `Recipe::tensorwise()`"
+         call `quantize` first (and before that `dequantize`, if layers are frozen), with a recipe such as \
+         `Recipe::tensorwise()`"
     )]
     NothingToCalibrate,
 
-    /// A layer was not called in a calibration pass.
+    /// A layer was not called in a calibration pass, or with empty inputs only.
     #[error(
-        "the calibration passes never called the layer, so its scale is unknown; \
+        "no input value reached the layer in the calibration passes, so its scale is unknown; \
          make sure that they reach every quantized layer, or leave this one out of the config"
     )]
     NotCalibrated,
@@ -298,11 +302,13 @@ impl Error {
         Self::Role { role, source: Box::new(self) }
     }
 
-    /// The same error, said of the layer at `path`; unchanged if it already names a layer.
+    /// The same error, said of the layer at `path`; unchanged if it already names a layer, or if the model is a single
+    /// layer, whose path is empty.
     #[must_use]
     pub fn at(self, path: &str) -> Self {
         match self {
             Self::Layer { .. } => self,
+            other if path.is_empty() => other,
             other => Self::Layer { path: path.to_owned(), source: Box::new(other) },
         }
     }

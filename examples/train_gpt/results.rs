@@ -22,7 +22,7 @@ pub(crate) struct RunResult {
     pub(crate) relative_difference: Option<f64>,
     /// In training.
     pub(crate) tokens_per_second: f64,
-    /// Of the layers that are quantized, as frozen; in full precision of the same layers.
+    /// Of all linear layers but the tied head, after freezing those that are quantized.
     pub(crate) linear_weight_bytes: usize,
     /// Of the trained weights.
     pub(crate) mean_sqnr_db: Option<f64>,

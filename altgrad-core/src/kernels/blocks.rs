@@ -18,9 +18,9 @@ impl Blocks {
         Self { rows: 1, cols: elements, block_rows: 1, block_cols: elements.max(1) }
     }
 
-    /// Blocks of `block_rows` by `block_cols`, neither of which may be 0.
+    /// Blocks of `block_rows` by `block_cols`, which count as no larger than the matrix and no smaller than an element.
     pub(crate) fn new(rows: usize, cols: usize, block_rows: usize, block_cols: usize) -> Self {
-        Self { rows, cols, block_rows: block_rows.max(1), block_cols: block_cols.max(1) }
+        Self { rows, cols, block_rows: block_rows.clamp(1, rows.max(1)), block_cols: block_cols.clamp(1, cols.max(1)) }
     }
 
     /// Rows and columns of the matrix.

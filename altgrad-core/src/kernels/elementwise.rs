@@ -1,7 +1,7 @@
 //! The loops themselves: one pass over a slice each, in blocks for types that compute in another precision.
 
 use super::blocks::Blocks;
-use super::conversion::Conversion;
+use super::conversion::{Conversion, Scale};
 use super::draws::Draws;
 use super::element::Element;
 use super::level::{Level, for_every_level};
@@ -62,9 +62,10 @@ fn fake_quantize_loop<T: Element>(from: &[T], to: &mut [T], conversion: &Convers
     let Conversion { format, overflow, blocks, ref scales, draws } = *conversion;
     let rounder = T::Real::rounder(format, overflow);
     let (mut wide, mut result) = ([T::Real::default(); CHUNK], [T::Real::default(); CHUNK]);
+    let mut rounding = Rounding::new(rounder, draws);
     for (run, block) in blocks.runs() {
         let scale = scales[block].value();
-        let mut rounding = Rounding { rounder, multiplier: scales[block].multiplier(), scale, draws, first: run.start };
+        rounding.start(scales[block], run.start);
         for (from, to) in from[run.clone()].chunks(CHUNK).zip(to[run].chunks_mut(CHUNK)) {
             let finish = |_, rounded: T::Real| rounded.multiply(scale);
             if let (Some(from), Some(to)) = (T::as_real(from), T::as_real_mut(to)) {
@@ -88,9 +89,9 @@ fn encode_loop<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -
     let beyond = format.infinity_code().unwrap_or(nan);
     let mut wide = [T::Real::default(); CHUNK];
     let mut has_nan = false;
+    let mut rounding = Rounding::new(rounder, draws);
     for (run, block) in blocks.runs() {
-        let scale = scales[block].value();
-        let mut rounding = Rounding { rounder, multiplier: scales[block].multiplier(), scale, draws, first: run.start };
+        rounding.start(scales[block], run.start);
         for (from, to) in from[run.clone()].chunks(CHUNK).zip(to[run].chunks_mut(CHUNK)) {
             let values = if let Some(from) = T::as_real(from) {
                 from
@@ -141,29 +142,39 @@ fn decode_loop<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, blocks: Bloc
 /// How the elements of one block are brought to values of the format.
 struct Rounding<R: Real> {
     rounder: R::Rounder,
-    scale: f32,
-    multiplier: Option<f32>,
-    draws: Option<Draws>,
+    scale: Scale,
+    /// Where random numbers come from, with room for those of a chunk.
+    draws: Option<(Draws, [u32; CHUNK])>,
     /// Number of the first element in the tensor.
     first: usize,
 }
 
 impl<R: Real> Rounding<R> {
+    #[inline(always)]
+    fn new(rounder: R::Rounder, draws: Option<Draws>) -> Self {
+        Self { rounder, scale: Scale::new(1.0), draws: draws.map(|draws| (draws, [0; CHUNK])), first: 0 }
+    }
+
+    /// Goes on with another block.
+    #[inline(always)]
+    fn start(&mut self, scale: Scale, first: usize) {
+        (self.scale, self.first) = (scale, first);
+    }
+
     /// `to[i] = finish(from[i], round(from[i] / scale))` for at most [`CHUNK`] elements.
     #[inline(always)]
-    fn apply<O>(&self, from: &[R], to: &mut [O], finish: impl Fn(R, R) -> O) {
-        let scale = self.scale;
-        match self.multiplier {
+    fn apply<O>(&mut self, from: &[R], to: &mut [O], finish: impl Fn(R, R) -> O) {
+        let scale = self.scale.value();
+        match self.scale.multiplier() {
             Some(multiplier) => self.round(from, to, |x| x.multiply(multiplier), finish),
             None => self.round(from, to, |x| x.divide(scale), finish),
         }
     }
 
     #[inline(always)]
-    fn round<O>(&self, from: &[R], to: &mut [O], quotient: impl Fn(R) -> R, finish: impl Fn(R, R) -> O) {
+    fn round<O>(&mut self, from: &[R], to: &mut [O], quotient: impl Fn(R) -> R, finish: impl Fn(R, R) -> O) {
         let rounder = &self.rounder;
-        if let Some(draws) = &self.draws {
-            let mut buffer = [0; CHUNK];
+        if let Some((draws, buffer)) = &mut self.draws {
             let buffer = &mut buffer[..from.len()];
             draws.fill(self.first, buffer);
             for ((to, from), draw) in to.iter_mut().zip(from).zip(buffer) {

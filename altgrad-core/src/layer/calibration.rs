@@ -1,4 +1,4 @@
-//! What a layer sees of its input while a calibration pass runs.
+//! What a layer does with its input while a calibration pass runs.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,26 +7,25 @@ use candle_core::Tensor;
 use crate::Result;
 use crate::quantizer::{Observation, Observer};
 
-/// What a layer has seen of its input so far.
+/// What a layer does with its input while a calibration pass runs: it computes in full precision, and it watches the
+/// input if its scale is to be found.
 #[derive(Debug)]
-pub(crate) struct Calibration(Mutex<Observation>);
+pub(crate) struct Calibration(Option<Mutex<Observation>>);
 
 impl Calibration {
-    pub(crate) fn new(observer: Observer) -> Self {
-        Self(Mutex::new(Observation::new(observer)))
+    /// Watches the input if there is an observer.
+    pub(crate) fn new(observer: Option<Observer>) -> Self {
+        Self(observer.map(|observer| Mutex::new(Observation::new(observer))))
     }
 
     pub(super) fn observe(&self, x: &Tensor) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).observe(x, "the input")
+        match &self.0 {
+            Some(seen) => seen.lock().unwrap_or_else(PoisonError::into_inner).observe(x, "the input"),
+            None => Ok(()),
+        }
     }
 
-    pub(crate) fn into_observation(self) -> Observation {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Clone for Calibration {
-    fn clone(&self) -> Self {
-        Self(Mutex::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    pub(crate) fn into_observation(self) -> Option<Observation> {
+        self.0.map(|seen| seen.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }

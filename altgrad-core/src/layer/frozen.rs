@@ -36,7 +36,7 @@ impl FrozenLinear {
     ///
     /// Shapes that do not fit.
     pub fn new(weight: Fp8Tensor, bias: Option<Tensor>) -> Result<Self> {
-        check_parts(weight.shape().dims(), bias.as_ref())?;
+        check_parts(weight.shape().dims(), weight.dtype(), weight.codes().device(), bias.as_ref())?;
         Ok(Self { weight, bias, activations: None, path: None })
     }
 
@@ -79,7 +79,7 @@ impl FrozenLinear {
     }
 
     fn multiply(&self, x: &Tensor) -> Result<Tensor> {
-        check_input(x, self.weight.shape().dims(), self.weight.dtype())?;
+        check_input(x, self.weight.shape().dims(), self.weight.dtype(), self.weight.codes().device())?;
         let linear = candle_nn::Linear::new(self.weight.dequantize()?, self.bias.clone());
         match &self.activations {
             None => forward(x, &linear),

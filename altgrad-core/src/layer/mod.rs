@@ -20,7 +20,7 @@ pub use slot::{Linear, linear, linear_b, linear_no_bias};
 
 use std::sync::Arc;
 
-use candle_core::{DType, Module, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
 
 use crate::{Error, Result};
 
@@ -28,10 +28,8 @@ use crate::{Error, Result};
 pub(crate) type LayerPath = Option<Arc<str>>;
 
 /// Checks that `x` can be multiplied with a weight, with a word on what is wrong if it cannot.
-fn check_input(x: &Tensor, weight: &[usize], dtype: DType) -> Result<()> {
-    if x.dtype() != dtype {
-        return Err(Error::DTypeMismatch { what: "the input", expected: dtype, actual: x.dtype() });
-    }
+fn check_input(x: &Tensor, weight: &[usize], dtype: DType, device: &Device) -> Result<()> {
+    check_kind("the input", x, dtype, device)?;
     let inputs = weight.last().copied().unwrap_or_default();
     if x.rank() < 2 || x.dims().last() != Some(&inputs) {
         let expected = format!("(…, {inputs}) with at least two dimensions");
@@ -62,6 +60,18 @@ fn output_dims(x: &Tensor, outputs: usize) -> (Vec<usize>, usize) {
     (dims, tokens)
 }
 
+/// Checks that a tensor is of the weight's dtype and on its device.
+fn check_kind(what: &'static str, tensor: &Tensor, dtype: DType, device: &Device) -> Result<()> {
+    if tensor.dtype() != dtype {
+        return Err(Error::DTypeMismatch { what, expected: dtype, actual: tensor.dtype() });
+    }
+    if !tensor.device().same_device(device) {
+        let [expected, actual] = [device, tensor.device()].map(Device::location);
+        return Err(Error::DeviceMismatch { what, expected, actual });
+    }
+    Ok(())
+}
+
 /// Says of an error which layer it came from.
 fn locate<T>(result: Result<T>, path: &LayerPath) -> Result<T> {
     match path {
@@ -71,7 +81,7 @@ fn locate<T>(result: Result<T>, path: &LayerPath) -> Result<T> {
 }
 
 /// Checks that the tensors make a linear layer.
-fn check_parts(weight: &[usize], bias: Option<&Tensor>) -> Result<()> {
+fn check_parts(weight: &[usize], dtype: DType, device: &Device, bias: Option<&Tensor>) -> Result<()> {
     let [outputs, _] = *weight else {
         let expected = "two dimensions, (outputs, inputs)".to_owned();
         return Err(Error::ShapeMismatch { what: "the weight", expected, actual: weight.to_vec() });
@@ -82,6 +92,7 @@ fn check_parts(weight: &[usize], bias: Option<&Tensor>) -> Result<()> {
             expected: format!("[{outputs}], one value an output"),
             actual: bias.dims().to_vec(),
         }),
-        _ => Ok(()),
+        Some(bias) => check_kind("the bias", bias, dtype, device),
+        None => Ok(()),
     }
 }

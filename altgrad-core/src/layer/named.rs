@@ -66,8 +66,8 @@ impl Recipe {
     /// and gradients, an output channel of weights), along the dimension that each product sums over.
     ///
     /// Source: `Float8LinearConfig.from_recipe_name("rowwise")` with `round_scales_to_power_of_2`. altgrad takes the power
-    /// of two exactly, torchao through `log2` in `f32`, which is one too high within some 2⁻²² below a power of two. To
-    /// depart from it:
+    /// of two exactly, torchao through `log2` in `f32`, whose multiplier is twice too large for an `amax` just above
+    /// `448 × 2^k` (up to 38 steps of `f32`). To depart from it:
     ///
     /// ```
     /// use altgrad_core::{Granularity, Recipe, ScaleEncoding};
@@ -91,7 +91,8 @@ impl Recipe {
     /// a tensor from the largest magnitude of the last 1024 steps before.
     ///
     /// Source: `transformer_engine/common/recipe`; the multiplier is `largest / amax` in `f32`, and altgrad's scale its
-    /// reciprocal (Transformer Engine's `scale_inv`). The first step of each tensor has the scale 1. To depart from it:
+    /// reciprocal (Transformer Engine's `scale_inv`). The first step of each tensor has the scale 1, and so has a model that
+    /// never ran in training mode: to quantize a trained model use another recipe. To depart from it:
     ///
     /// ```
     /// use altgrad_core::{Recipe, Scaling};

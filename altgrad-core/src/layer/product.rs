@@ -6,13 +6,14 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Shape, Tensor};
 
 use super::shared::{Role, Shared};
-use super::{LayerPath, Recipe, locate};
+use super::{LayerPath, locate};
 use crate::Result;
 use crate::quantizer::{Quantizer, Ste, fake_quantize_with};
 
 /// What the backward pass needs beside the operands of the forward pass.
 pub(super) struct Product {
-    pub(super) recipe: Recipe,
+    pub(super) weights: Quantizer,
+    pub(super) activations: Option<Quantizer>,
     pub(super) gradients: Quantizer,
     /// The full-precision input as a matrix and the weight, to be quantized along their other dimension.
     pub(super) input: Tensor,
@@ -35,18 +36,22 @@ impl Product {
     fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (needs_x, needs_w) = (x.track_op(), w.track_op());
         let (x, w, dy) = (x.detach(), w.detach(), dy.detach().contiguous()?);
-        let Self { recipe, gradients, shared, .. } = self;
+        let Self { gradients, shared, .. } = self;
         let (conversion, step) = shared.gradients.advance(gradients, &dy, self.training)?;
-        let rows = fake_quantize_with(&dy, conversion, Ste::PassThrough)?;
+        let rows = if needs_x || gradients.granularity.is_symmetric() {
+            fake_quantize_with(&dy, conversion, Ste::PassThrough)?
+        } else {
+            dy.clone()
+        };
         let dx = if needs_x {
-            let weight = transposed(Some(&recipe.weights), &shared.weights, &w, &self.weight, self.weight_step)?;
+            let weight = transposed(Some(&self.weights), &shared.weights, &w, &self.weight, self.weight_step)?;
             Some(rows.matmul(&weight.t()?)?)
         } else {
             None
         };
         let dw = if needs_w {
             let columns = transposed(Some(gradients), &shared.gradients, &rows, &dy, step)?;
-            let activations = recipe.activations.as_ref();
+            let activations = self.activations.as_ref();
             let input = transposed(activations, &shared.activations, &x, &self.input, self.input_step)?;
             Some(columns.matmul(&input.t()?)?)
         } else {

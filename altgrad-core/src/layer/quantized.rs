@@ -18,7 +18,8 @@ use crate::{Error, Result};
 /// In training mode (the mode it starts in) each forward pass quantizes the weight anew, since the optimizer moves it,
 /// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes are computed once
 /// and kept, and histories stand still; call [`Quantizable::eval`](crate::Quantizable::eval) again after changing weights
-/// by other means. How gradients are computed is the same in both modes.
+/// by other means. How gradients are computed is the same in both modes. A delayed scale is 1 until the first step in
+/// training mode.
 ///
 /// ```
 /// use altgrad_core::{Fp8, QuantizedLinear};
@@ -66,7 +67,8 @@ impl QuantizedLinear {
     /// Wraps the layer at `path`.
     pub(crate) fn at(linear: candle_nn::Linear, recipe: Recipe, path: LayerPath) -> Result<Self> {
         recipe.validate()?;
-        check_parts(linear.weight().dims(), linear.bias())?;
+        let weight = linear.weight();
+        check_parts(weight.dims(), weight.dtype(), weight.device(), linear.bias())?;
         check_finite(linear.weight(), "the weight")?;
         let shared = Arc::new(Shared::new(&recipe, path.as_deref().unwrap_or_default()));
         let codes = Mutex::new(None);
@@ -127,7 +129,7 @@ impl QuantizedLinear {
     /// Switches between training and eval mode, and forgets codes that were kept.
     pub fn set_training(&mut self, training: bool) {
         self.training = training;
-        *self.codes() = None;
+        self.forget_codes();
     }
 
     /// The wrapped layer: the same tensors, bit for bit.
@@ -161,6 +163,11 @@ impl QuantizedLinear {
 
     pub(crate) fn recipe_mut(&mut self) -> &mut Recipe {
         &mut self.recipe
+    }
+
+    /// Lets the next forward pass in eval mode compute the weight's codes anew.
+    pub(crate) fn forget_codes(&mut self) {
+        *self.codes() = None;
     }
 
     pub(crate) fn calibration_mut(&mut self) -> &mut Option<Calibration> {
@@ -210,7 +217,9 @@ impl QuantizedLinear {
     }
 
     fn multiply(&self, x: &Tensor) -> Result<Tensor> {
-        check_input(x, self.weight().dims(), self.weight().dtype())?;
+        check_input(x, self.weight().dims(), self.weight().dtype(), self.weight().device())?;
+        // Once, for all that reads it.
+        let x = &x.contiguous()?;
         if let Some(calibration) = &self.calibration {
             calibration.observe(x)?;
             return forward(x, &self.wrapped);
@@ -219,10 +228,8 @@ impl QuantizedLinear {
         let (input, input_step) = match &self.recipe.activations {
             None => (x.clone(), 0),
             Some(quantizer) => {
-                // Once, for the largest magnitude and for the conversion.
-                let x = x.contiguous()?;
-                let (conversion, step) = self.shared.activations.advance(quantizer, &x, self.training)?;
-                (fake_quantize_with(&x, conversion, self.recipe.ste)?, step)
+                let (conversion, step) = self.shared.activations.advance(quantizer, x, self.training)?;
+                (fake_quantize_with(x, conversion, self.recipe.ste)?, step)
             }
         };
         let Some(gradients) = &self.recipe.gradients else {
@@ -231,7 +238,8 @@ impl QuantizedLinear {
         let (outputs, inputs) = weight.dims2()?;
         let (dims, tokens) = output_dims(x, outputs);
         let product = Product {
-            recipe: self.recipe.clone(),
+            weights: self.recipe.weights.clone(),
+            activations: self.recipe.activations.clone(),
             gradients: gradients.clone(),
             input: x.detach().reshape((tokens, inputs))?,
             weight: self.weight().detach(),
@@ -256,7 +264,8 @@ impl Module for QuantizedLinear {
 }
 
 impl Clone for QuantizedLinear {
-    /// Shares the tensors, as the clone of a candle layer does; histories go separate ways.
+    /// Shares the tensors, as the clone of a candle layer does; histories go separate ways, and a calibration pass watches
+    /// the original only.
     fn clone(&self) -> Self {
         Self {
             wrapped: self.wrapped.clone(),
@@ -264,7 +273,7 @@ impl Clone for QuantizedLinear {
             training: self.training,
             shared: Arc::new(Shared::clone(&self.shared)),
             codes: Mutex::new(self.codes().clone()),
-            calibration: self.calibration.clone(),
+            calibration: None,
             path: self.path.clone(),
         }
     }

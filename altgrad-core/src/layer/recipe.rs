@@ -94,17 +94,24 @@ impl Recipe {
     ///
     /// Those of the first quantizer that is invalid, with the tensor that it is for.
     pub fn validate(&self) -> Result<()> {
-        let quantizers = [
-            ("weights", Some(&self.weights)),
-            ("activations", self.activations.as_ref()),
-            ("gradients", self.gradients.as_ref()),
-        ];
-        for (role, quantizer) in quantizers {
+        for (role, quantizer) in self.quantizers() {
             if let Some(quantizer) = quantizer {
                 quantizer.validate().map_err(|error| error.of(role))?;
             }
         }
         Ok(())
+    }
+
+    /// The three quantizers under the names of their fields.
+    pub(crate) fn quantizers(&self) -> [(&'static str, Option<&Quantizer>); 3] {
+        let Self { weights, activations, gradients, .. } = self;
+        [("weights", Some(weights)), ("activations", activations.as_ref()), ("gradients", gradients.as_ref())]
+    }
+
+    /// As [`quantizers`](Self::quantizers), open to change.
+    pub(crate) fn quantizers_mut(&mut self) -> [(&'static str, Option<&mut Quantizer>); 3] {
+        let Self { weights, activations, gradients, .. } = self;
+        [("weights", Some(weights)), ("activations", activations.as_mut()), ("gradients", gradients.as_mut())]
     }
 }
 

@@ -22,8 +22,6 @@ pub(crate) struct Shared {
 pub(crate) struct Role {
     /// The field of the recipe that says how the tensor is quantized.
     pub(crate) name: &'static str,
-    /// The tensor, for messages.
-    what: &'static str,
     state: Mutex<QuantizerState>,
     /// Where random draws come from, and those for the transposed tensor.
     stream: u32,
@@ -33,18 +31,18 @@ pub(crate) struct Role {
 impl Shared {
     /// How things are before the first step of the layer at `path`.
     pub(crate) fn new(recipe: &Recipe, path: &str) -> Self {
-        let role = |name: &'static str, what, quantizer: Option<&Quantizer>| Role {
+        let [weights, activations, gradients] = recipe.quantizers().map(|(name, quantizer)| Role {
             name,
-            what,
             state: Mutex::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
             stream: stream(&format!("{path}.{name}")),
             transposed_stream: stream(&format!("{path}.{name}.transposed")),
-        };
-        Self {
-            weights: role("weights", "the weight", Some(&recipe.weights)),
-            activations: role("activations", "the input", recipe.activations.as_ref()),
-            gradients: role("gradients", "the gradient of the output", recipe.gradients.as_ref()),
-        }
+        });
+        Self { weights, activations, gradients }
+    }
+
+    /// All three, in the order of [`Recipe::quantizers`].
+    pub(crate) fn roles(&self) -> [&Role; 3] {
+        [&self.weights, &self.activations, &self.gradients]
     }
 }
 
@@ -54,6 +52,15 @@ impl Role {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The tensor, for messages.
+    fn what(&self) -> &'static str {
+        match self.name {
+            "weights" => "the weight",
+            "activations" => "the input",
+            _ => "the gradient of the output",
+        }
+    }
+
     /// The largest magnitudes so far.
     pub(super) fn history(&self) -> AmaxHistory {
         self.lock().history.clone()
@@ -61,14 +68,16 @@ impl Role {
 
     /// How `x` is converted in the step at hand, which does not count as one.
     pub(super) fn peek(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Conversion> {
-        Ok(quantizer.conversion(x, self.what, &self.lock(), self.stream)?.0)
+        // Not under the lock: layers that serve do this at the same time.
+        let state = self.lock().clone();
+        Ok(quantizer.conversion(x, self.what(), &state, self.stream)?.0)
     }
 
     /// How `x` is converted in the step at hand, with the number of that step; in training it is added to the state.
     pub(super) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
         let mut state = self.lock();
         let step = state.step;
-        let (conversion, amax) = quantizer.conversion(x, self.what, &state, self.stream)?;
+        let (conversion, amax) = quantizer.conversion(x, self.what(), &state, self.stream)?;
         if training {
             if let Some(amax) = amax {
                 quantizer.record(amax, &mut state.history);
@@ -81,14 +90,14 @@ impl Role {
     /// How the transpose `x` of a tensor that was converted in `step` is converted along its own rows.
     pub(super) fn transposed(&self, quantizer: &Quantizer, x: &Tensor, step: u64) -> Result<Conversion> {
         let state = QuantizerState { step, ..quantizer.state() };
-        Ok(quantizer.conversion(x, self.what, &state, self.transposed_stream)?.0)
+        Ok(quantizer.conversion(x, self.what(), &state, self.transposed_stream)?.0)
     }
 }
 
 impl Clone for Role {
     /// The same state, which goes its own way from here.
     fn clone(&self) -> Self {
-        let Self { name, what, stream, transposed_stream, .. } = *self;
-        Self { name, what, state: Mutex::new(self.lock().clone()), stream, transposed_stream }
+        let Self { name, stream, transposed_stream, .. } = *self;
+        Self { name, state: Mutex::new(self.lock().clone()), stream, transposed_stream }
     }
 }

@@ -1,5 +1,6 @@
 //! Calibration: watching what goes into layers, and fixing the scales of activations.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -7,9 +8,9 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::Quantizable;
-use super::inspect::Slots;
+use super::inspect::for_each_quantized;
 use super::report::style;
-use crate::layer::{Calibration, Linear, QuantizedLinear};
+use crate::layer::{Calibration, QuantizedLinear};
 use crate::quantizer::{AmaxHistory, Granularity, Observation, Observer, Scaling};
 use crate::{Error, Result};
 
@@ -31,7 +32,8 @@ pub struct LayerCalibration {
     pub path: String,
     /// Number of input values that were seen.
     pub values: u64,
-    /// The magnitude that the scale maps to the format's largest value.
+    /// The magnitude that the scale maps to the format's largest value; 0 if there were only zeros, and then the scale
+    /// is 1.
     pub amax: f32,
     /// The scale.
     pub scale: f32,
@@ -44,38 +46,29 @@ pub(super) fn calibrate<M: Quantizable>(
 ) -> Result<CalibrationReport> {
     observer.validate()?;
     let mut found = false;
-    for_each_quantized(model, |_, layer| {
-        found |= can_be_calibrated(layer);
-        Ok(())
-    })?;
+    for_each_quantized(model, |_, layer| found |= can_be_calibrated(layer))?;
     if !found {
         return Err(Error::NothingToCalibrate);
     }
     for_each_quantized(model, |_, layer| {
+        let observer = can_be_calibrated(layer).then_some(observer);
         *layer.calibration_mut() = Some(Calibration::new(observer));
-        Ok(())
     })?;
     // Whatever happens in the caller's code, layers must not go on watching instead of quantizing.
     let outcome = catch_unwind(AssertUnwindSafe(|| passes(model)));
-    let mut observations = Vec::new();
+    let mut observations = HashMap::new();
     for_each_quantized(model, |path, layer| {
-        let observation = layer.calibration_mut().take().map(Calibration::into_observation);
-        observations.extend(observation.filter(|_| can_be_calibrated(layer)).map(|seen| (path.to_owned(), seen)));
-        Ok(())
+        let seen = layer.calibration_mut().take().and_then(Calibration::into_observation);
+        observations.extend(seen.map(|seen| (path.to_owned(), seen)));
     })?;
     outcome.unwrap_or_else(|panic| resume_unwind(panic))?;
-    if let Some((path, _)) = observations.iter().find(|(_, seen)| seen.count() == 0) {
+    let idle = observations.iter().filter(|(_, seen)| seen.count() == 0).map(|(path, _)| path).min();
+    if let Some(path) = idle {
         return Err(Error::NotCalibrated.at(path));
     }
-    let mut observations = observations.into_iter();
     let mut layers = Vec::new();
     for_each_quantized(model, |path, layer| {
-        if can_be_calibrated(layer)
-            && let Some((_, seen)) = observations.next()
-        {
-            layers.push(fix_scale(path, layer, &seen));
-        }
-        Ok(())
+        layers.extend(observations.get(path).map(|seen| fix_scale(path, layer, seen)));
     })?;
     Ok(CalibrationReport { layers })
 }
@@ -90,7 +83,7 @@ fn fix_scale(path: &str, layer: &mut QuantizedLinear, seen: &Observation) -> Lay
     let amax = seen.amax();
     let mut scale = 1.0;
     if let Some(quantizer) = &mut layer.recipe_mut().activations {
-        scale = quantizer.clone().scaling(Scaling::Current).scale(amax, &AmaxHistory::new(0));
+        scale = quantizer.static_scale(amax);
         quantizer.scaling = Scaling::Static(scale);
     }
     // The past has no part in a static scale.
@@ -98,17 +91,12 @@ fn fix_scale(path: &str, layer: &mut QuantizedLinear, seen: &Observation) -> Lay
     LayerCalibration { path: path.to_owned(), values: seen.count(), amax, scale }
 }
 
-/// Calls `visit` with each quantized layer and its path.
-pub(super) fn for_each_quantized<M: Quantizable + ?Sized>(
-    model: &mut M,
-    mut visit: impl FnMut(&str, &mut QuantizedLinear) -> Result<()>,
-) -> Result<()> {
-    for (path, layer) in Slots::of(model)?.0 {
-        if let Linear::Quantized(layer) = layer {
-            visit(&path, layer)?;
-        }
+impl CalibrationReport {
+    /// The entry of the layer at `path`.
+    #[must_use]
+    pub fn layer(&self, path: &str) -> Option<&LayerCalibration> {
+        self.layers.iter().find(|layer| layer.path == path)
     }
-    Ok(())
 }
 
 impl fmt::Display for CalibrationReport {

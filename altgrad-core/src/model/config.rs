@@ -132,6 +132,14 @@ pub enum TiePolicy {
     Quantize,
 }
 
+impl Rule {
+    /// The layers that match `pattern` get `recipe`, or stay in full precision if it is `None`.
+    #[must_use]
+    pub fn new(pattern: impl Into<String>, recipe: impl Into<Option<Recipe>>) -> Self {
+        Self { pattern: pattern.into(), recipe: recipe.into() }
+    }
+}
+
 impl QuantConfig {
     /// The same recipe for every layer.
     #[must_use]
@@ -143,7 +151,7 @@ impl QuantConfig {
     /// precision if it is `None`. A bad pattern is an error when the config is used.
     #[must_use]
     pub fn rule(mut self, pattern: impl Into<String>, recipe: impl Into<Option<Recipe>>) -> Self {
-        self.rules.push(Rule { pattern: pattern.into(), recipe: recipe.into() });
+        self.rules.push(Rule::new(pattern, recipe));
         self
     }
 

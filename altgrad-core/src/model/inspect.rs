@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use candle_core::{Tensor, TensorId};
 
 use super::{Path, Quantizable, Visitor, VisitorMut};
-use crate::layer::{Linear, Recipe};
+use crate::layer::{Linear, QuantizedLinear, Recipe};
 use crate::{Error, Result};
 
 /// A linear layer as the model shows it.
@@ -86,6 +86,36 @@ impl<'m> VisitorMut<'m> for Slots<'m> {
     fn linear(&mut self, path: &Path<'_>, layer: &'m mut Linear) -> Result<()> {
         self.0.push((path.to_string(), layer));
         Ok(())
+    }
+}
+
+/// Calls `visit` with each quantized layer and its path.
+pub(super) fn for_each_quantized<M: Quantizable + ?Sized>(
+    model: &mut M,
+    mut visit: impl FnMut(&str, &mut QuantizedLinear),
+) -> Result<()> {
+    for (path, layer) in Slots::of(model)?.0 {
+        if let Linear::Quantized(layer) = layer {
+            visit(&path, layer);
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless two visits of a model showed the same paths in the same order.
+pub(super) fn check_same_paths<'p>(
+    seen: impl Iterator<Item = &'p String>,
+    slots: impl Iterator<Item = &'p String>,
+) -> Result<()> {
+    let (mut seen, mut slots) = (seen, slots);
+    loop {
+        match (seen.next(), slots.next()) {
+            (None, None) => return Ok(()),
+            (one, other) if one == other => {}
+            (one, other) => {
+                return Err(Error::InconsistentVisit { path: one.or(other).cloned().unwrap_or_default() });
+            }
+        }
     }
 }
 

@@ -66,7 +66,8 @@ pub trait Quantizable {
     /// Makes every linear layer what `config` says it is to be, quantized or in full precision.
     ///
     /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
-    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer.
+    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer. In a model that is
+    /// quantized already, histories, steps and calibrated scales start anew; layers stay in the mode that they are in.
     ///
     /// # Errors
     ///

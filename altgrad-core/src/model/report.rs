@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 use serde::Serialize;
 
 use crate::format::Fp8;
+use crate::layer::Recipe;
 use crate::quantizer::Distortion;
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
@@ -33,6 +34,8 @@ pub struct LayerReport {
     pub action: Action,
     /// The weight's format after the operation, if it is quantized.
     pub format: Option<Fp8>,
+    /// All about how the layer is quantized, if it is quantized and not frozen.
+    pub recipe: Option<Recipe>,
     /// The format of the layer's input after the operation, if it is quantized.
     pub activations: Option<Fp8>,
     /// The format of the gradient of the layer's output after the operation, if it is quantized.

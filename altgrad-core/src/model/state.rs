@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::Quantizable;
-use super::inspect::{Inspection, below, nearest};
+use super::inspect::{Inspection, Slots, below, check_same_paths, nearest};
 use crate::layer::{Linear, QuantizedLinear, Role};
 use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling};
 use crate::{Error, Result};
@@ -37,11 +37,13 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
     let mut rest: HashMap<&str, &Tensor> = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
     let mut loaded = Vec::new();
     for found in Inspection::of(&*model)?.layers {
-        let Linear::Quantized(layer) = found.layer else { continue };
-        for (role, quantizer) in roles(layer) {
-            let taken = Loaded::take(&mut rest, &found.path, role, quantizer).map_err(|error| error.at(&found.path))?;
-            loaded.push(taken);
-        }
+        let Linear::Quantized(layer) = found.layer else {
+            loaded.push((found.path, Vec::new()));
+            continue;
+        };
+        let take = |(role, quantizer)| Loaded::take(&mut rest, &found.path, role, quantizer);
+        let states = roles(layer).map(take).collect::<Result<Vec<_>>>().map_err(|error| error.at(&found.path))?;
+        loaded.push((found.path, states));
     }
     let mut unknown: Vec<&str> = rest.into_keys().collect();
     unknown.sort_unstable();
@@ -52,22 +54,29 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
             nearest: nearest(key, known.keys().map(String::as_str)),
         });
     }
+    let slots = Slots::of(model)?.0;
+    check_same_paths(loaded.iter().map(|(path, _)| path), slots.iter().map(|(path, _)| path))?;
     // Nothing can fail any more.
-    let mut loaded = loaded.into_iter();
-    super::calibrate::for_each_quantized(model, |_, layer| {
-        let own: Vec<Loaded> = loaded.by_ref().take(roles(layer).count()).collect();
-        for Loaded { name, state, scale } in own {
-            if let Some((role, _)) = roles(layer).find(|(role, _)| role.name == name) {
-                *role.lock() = state;
-            }
-            if let (Some(scale), Some(quantizer)) = (scale, quantizer_mut(layer, name)) {
-                quantizer.scaling = Scaling::Static(scale);
-            }
+    for ((_, states), (_, slot)) in loaded.into_iter().zip(slots) {
+        if let Linear::Quantized(layer) = slot {
+            put_back(layer, states);
         }
-        // Codes that were kept belong to the state before.
-        layer.set_training(layer.is_training());
-        Ok(())
-    })
+    }
+    Ok(())
+}
+
+fn put_back(layer: &mut QuantizedLinear, states: Vec<Loaded>) {
+    for Loaded { name, state, scale } in states {
+        if let Some((role, _)) = roles(layer).find(|(role, _)| role.name == name) {
+            *role.lock() = state;
+        }
+        let quantizer = layer.recipe_mut().quantizers_mut().into_iter().find(|(role, _)| *role == name);
+        if let (Some(scale), Some((_, Some(quantizer)))) = (scale, quantizer) {
+            quantizer.scaling = Scaling::Static(scale);
+        }
+    }
+    // They belong to the state before.
+    layer.forget_codes();
 }
 
 /// What is to become of one quantizer.
@@ -84,11 +93,13 @@ impl Loaded {
             let tensor = rest.remove(key.as_str());
             (key, tensor)
         };
-        let scale = match take(SCALE) {
-            (_, None) => None,
-            (key, Some(tensor)) => {
+        let scale = match (take(SCALE), quantizer.scaling) {
+            ((key, None), Scaling::Static(_)) => return Err(Error::MissingState { key }),
+            ((_, None), _) => None,
+            ((key, Some(tensor)), _) => {
                 let scale = one::<f32>(&key, tensor, DType::F32)?;
-                quantizer.clone().scaling(Scaling::Static(scale)).validate()?;
+                let fixed = quantizer.clone().scaling(Scaling::Static(scale));
+                fixed.validate().map_err(|error| invalid(&key, error.to_string()))?;
                 Some(scale)
             }
         };
@@ -145,23 +156,8 @@ fn invalid(key: &str, why: String) -> Error {
 
 /// The tensors of a layer that are quantized, with their quantizers.
 fn roles(layer: &QuantizedLinear) -> impl Iterator<Item = (&Role, &Quantizer)> {
-    let (recipe, shared) = (layer.recipe(), layer.shared());
-    [
-        (&shared.weights, Some(&recipe.weights)),
-        (&shared.activations, recipe.activations.as_ref()),
-        (&shared.gradients, recipe.gradients.as_ref()),
-    ]
-    .into_iter()
-    .filter_map(|(role, quantizer)| Some((role, quantizer?)))
-}
-
-fn quantizer_mut<'l>(layer: &'l mut QuantizedLinear, name: &str) -> Option<&'l mut Quantizer> {
-    let recipe = layer.recipe_mut();
-    match name {
-        "weights" => Some(&mut recipe.weights),
-        "activations" => recipe.activations.as_mut(),
-        _ => recipe.gradients.as_mut(),
-    }
+    let quantizers = layer.recipe().quantizers().map(|(_, quantizer)| quantizer);
+    layer.shared().roles().into_iter().zip(quantizers).filter_map(|(role, quantizer)| Some((role, quantizer?)))
 }
 
 /// `h.0.mlp.c_fc.activations.step`, for example.

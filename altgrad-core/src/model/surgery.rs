@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::Quantizable;
 use super::config::{QuantConfig, TiePolicy};
-use super::inspect::{Found, Inspection, Slots};
+use super::inspect::{Found, Inspection, Slots, check_same_paths, for_each_quantized};
 use super::report::{Action, LayerReport, QuantReport, SkipReason};
 use crate::layer::{Linear, QuantizedLinear, Recipe};
 use crate::quantizer::{Distortion, Fp8Tensor, is_supported};
@@ -41,6 +41,10 @@ impl Step {
             shape: found.layer.weight_dims().to_vec(),
             action,
             format: after.format(),
+            recipe: match after {
+                Linear::Quantized(layer) => Some(layer.recipe().clone()),
+                Linear::Full(_) | Linear::Frozen(_) => None,
+            },
             activations: after.activations().map(|quantizer| quantizer.format),
             gradients: after.gradients().map(|quantizer| quantizer.format),
             distortion: measured.map(|measured| measured.distortion),
@@ -103,13 +107,14 @@ fn decide(
 }
 
 fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {
-    let wrapped = match found.layer {
-        Linear::Full(layer) => layer.clone(),
-        Linear::Quantized(layer) => layer.wrapped().clone(),
+    let (wrapped, training) = match found.layer {
+        Linear::Full(layer) => (layer.clone(), true),
+        Linear::Quantized(layer) => (layer.wrapped().clone(), layer.is_training()),
         Linear::Frozen(_) => return Err(Error::Frozen { path: found.path.clone() }.at(&found.path)),
     };
     let build = || {
-        let layer = QuantizedLinear::at(wrapped, recipe.clone(), Some(Arc::from(found.path.as_str())))?;
+        let mut layer = QuantizedLinear::at(wrapped, recipe.clone(), Some(Arc::from(found.path.as_str())))?;
+        layer.set_training(training);
         let measured = Measured::of(layer.weight(), &layer.quantized_weight()?)?;
         Ok((layer, measured))
     };
@@ -175,27 +180,13 @@ pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> 
 }
 
 pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {
-    for (_, layer) in Slots::of(model)?.0 {
-        if let Linear::Quantized(layer) = layer {
-            layer.set_training(training);
-        }
-    }
-    Ok(())
+    for_each_quantized(model, |_, layer| layer.set_training(training))
 }
 
 /// Puts the replacements in place, after making sure that each has its slot.
 fn replace<M: Quantizable + ?Sized>(model: &mut M, steps: Vec<Step>) -> Result<QuantReport> {
     let slots = Slots::of(model)?.0;
-    let disagreement = steps
-        .iter()
-        .map(|step| Some(&step.report.path))
-        .chain(std::iter::repeat(None))
-        .zip(slots.iter().map(|(path, _)| Some(path)).chain(std::iter::repeat(None)))
-        .take(steps.len().max(slots.len()))
-        .find(|(seen, slot)| seen != slot);
-    if let Some((seen, slot)) = disagreement {
-        return Err(Error::InconsistentVisit { path: seen.or(slot).cloned().unwrap_or_default() });
-    }
+    check_same_paths(steps.iter().map(|step| &step.report.path), slots.iter().map(|(path, _)| path))?;
     let mut layers = Vec::with_capacity(steps.len());
     for (step, (_, slot)) in steps.into_iter().zip(slots) {
         if let Some(replacement) = step.replacement {

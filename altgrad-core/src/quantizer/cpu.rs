@@ -2,9 +2,9 @@
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
+use crate::Result;
 use crate::format::Fp8;
 use crate::kernels::{self, Blocks, Conversion};
-use crate::{Error, Result};
 
 /// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`Error::UnsupportedDType`].
 macro_rules! dispatch_float {
@@ -50,7 +50,7 @@ pub(super) fn with_values<T: WithDType, R>(tensor: &Tensor, function: impl FnOnc
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cpu(storage) => Ok(function(contiguous_values(storage, layout)?)),
-        _ => Err(Error::UnsupportedDevice { operation: "a kernel for the CPU", device: tensor.device().location() }),
+        _ => Err(candle_core::Error::Msg("a kernel for the CPU got a tensor of another device".to_owned()).into()),
     }
 }
 

@@ -25,7 +25,8 @@ pub enum Ste {
     Clipped,
 }
 
-/// `decode(encode(x / scale)) × scale` under the scales of `x` alone, in the dtype and shape of `x`.
+/// `decode(encode(x / scale)) × scale` as in the quantizer's first step, in the dtype and shape of `x`: under the scales of
+/// `x` alone, or 1 in delayed scaling.
 ///
 /// Differentiable with [`Ste::PassThrough`]. NaN stays NaN; infinities saturate, or stay what they are under
 /// [`Overflow::Special`] in a format that has them. The quotient is computed in `f32` (in `f64` for `f64` tensors) and

@@ -31,7 +31,8 @@ pub struct Fp8Tensor {
 }
 
 impl Fp8Tensor {
-    /// Packs `x` under the scales of its own largest magnitudes.
+    /// Packs `x` as in the quantizer's first step: under the scales of its own largest magnitudes, or 1 in delayed scaling.
+    /// Stochastic rounding draws the numbers of step 0.
     ///
     /// # Errors
     ///

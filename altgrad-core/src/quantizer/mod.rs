@@ -27,7 +27,7 @@ pub use rounding::Rounding;
 pub(crate) use rounding::stream;
 pub use scaling::{E8M0Rule, ScaleEncoding, Scaling, compute_scale};
 pub(crate) use state::QuantizerState;
-pub(crate) use tensor_ops::{amax, check_finite};
+pub(crate) use tensor_ops::check_finite;
 
 use serde::Serialize;
 
@@ -131,41 +131,13 @@ impl Quantizer {
         Self { overflow, ..self }
     }
 
-    /// The scale for a tensor, row or block whose largest magnitude is `amax`, after the steps recorded in `history`.
-    ///
-    /// A non-finite `amax` says nothing about the size of the other values, so the history alone decides, or else the
-    /// scale is 1.
-    #[must_use]
-    pub fn scale(&self, amax: f32, history: &AmaxHistory) -> f32 {
-        self.scale_of(amax, history).value()
-    }
-
-    /// Adds a step with the largest magnitude `amax` to `history`, unless it is one that the scaling passes over: ∞ and
-    /// NaN, and 0 in delayed scaling.
-    pub fn record(&self, amax: f32, history: &mut AmaxHistory) {
-        if !matches!(self.scaling, Scaling::Delayed { .. } if amax == 0.0) {
-            history.record(amax);
-        }
-    }
-
-    /// An empty history of the length that the scaling looks back over.
-    #[must_use]
-    pub fn history(&self) -> AmaxHistory {
-        AmaxHistory::new(match self.scaling {
-            Scaling::Current | Scaling::Static(_) => 0,
-            // The step at hand is part of the window, so the history holds those before it.
-            Scaling::Window { len } => len.saturating_sub(1),
-            Scaling::Delayed { len, .. } => len,
-        })
-    }
-
     /// Checks what the types cannot.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidQuantizer`] for a window or delay of 0 steps, a block without elements, a history for more than one
     /// scale a tensor, or an epsilon that is negative or not finite; [`Error::InvalidScale`] for a static scale that is not
-    /// a positive finite number.
+    /// a positive finite number, or [`Error::InvalidQuantizer`] for one that its encoding cannot hold.
     pub fn validate(&self) -> Result<()> {
         self.granularity.validate()?;
         self.scaling.validate()?;
@@ -174,6 +146,15 @@ impl Quantizer {
             return invalid(format!(
                 "{:?} scaling is for one scale a tensor, but the granularity is {:?}; use `Scaling::Current`",
                 self.scaling, self.granularity
+            ));
+        }
+        if let (Scaling::Static(scale), ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)) =
+            (self.scaling, self.scale_encoding)
+            && !scaling::is_power_of_two(scale)
+        {
+            return invalid(format!(
+                "a static scale of {scale} is no power of two from 2^-127 to 2^127, as its encoding says; \
+                 use one, or `ScaleEncoding::F32`"
             ));
         }
         if !(self.amax_epsilon >= 0.0 && self.amax_epsilon <= f64::from(f32::MAX)) {

@@ -14,9 +14,9 @@ pub enum Observer {
     /// The largest: nothing that was seen is clipped.
     #[default]
     MinMax,
-    /// The magnitude that this percentage of the values does not exceed, above 0 and up to 100: the few largest are
-    /// clipped, and the others get finer steps. Magnitudes are counted in bins of 2⁻⁸ of their size, and the upper end of
-    /// the bin counts.
+    /// The magnitude that this percentage of the values that are not 0 does not exceed, above 0 and up to 100: the few
+    /// largest are clipped, and the others get finer steps. Magnitudes are counted in bins of 2⁻⁸ of their size, and the
+    /// upper end of the bin counts.
     Percentile(f64),
 }
 
@@ -35,12 +35,12 @@ impl Observer {
 const IGNORED_BITS: u32 = 15;
 
 /// The values that an observer has seen.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Observation {
     observer: Observer,
     largest: f32,
     count: u64,
-    /// Number of values in each bin; empty for an observer that needs none.
+    /// Number of values other than 0 in each bin; empty for an observer that needs none.
     bins: Vec<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Observation {
         self.count += x.elem_count() as u64;
         if !self.bins.is_empty() {
             let values = x.detach().flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            for value in values {
+            for value in values.into_iter().filter(|value| *value != 0.0) {
                 self.bins[(value.abs().to_bits() >> IGNORED_BITS) as usize] += 1;
             }
         }
@@ -75,10 +75,11 @@ impl Observation {
         self.count
     }
 
-    /// The magnitude to make the scale from.
+    /// The magnitude to make the scale from; 0 if there was nothing but zeros.
     pub(crate) fn amax(&self) -> f32 {
         let Observer::Percentile(percentage) = self.observer else { return self.largest };
-        let rank = ((percentage / 100.0 * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        let count: u64 = self.bins.iter().sum();
+        let rank = ((percentage / 100.0 * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut seen = 0;
         let reached = |count: &u64| {
             seen += count;

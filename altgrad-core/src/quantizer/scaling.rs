@@ -91,9 +91,9 @@ impl Scaling {
 
 /// What kind of number a scale is, and how quotients by it are taken.
 ///
-/// With `amax` the largest magnitude that the scale is for, and `largest` the largest finite value of the format. In
-/// every case an `amax` of ∞ or NaN gives the scale 1, and so does 0 except for [`E8M0`](Self::E8M0); `scale × largest`
-/// is never infinite.
+/// With `amax` the largest magnitude that the scale is for, or the quantizer's `amax_epsilon` if that is larger, and
+/// `largest` the largest finite value of the format. In every case an `amax` of ∞ or NaN gives the scale 1, and so does 0
+/// except for [`E8M0`](Self::E8M0); `scale × largest` is never infinite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -204,6 +204,12 @@ fn ceil_log2(amax: f64, largest: f64) -> i32 {
 /// scale takes, and there is a scale for each block.
 fn exp2(exponent: i32) -> f64 {
     f64::from_bits(((exponent.max(f64::MIN_EXP - 1) + f64::MAX_EXP - 1) as u64) << (f64::MANTISSA_DIGITS - 1))
+}
+
+/// Whether a scale is one that a power-of-two encoding could give.
+pub(super) fn is_power_of_two(scale: f32) -> bool {
+    let exponent = floor_log2(f64::from(scale));
+    (-127..=127).contains(&exponent) && f64::from(scale) == exp2(exponent)
 }
 
 /// [`Error::InvalidScale`] unless a scale is a positive finite number.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{AmaxHistory, Quantizer, Rounding, Scaling, amax, tensor_ops};
+use super::{AmaxHistory, Quantizer, Rounding, Scaling, tensor_ops};
 use crate::Result;
 use crate::kernels::{Conversion, Draws, Scale};
 
@@ -23,6 +23,34 @@ impl QuantizerState {
 }
 
 impl Quantizer {
+    /// The scale for a tensor, row or block whose largest magnitude is `amax`, after the steps recorded in `history`.
+    ///
+    /// A non-finite `amax` says nothing about the size of the other values, so the history alone decides, or else the
+    /// scale is 1.
+    #[must_use]
+    pub fn scale(&self, amax: f32, history: &AmaxHistory) -> f32 {
+        self.scale_of(amax, history).value()
+    }
+
+    /// Adds a step with the largest magnitude `amax` to `history`, unless it is one that the scaling passes over: ∞ and
+    /// NaN, and 0 in delayed scaling.
+    pub fn record(&self, amax: f32, history: &mut AmaxHistory) {
+        if !matches!(self.scaling, Scaling::Delayed { .. } if amax == 0.0) {
+            history.record(amax);
+        }
+    }
+
+    /// An empty history of the length that the scaling looks back over.
+    #[must_use]
+    pub fn history(&self) -> AmaxHistory {
+        AmaxHistory::new(match self.scaling {
+            Scaling::Current | Scaling::Static(_) => 0,
+            // The step at hand is part of the window, so the history holds those before it.
+            Scaling::Window { len } => len.saturating_sub(1),
+            Scaling::Delayed { len, .. } => len,
+        })
+    }
+
     /// How things are before the first step.
     pub(crate) fn state(&self) -> QuantizerState {
         QuantizerState { history: self.history(), step: 0 }
@@ -38,16 +66,14 @@ impl Quantizer {
         stream: u32,
     ) -> Result<(Conversion, Option<f32>)> {
         let blocks = self.granularity.blocks(x.dims());
-        let (scales, recorded) = match self.scaling {
-            Scaling::Static(scale) => (vec![Scale::new(scale); blocks.count()], None),
-            Scaling::Current => {
-                let amaxes = tensor_ops::block_amax(x, blocks, what)?;
-                (amaxes.into_iter().map(|amax| self.scale_of(amax as f32, &state.history)).collect(), None)
-            }
-            Scaling::Window { .. } | Scaling::Delayed { .. } => {
-                let amax = amax(x, what)? as f32;
-                (vec![self.scale_of(amax, &state.history)], Some(amax))
-            }
+        let (scales, recorded) = if let Scaling::Static(scale) = self.scaling {
+            (vec![Scale::new(scale); blocks.count()], None)
+        } else {
+            let amaxes = tensor_ops::block_amax(x, blocks, what)?;
+            let scales = amaxes.iter().map(|amax| self.scale_of(*amax as f32, &state.history)).collect();
+            // What looks back has one scale, and so one largest magnitude.
+            let recorded = if self.scaling == Scaling::Current { None } else { amaxes.first() };
+            (scales, recorded.map(|amax| *amax as f32))
         };
         let draws = match self.rounding {
             Rounding::NearestEven => None,
@@ -64,7 +90,16 @@ impl Quantizer {
         Ok(self.conversion(x, what, &self.state(), 0)?.0)
     }
 
-    pub(super) fn scale_of(&self, amax: f32, history: &AmaxHistory) -> Scale {
+    /// The scale to keep for a tensor whose largest magnitude will be about `amax`: 1 for 0, which says nothing.
+    pub(crate) fn static_scale(&self, amax: f32) -> f32 {
+        if amax == 0.0 {
+            return 1.0;
+        }
+        let amax = f64::from(amax).max(self.amax_epsilon);
+        self.scale_encoding.scale(amax, self.format, self.scaling).value()
+    }
+
+    fn scale_of(&self, amax: f32, history: &AmaxHistory) -> Scale {
         let current = amax.is_finite().then_some(amax.abs());
         let largest = match self.scaling {
             Scaling::Static(scale) => return Scale::new(scale),

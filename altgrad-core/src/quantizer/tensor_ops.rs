@@ -14,8 +14,8 @@ pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Resu
 }
 
 /// The largest magnitude of a tensor; NaN if an element is NaN.
-pub(crate) fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
-    Ok(block_amax(x, Blocks::whole(x.elem_count()), what)?.into_iter().fold(0.0, |_, amax| amax))
+fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
+    Ok(block_amax(x, Blocks::whole(x.elem_count()), what)?[0])
 }
 
 /// The codes of `x` in its shape.

@@ -52,6 +52,12 @@ fn quantizers() -> impl Strategy<Value = Quantizer> {
     let overflows = select(vec![Overflow::Saturate, Overflow::Special]);
     (formats(), granularities_and_scalings(), encodings, epsilons, roundings, overflows).prop_map(
         |(format, (granularity, scaling), encoding, epsilon, rounding, overflow)| {
+            // A static scale must be one that its encoding can hold: a power of two is one in all of them.
+            let scaling = match (scaling, encoding) {
+                (scaling, ScaleEncoding::F32 | ScaleEncoding::F32Reciprocal) => scaling,
+                (Scaling::Static(scale), _) => Scaling::Static(2f32.powi(scale.log2().floor().max(-127.0) as i32)),
+                (scaling, _) => scaling,
+            };
             Quantizer::new(format)
                 .granularity(granularity)
                 .scaling(scaling)

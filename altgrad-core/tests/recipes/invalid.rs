@@ -40,6 +40,11 @@ fn invalid() -> Vec<(Quantizer, &'static str)> {
         (e4m3().scaling(Scaling::Static(-1.5)), "a scale must be a positive finite number, this one is -1.5"),
         (e4m3().scaling(Scaling::Static(f32::NAN)), "a scale must be a positive finite number, this one is NaN"),
         (e4m3().scaling(Scaling::Static(f32::INFINITY)), "a scale must be a positive finite number, this one is inf"),
+        (
+            e4m3().scaling(Scaling::Static(0.3)).scale_encoding(ScaleEncoding::PowerOfTwo),
+            "invalid quantizer: a static scale of 0.3 is no power of two from 2^-127 to 2^127, as its encoding says; \
+             use one, or `ScaleEncoding::F32`",
+        ),
         (block(0, 4), "invalid quantizer: a block of 0 × 4 has no elements; both sides must be at least 1"),
         (block(4, 0), "invalid quantizer: a block of 4 × 0 has no elements; both sides must be at least 1"),
         (

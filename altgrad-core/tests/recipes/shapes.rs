@@ -1,6 +1,6 @@
 //! Inputs of every shape and layout: a layer computes with the matrix of their rows.
 
-use altgrad_core::{AmaxHistory, Fp8, FrozenLinear, Granularity, QuantizedLinear, Quantizer, Recipe};
+use altgrad_core::{AmaxHistory, Fp8, FrozenLinear, Granularity, QuantizedLinear, Quantizer, Recipe, Ste};
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 
 use crate::{Trained, cpu, numbers, uneven, values};
@@ -312,5 +312,27 @@ fn constants_need_no_gradients() {
         let input = Var::from_tensor(&x).unwrap();
         let loss = (constant.forward(&input).unwrap() * &dy).unwrap().sum_all().unwrap();
         assert_eq!(values(loss.backward().unwrap().get(&input).unwrap()), values(&both.dx), "{name}");
+    }
+}
+
+#[test]
+fn a_bias_of_another_dtype_is_an_error_before_the_first_step() {
+    let weight = Tensor::ones((3, 4), DType::F32, &Device::Cpu).unwrap();
+    let bias = Tensor::ones(3, DType::F16, &Device::Cpu).unwrap();
+    let error = QuantizedLinear::new(candle_nn::Linear::new(weight, Some(bias)), Fp8::E4M3).unwrap_err();
+    assert_eq!(error.to_string(), "the bias has dtype F16, expected F32; convert it with `to_dtype`");
+}
+
+/// Blocks count as no larger than the tensor, so they cost no more than it does.
+#[test]
+fn blocks_far_larger_than_the_tensor_are_blocks_of_the_whole() {
+    for (rows, cols) in [(usize::MAX, usize::MAX), (1, usize::MAX), (1 << 40, 1)] {
+        let block = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerBlock { rows, cols });
+        let recipe = Recipe::weight_only(block.clone()).activations(block.clone()).gradients(block).ste(Ste::Clipped);
+        let weight = Var::from_tensor(&Tensor::ones((3, 4), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let layer = QuantizedLinear::new(candle_nn::Linear::new(weight.as_tensor().clone(), None), recipe).unwrap();
+        let y = layer.forward(&Tensor::ones((2, 4), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(gradients.get(&weight).unwrap().dims(), [3, 4]);
     }
 }

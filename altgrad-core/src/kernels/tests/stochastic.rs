@@ -4,6 +4,7 @@ use half::bf16;
 
 use super::*;
 use crate::kernels::Draws;
+use crate::kernels::round::Real;
 
 const DRAWS: Draws = Draws { seed: 5, stream: 6, step: 7 };
 
@@ -69,6 +70,19 @@ fn the_draw_and_the_distance_decide_in_f32() {
 fn the_draw_and_the_distance_decide_in_f64() {
     for overflow in [Overflow::Saturate, Overflow::Special] {
         check::<f64>(overflow, |draw| f64::from(draw) / 2f64.powi(32));
+    }
+}
+
+#[test]
+fn values_of_the_format_stay_whatever_the_draw() {
+    for spec in specs() {
+        let format = format_of(spec);
+        let rounder = <f32 as Real>::rounder(format, Overflow::Saturate);
+        for (_, value) in format.values().filter(|(_, value)| value.is_finite()) {
+            for draw in [0, 1, u32::MAX / 2, u32::MAX] {
+                assert_eq!(value.round_stochastically(&rounder, draw).to_bits(), value.to_bits(), "{format}");
+            }
+        }
     }
 }
 
