@@ -300,5 +300,6 @@ fn a_static_scale_is_what_it_is() {
             assert_eq!(packed.codes().to_vec1::<u8>().unwrap(), expected, "{format} {encoding:?}");
         }
     }
-    assert!(told_apart > 1000, "{told_apart} codes tell quotients from products");
+    // By the two encodings whose scale is no power of two.
+    assert!(told_apart > 800, "{told_apart} codes tell quotients from products");
 }
