@@ -38,6 +38,10 @@ Where the sources do something else (the tables hold altgrad's rule):
 - Transformer Engine keeps an infinite amax in its window and uses the old multiplier until it has left. A NaN takes a
   place in the window, but is ignored otherwise.
 
+One rule of altgrad is not in the tables, which hold what the sources do: for an amax above 1.75 * 2^127 altgrad halves the
+power-of-two scale of `rowwise` and `mxfp8_round_up`, because the largest value times the scale would be infinite. The tests
+expect that (`make_finite` in `recipes/golden.rs`).
+
 Files are lines of words that are separated by one space; lines that start with `#` are comments. Numbers in sections are
 hexadecimal, floats are the bits of f32; numbers in headers are decimal.
 - `inputs.txt`: `[input NAME ROWS COLS]`, then a line a row with COLS floats. Names starting with `bf16` have only bf16
