@@ -1,7 +1,7 @@
 //! Stochastic rounding: right on average, and the same whenever it is asked for again.
 
-use altgrad_core::{Fp8, Fp8Tensor, QuantizedLinear, Quantizer, Recipe, Rounding, Scaling, fake_quantize};
-use candle_core::{DType, Device, Module, Tensor};
+use altgrad_core::{Fp8, Fp8Tensor, Granularity, QuantizedLinear, Quantizer, Recipe, Rounding, Scaling, fake_quantize};
+use candle_core::{DType, Device, Module, Tensor, Var};
 
 use crate::values;
 
@@ -118,4 +118,26 @@ fn the_tensors_of_a_layer_draw_apart() {
         values_of(recipe(), &eye, &random.t().unwrap().contiguous().unwrap().t().unwrap().contiguous().unwrap());
     let weight = Tensor::new(weight, &Device::Cpu).unwrap().reshape((64, 64)).unwrap().t().unwrap();
     assert_ne!(input, values(&weight));
+}
+
+#[test]
+fn the_transposed_gradient_draws_apart() {
+    const SIZE: usize = 32;
+    let rows = quantizer(Fp8::E4M3, 1).granularity(Granularity::PerRow);
+    let exact = Quantizer::new(Fp8::E4M3).scaling(Scaling::Static(1.0));
+    let recipe = Recipe::weight_only(exact.clone()).activations(exact).gradients(rows);
+    let eye = Tensor::eye(SIZE, DType::F32, &Device::Cpu).unwrap();
+    let [x, weight] = [&eye, &eye].map(|eye| Var::from_tensor(eye).unwrap());
+    let layer = QuantizedLinear::new(candle_nn::Linear::new(weight.as_tensor().clone(), None), recipe).unwrap();
+    // Every row and column has the scale 1 and elsewhere one value between two of the format, so that the two copies of the
+    // gradient, along its rows (dX) and its columns (dW transposed), differ in their draws alone.
+    let dy = ((&eye * (448.0 - 17.0)).unwrap() + 17.0).unwrap();
+    let y = layer.forward(&x).unwrap();
+    let gradients = (y * &dy).unwrap().sum_all().unwrap().backward().unwrap();
+    let (rows, columns) = (gradients.get(&x).unwrap(), gradients.get(&weight).unwrap());
+    assert_ne!(values(rows), values(columns));
+    assert_ne!(values(rows), values(&columns.t().unwrap()));
+    for value in values(rows).into_iter().chain(values(columns)) {
+        assert!([16.0, 18.0, 448.0].contains(&value), "{value}");
+    }
 }
