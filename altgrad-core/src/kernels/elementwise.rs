@@ -100,14 +100,11 @@ fn encode_loop<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -
                 T::widen(from, wide);
                 wide
             };
-            rounding.apply(
-                values,
-                to,
-                |value: T::Real, rounded| {
-                    if value.is_nan() { nan } else { rounded.code(&rounder, beyond) }
-                },
-            );
-            has_nan |= values.iter().fold(false, |has_nan, value| has_nan | value.is_nan());
+            let code = |value: T::Real, rounded: T::Real| {
+                has_nan |= value.is_nan();
+                if value.is_nan() { nan } else { rounded.code(&rounder, beyond) }
+            };
+            rounding.apply(values, to, code);
             rounding.first += from.len();
         }
     }
@@ -163,7 +160,7 @@ impl<R: Real> Rounding<R> {
 
     /// `to[i] = finish(from[i], round(from[i] / scale))` for at most [`CHUNK`] elements.
     #[inline(always)]
-    fn apply<O>(&mut self, from: &[R], to: &mut [O], finish: impl Fn(R, R) -> O) {
+    fn apply<O>(&mut self, from: &[R], to: &mut [O], finish: impl FnMut(R, R) -> O) {
         let scale = self.scale.value();
         match self.scale.multiplier() {
             Some(multiplier) => self.round(from, to, |x| x.multiply(multiplier), finish),
@@ -172,7 +169,7 @@ impl<R: Real> Rounding<R> {
     }
 
     #[inline(always)]
-    fn round<O>(&mut self, from: &[R], to: &mut [O], quotient: impl Fn(R) -> R, finish: impl Fn(R, R) -> O) {
+    fn round<O>(&mut self, from: &[R], to: &mut [O], quotient: impl Fn(R) -> R, mut finish: impl FnMut(R, R) -> O) {
         let rounder = &self.rounder;
         if let Some((draws, buffer)) = &mut self.draws {
             let buffer = &mut buffer[..from.len()];
@@ -189,7 +186,7 @@ impl<R: Real> Rounding<R> {
 }
 
 #[inline(always)]
-fn map<R: Copy, O>(from: &[R], to: &mut [O], function: impl Fn(R) -> O) {
+fn map<R: Copy, O>(from: &[R], to: &mut [O], mut function: impl FnMut(R) -> O) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = function(*from);
     }
