@@ -241,6 +241,15 @@ impl Fp8 {
         self.largest_finite_code() % 2 == 1
     }
 
+    /// What becomes of a positive number that overflows.
+    pub(crate) const fn overflow_value(self, overflow: Overflow) -> f32 {
+        match overflow {
+            Overflow::Special if self.has_infinity() => f32::INFINITY,
+            Overflow::Special if self.has_nan() => f32::NAN,
+            Overflow::Saturate | Overflow::Special => self.largest_finite(),
+        }
+    }
+
     /// The smallest value above zero.
     #[must_use]
     pub const fn smallest_positive(self) -> f32 {

@@ -110,11 +110,7 @@ macro_rules! real {
                 let lowest_binade = exponent_field(format.min_exponent()) << $rounder::FRACTION_BITS;
                 let magic_offset = (shift as $bits) << $rounder::FRACTION_BITS;
                 let largest = format.largest_finite() as $real;
-                let beyond = match overflow {
-                    Overflow::Special if format.has_infinity() => $real::INFINITY,
-                    Overflow::Special if format.has_nan() => $real::NAN,
-                    Overflow::Saturate | Overflow::Special => largest,
-                };
+                let beyond = format.overflow_value(overflow) as $real;
                 let highest_binade = (largest.to_bits() & $rounder::EXPONENT).max(lowest_binade);
                 let step = $real::from_bits(highest_binade - ((mantissa_bits as $bits) << $rounder::FRACTION_BITS));
                 $rounder {

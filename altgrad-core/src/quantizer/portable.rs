@@ -5,7 +5,7 @@
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::Result;
-use crate::format::{Fp8, Overflow};
+use crate::format::Fp8;
 use crate::kernels::{Blocks, Conversion};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none.
@@ -156,11 +156,7 @@ impl Rounded {
         let largest = f64::from(format.largest_finite());
         let lowest_exponent = format.min_exponent();
         let highest_exponent = (largest.log2().floor() as i32).max(lowest_exponent);
-        let beyond = match overflow {
-            Overflow::Special if format.has_infinity() => f64::INFINITY,
-            Overflow::Special if format.has_nan() => f64::NAN,
-            Overflow::Saturate | Overflow::Special => largest,
-        };
+        let beyond = f64::from(format.overflow_value(overflow));
         let ceiling = if beyond == largest { largest } else { largest + 2f64.powi(highest_exponent - mantissa_bits) };
 
         let magnitude = quotient.abs()?.minimum(ceiling)?;

@@ -84,6 +84,8 @@ from torchao.prototype.blockwise_fp8_training.kernels import (
 from torchao.prototype.mx_formats.config import ScaleCalculationMode
 from torchao.prototype.mx_formats.mx_tensor import to_mx
 
+from make_tables import format_info
+
 HERE = Path(__file__).parent / "recipes"
 F32_MAX = np.finfo(np.float32).max
 MIN_NORMAL = np.float32(2.0**-126)
@@ -104,19 +106,7 @@ def same(ours, theirs, *what):
 class Format:
     def __init__(self, name, exponent_bits, mantissa_bits, bias, specials, native=None, torch_type=None):
         self.name, self.native, self.torch_type = name, native, torch_type
-        self.info = gfloat.FormatInfo(
-            name,
-            8,
-            mantissa_bits + 1,
-            bias=bias,
-            is_signed=True,
-            domain=gfloat.Domain.Extended if specials == "ieee" else gfloat.Domain.Finite,
-            has_nz=specials != "fnuz",
-            num_high_nans={"none": 0, "fnuz": 0, "nan_only": 1, "ieee": 2**mantissa_bits - 1}[specials],
-            has_subnormals=True,
-            is_twos_complement=False,
-        )
-        assert self.info.expBits == exponent_bits
+        self.info = format_info(name, exponent_bits, mantissa_bits, bias, specials)
         self.largest = np.float32(self.info.max)
 
     def cast(self, values):

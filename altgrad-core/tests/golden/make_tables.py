@@ -69,23 +69,29 @@ def f64_bits(value):
     return struct.unpack("<Q", struct.pack("<d", value))[0]
 
 
+def format_info(name, exponent_bits, mantissa_bits, bias, specials):
+    """The format as `gfloat` describes one."""
+    info = gfloat.FormatInfo(
+        name,
+        8,
+        mantissa_bits + 1,
+        bias=bias,
+        is_signed=True,
+        domain=gfloat.Domain.Extended if specials == "ieee" else gfloat.Domain.Finite,
+        has_nz=specials != "fnuz",
+        num_high_nans={"none": 0, "fnuz": 0, "nan_only": 1, "ieee": 2**mantissa_bits - 1}[specials],
+        has_subnormals=True,
+        is_twos_complement=False,
+    )
+    assert info.expBits == exponent_bits
+    return info
+
+
 class Reference:
     def __init__(self, name, exponent_bits, mantissa_bits, bias, specials, dtype):
         self.name, self.mantissa_bits, self.bias, self.dtype = name, mantissa_bits, bias, dtype
         self.has_nan = specials != "none"
-        self.info = gfloat.FormatInfo(
-            name,
-            8,
-            mantissa_bits + 1,
-            bias=bias,
-            is_signed=True,
-            domain=gfloat.Domain.Extended if specials == "ieee" else gfloat.Domain.Finite,
-            has_nz=specials != "fnuz",
-            num_high_nans={"none": 0, "fnuz": 0, "nan_only": 1, "ieee": 2**mantissa_bits - 1}[specials],
-            has_subnormals=True,
-            is_twos_complement=False,
-        )
-        assert self.info.expBits == exponent_bits
+        self.info = format_info(name, exponent_bits, mantissa_bits, bias, specials)
         self.values = [gfloat.decode_float(self.info, code).fval for code in range(256)]
         for code, value in enumerate(self.values):
             if math.isfinite(value):
