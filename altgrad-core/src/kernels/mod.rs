@@ -13,9 +13,12 @@ mod element;
 mod elementwise;
 mod level;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod product;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;
 #[cfg(test)]
 pub(crate) mod tests;
+mod threads;
 
 pub(crate) use blocks::Blocks;
 pub(crate) use conversion::{Conversion, Scale};

@@ -1,0 +1,215 @@
+//! Matrix products over codes: `c[i, j] = Σ a[i, p] · b[j, p]`, with the operands' scales.
+//!
+//! The right operand is decoded a panel of [`PANEL`] columns and a run of the sum's index at a time, into a buffer that
+//! stays in the cache while tiles of [`TILE_ROWS`] rows of the left operand pass by. All values of all formats are exact in
+//! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and for
+//! operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order that depends
+//! on the shapes alone. Sums of runs under one scale each are scaled, not their elements, unless the runs are short.
+//!
+//! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
+
+mod left;
+mod matrix;
+mod packed;
+mod plan;
+mod right;
+mod stripes;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use left::Left;
+pub(crate) use matrix::{CodeMatrix, FloatMatrix};
+pub(crate) use packed::PackedCodes;
+pub(crate) use right::Right;
+
+use std::ops::Range;
+
+use super::level::Level;
+use super::threads;
+use left::PackedLeft;
+use packed::PairRow;
+use plan::{DEPTH, Reach};
+use stripes::Stripe;
+use table::Table;
+use tile::Finish;
+
+/// Columns of the result that are computed at a time.
+const PANEL: usize = 64;
+
+/// Rows of a tile of the result, whose sums are in registers: 6 × 64 take 24 of the 32 vector registers of AVX-512.
+const TILE_ROWS: usize = 6;
+
+/// What a dword of an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dot {
+    /// One `f32`.
+    Singles,
+    /// Two values of bf16, that of the lower index in the lower half.
+    Pairs,
+}
+
+impl Dot {
+    /// Elements of a dword.
+    fn elements(self) -> usize {
+        match self {
+            Self::Singles => 1,
+            Self::Pairs => 2,
+        }
+    }
+}
+
+/// How a run's sums become part of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scaling {
+    /// They are in units of the result.
+    Done,
+    /// By multiplication in f32.
+    Single,
+    /// In f64: intermediate results may be out of the range of f32.
+    Double,
+}
+
+/// A product with all choices made.
+struct Product<'a> {
+    level: Level,
+    dot: Dot,
+    right: &'a Right<'a>,
+    outline: CodeMatrix<'a>,
+    table: Table,
+    left: PackedLeft,
+    /// The left operand's scales, if it has any.
+    left_scales: Option<CodeMatrix<'a>>,
+    runs: Vec<Range<usize>>,
+    scaling: Scaling,
+    factor: f64,
+}
+
+/// Buffers of a thread.
+struct Scratch {
+    pairs: Vec<PairRow>,
+    decoded: Vec<[u32; PANEL]>,
+    row_scales: Vec<f32>,
+}
+
+/// `c[i, j] = Σ a[i, p] · b[j, p]` for `a` and `b` with rows of the same length; `c` has a row for each of `a`'s.
+pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32]) {
+    let outline = b.outline();
+    let ((rows, length), (cols, _)) = (a.shape(), outline.shape());
+    debug_assert_eq!(length, outline.shape().1, "both operands have rows of the same length");
+    debug_assert_eq!(c.len(), rows * cols, "one element for each pair of rows");
+    if length == 0 || c.is_empty() {
+        c.fill(0.0);
+        return;
+    }
+    if let Left::Codes(codes) = a
+        && plan::runs(length, &[codes, &outline], DEPTH).is_none()
+    {
+        let values = codes.decoded(level);
+        return multiply(level, &Left::Floats(codes.with_values(&values)), b, c);
+    }
+    let work = rows * cols / 32 * length;
+    let product = Product::new(level, a, b);
+    // Rows are divided as well where there are too few panels for all threads; each part decodes the panel anew.
+    let tiles = product.left.cuts();
+    let parts = (2 * threads::count(work)).div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
+    let cuts: Vec<usize> = (0..=parts).map(|part| tiles[part * (tiles.len() - 1) / parts]).collect();
+    let stripes = Stripe::divide(c, cols, &cuts, PANEL);
+    threads::for_each_with(stripes, work, Scratch::new, |scratch, stripe| product.compute(scratch, stripe));
+}
+
+impl<'a> Product<'a> {
+    fn new(level: Level, a: &Left<'a>, right: &'a Right<'a>) -> Self {
+        let outline = right.outline();
+        let (_, length) = a.shape();
+        let by_run = |dot: Dot, operands: &[&CodeMatrix<'_>]| plan::runs(length, operands, DEPTH * dot.elements());
+        let one_by_one = || (Dot::Singles, 0, by_run(Dot::Singles, &[]), Scaling::Done);
+        let (dot, fold, runs, scaling) = match a {
+            Left::Codes(codes) => {
+                let reach = Reach::new(codes.format(), outline.format(), 2 * DEPTH);
+                let (fold, is_normal) = reach.fold();
+                let dot = if is_normal && level.has_pairs() { Dot::Pairs } else { Dot::Singles };
+                let in_range = fold == 0 && [codes, &outline].iter().all(|codes| reach.can_be_scaled_by(codes.scales()));
+                let scaling = if in_range { Scaling::Single } else { Scaling::Double };
+                (dot, fold, by_run(dot, &[codes, &outline]), scaling)
+            }
+            Left::RoundedFloats(_) if level.has_pairs() => match by_run(Dot::Pairs, &[&outline]) {
+                Some(runs) => (Dot::Pairs, 0, Some(runs), Scaling::Single),
+                None => one_by_one(),
+            },
+            Left::Floats(_) | Left::RoundedFloats(_) => one_by_one(),
+        };
+        let left_table = match a {
+            Left::Codes(codes) => Table::new(codes.format(), fold),
+            Left::Floats(_) | Left::RoundedFloats(_) => Table::new(outline.format(), 0),
+        };
+        Self {
+            level,
+            dot,
+            right,
+            outline,
+            table: Table::new(outline.format(), 0),
+            left: PackedLeft::new(a, &left_table, dot),
+            left_scales: if let Left::Codes(codes) = a { Some(*codes) } else { None },
+            runs: runs.unwrap_or_default(),
+            scaling,
+            factor: f64::from(fold).exp2(),
+        }
+    }
+
+    /// Computes a stripe of the result.
+    fn compute(&self, scratch: &mut Scratch, mut stripe: Stripe<'_>) {
+        let Self { level, dot, .. } = *self;
+        let cols = stripe.cols();
+        let mut col_scales = [1.0; PANEL];
+        for (number, run) in self.runs.iter().enumerate() {
+            let pairs = self.right.pair_rows(cols.clone(), run.clone(), &mut scratch.pairs);
+            let decoded = &mut scratch.decoded[..run.len().div_ceil(dot.elements())];
+            tile::decode(level, dot, &self.table, pairs, decoded);
+            if self.scaling == Scaling::Done {
+                let mut values = decoded;
+                let block = self.outline.block().1;
+                let mut index = run.start;
+                while index < run.end {
+                    let end = ((index / block + 1) * block).min(run.end);
+                    let (of_block, rest) = values.split_at_mut(end - index);
+                    self.outline.scales_of(cols.clone(), index, &mut col_scales[..cols.len()]);
+                    tile::scale(level, &col_scales, of_block);
+                    (values, index) = (rest, end);
+                }
+            } else {
+                self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
+            }
+            if let Some(left) = &self.left_scales {
+                scratch.row_scales.resize(stripe.rows().len(), 1.0);
+                left.scales_of(stripe.rows(), run.start, &mut scratch.row_scales);
+            }
+            let decoded = &scratch.decoded[..run.len().div_ceil(dot.elements())];
+            let dwords = run.start / dot.elements()..run.end.div_ceil(dot.elements());
+            let (first_row, last_row) = (stripe.rows().start, stripe.rows().end);
+            let cuts = self.left.cuts();
+            let from = cuts.partition_point(|cut| *cut < first_row);
+            for ends in cuts[from..].windows(2).take_while(|ends| ends[1] <= last_row) {
+                let rows = ends[0]..ends[1];
+                let finish = Finish {
+                    scaling: self.scaling,
+                    rows: scratch.row_scales.get(rows.start - first_row..rows.end - first_row).unwrap_or_default(),
+                    cols: &col_scales,
+                    factor: self.factor,
+                    accumulate: number > 0,
+                };
+                let left = self.left.tile(rows.clone(), dwords.clone());
+                tile::tile(level, dot, left, decoded, &finish, rows, &mut stripe);
+            }
+        }
+    }
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { pairs: vec![[0; 2 * PANEL]; DEPTH], decoded: vec![[0; PANEL]; DEPTH], row_scales: Vec::new() }
+    }
+}

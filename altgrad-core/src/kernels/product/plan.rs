@@ -1,0 +1,71 @@
+//! In which precision a product of codes can be computed, and how its sum is cut.
+
+use std::ops::Range;
+
+use super::matrix::CodeMatrix;
+use crate::format::Fp8;
+
+/// Dwords of a column of the right operand that are decoded at a time: 64 columns of them, 64 KiB, stay in the second-level
+/// cache while all rows of the left operand pass by.
+pub(super) const DEPTH: usize = 256;
+
+/// Shorter runs of elements under one scale are cheaper to scale one by one than sum by sum.
+const SHORTEST_RUN: usize = 16;
+
+/// Where the sums of the products of two formats' values lie, as binary exponents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// All products are multiples of `2^lowest`, or zero.
+    lowest: i32,
+    /// Sums of the products are below `2^highest`.
+    highest: i32,
+}
+
+impl Reach {
+    /// That of a sum of `length` products of a value of each format.
+    pub(super) fn new(a: Fp8, b: Fp8, length: usize) -> Self {
+        let lowest = [a, b].map(|format| exponent(format.smallest_positive()));
+        let highest = [a, b].map(|format| exponent(format.largest_finite()) + 1);
+        let doublings = usize::BITS - length.leading_zeros();
+        Self { lowest: lowest.iter().sum(), highest: highest.iter().sum::<i32>() + doublings as i32 }
+    }
+
+    /// The power of two that one operand's values have to be divided by for all sums to be finite, and whether products
+    /// are then still normal numbers of `f32`. If not they are subnormal numbers, and exact all the same: the values of
+    /// two formats have less than 127 binades each, `f32` has 277.
+    pub(super) fn fold(self) -> (i32, bool) {
+        let fold = (self.highest - 127).max(0);
+        (fold, self.lowest - fold >= -126)
+    }
+
+    /// Whether sums can be multiplied by any of `scales` without leaving the normal numbers of `f32`.
+    pub(super) fn can_be_scaled_by(self, scales: &[f32]) -> bool {
+        let smallest = scales.iter().copied().fold(f32::INFINITY, f32::min);
+        let largest = scales.iter().copied().fold(0.0, f32::max);
+        scales.is_empty() || self.lowest + exponent(smallest) >= -126 && self.highest + exponent(largest) < 127
+    }
+}
+
+/// The binary exponent of a positive number: it is at least `2^exponent` and below `2^(exponent + 1)`.
+fn exponent(value: f32) -> i32 {
+    let bits = value.to_bits();
+    if bits >> 23 == 0 { -118 - bits.leading_zeros() as i32 } else { (bits >> 23) as i32 - 127 }
+}
+
+/// The runs of the sum's index in which no operand's scale changes, if none of them is short and each starts at an even
+/// index, so that scales can be left to the sums of the runs.
+pub(super) fn runs(length: usize, operands: &[&CodeMatrix<'_>], depth: usize) -> Option<Vec<Range<usize>>> {
+    let blocks = || operands.iter().map(|operand| operand.block().1).filter(|block| *block < length);
+    if blocks().any(|block| block < SHORTEST_RUN || block % 2 == 1) {
+        return None;
+    }
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < length {
+        let end = blocks().map(|block| (start / block + 1) * block).chain([start + depth, length]).min();
+        let end = end.unwrap_or(length);
+        runs.push(start..end);
+        start = end;
+    }
+    Some(runs)
+}

@@ -1,0 +1,168 @@
+//! The loops of a product: decoding a panel, and the sums of a tile. Portable code, and the choice between it and that for
+//! the instruction sets of a processor.
+
+use std::ops::Range;
+
+use super::packed::{PairRow, position};
+use super::stripes::Stripe;
+use super::table::Table;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+use super::{Dot, PANEL, Scaling, TILE_ROWS};
+use crate::kernels::level::Level;
+
+/// The decoded dwords of a run: for each dword of the sum's index those of the columns of a panel.
+pub(super) type Panel = [[u32; PANEL]];
+
+/// How the sums of a tile become part of the result.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finish<'a> {
+    pub(super) scaling: Scaling,
+    /// Scales of the tile's rows, if there is something to scale.
+    pub(super) rows: &'a [f32],
+    /// Scales of the panel's columns.
+    pub(super) cols: &'a [f32; PANEL],
+    /// What sums are multiplied by beside the scales, in [`Scaling::Double`].
+    pub(super) factor: f64,
+    /// Whether the result holds the sums of earlier runs.
+    pub(super) accumulate: bool,
+}
+
+/// Decodes codes to the dwords of columns.
+#[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
+pub(super) fn decode(level: Level, dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel) {
+    match level {
+        // SAFETY: each level proves that the processor has the features that these functions are compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { x86::decode_avx512(dot, table, pairs, to) },
+        _ => decode_portable(dot, table, pairs, to),
+    }
+}
+
+fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel) {
+    let value = |code: u8| u32::from(table.values[usize::from(code)]);
+    for (dwords, pair) in to.chunks_mut(2 / dot.elements()).zip(pairs) {
+        for (col, place) in (0..PANEL).map(position).enumerate() {
+            match (dot, &mut *dwords) {
+                (Dot::Pairs, [both, ..]) => both[col] = value(pair[place]) | value(pair[place + 1]) << 16,
+                (Dot::Singles, [first, rest @ ..]) => {
+                    first[col] = value(pair[place]) << 16;
+                    if let [second, ..] = rest {
+                        second[col] = value(pair[place + 1]) << 16;
+                    }
+                }
+                (_, []) => {}
+            }
+        }
+    }
+}
+
+/// Multiplies values of a panel by the scales of their columns.
+pub(super) fn scale(level: Level, scales: &[f32; PANEL], to: &mut Panel) {
+    let _ = level;
+    for dwords in to {
+        for (dword, scale) in dwords.iter_mut().zip(scales) {
+            *dword = (f32::from_bits(*dword) * scale).to_bits();
+        }
+    }
+}
+
+/// Computes the sums of a tile, which has `rows`, and adds them to the result.
+pub(super) fn tile(
+    level: Level,
+    dot: Dot,
+    left: &[u32],
+    right: &Panel,
+    finish: &Finish<'_>,
+    rows: Range<usize>,
+    stripe: &mut Stripe<'_>,
+) {
+    let first_row = rows.start;
+    match rows.len() {
+        1 => tile_of::<1>(level, dot, left, right, finish, first_row, stripe),
+        2 => tile_of::<2>(level, dot, left, right, finish, first_row, stripe),
+        3 => tile_of::<3>(level, dot, left, right, finish, first_row, stripe),
+        4 => tile_of::<4>(level, dot, left, right, finish, first_row, stripe),
+        5 => tile_of::<5>(level, dot, left, right, finish, first_row, stripe),
+        _ => tile_of::<TILE_ROWS>(level, dot, left, right, finish, first_row, stripe),
+    }
+}
+
+#[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
+fn tile_of<const ROWS: usize>(
+    level: Level,
+    dot: Dot,
+    left: &[u32],
+    right: &Panel,
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    let (left, _) = left.as_chunks::<ROWS>();
+    match (level, dot) {
+        // SAFETY: the level proves that the processor has the features that the function is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512Bf16(_), Dot::Pairs) => unsafe { x86::tile_avx512bf16(left, right, finish, first_row, stripe) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
+            x86::tile_avx512(left, right, finish, first_row, stripe);
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2(_), Dot::Singles) => unsafe { x86::tile_avx2(left, right, finish, first_row, stripe) },
+        _ => tile_portable(dot, left, right, finish, first_row, stripe),
+    }
+}
+
+fn tile_portable<const ROWS: usize>(
+    dot: Dot,
+    left: &[[u32; ROWS]],
+    right: &Panel,
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    let mut sums = [[0.0; PANEL]; ROWS];
+    for (left, right) in left.iter().zip(right) {
+        for (sums, left) in sums.iter_mut().zip(left) {
+            for (sum, right) in sums.iter_mut().zip(right) {
+                *sum = match dot {
+                    Dot::Singles => *sum + f32::from_bits(*left) * f32::from_bits(*right),
+                    Dot::Pairs => {
+                        let halves = |dword: u32| [dword << 16, dword & 0xFFFF_0000].map(f32::from_bits);
+                        let ([left0, left1], [right0, right1]) = (halves(*left), halves(*right));
+                        *sum + left0 * right0 + left1 * right1
+                    }
+                };
+            }
+        }
+    }
+    add(&sums, finish, first_row, stripe);
+}
+
+/// Scales the sums of a tile and adds them to the result.
+#[inline(always)]
+pub(super) fn add<const ROWS: usize>(
+    sums: &[[f32; PANEL]; ROWS],
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    let Finish { scaling, rows, cols, factor, accumulate } = *finish;
+    for (place, sums) in sums.iter().enumerate() {
+        let row_scale = rows.get(place).copied().unwrap_or(1.0);
+        let to = stripe.row(first_row + place).iter_mut().zip(sums.iter().zip(cols));
+        match scaling {
+            Scaling::Done => to.for_each(|(to, (sum, _))| *to = if accumulate { *to + sum } else { *sum }),
+            Scaling::Single => to.for_each(|(to, (sum, col_scale))| {
+                let scaled = sum * col_scale * row_scale;
+                *to = if accumulate { *to + scaled } else { scaled };
+            }),
+            Scaling::Double => to.for_each(|(to, (sum, col_scale))| {
+                let scaled = f64::from(*sum) * factor * f64::from(*col_scale) * f64::from(row_scale);
+                *to = if accumulate { *to + scaled as f32 } else { scaled as f32 };
+            }),
+        }
+    }
+}
