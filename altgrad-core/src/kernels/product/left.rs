@@ -5,9 +5,12 @@ use std::ops::Range;
 use half::bf16;
 
 use super::matrix::{CodeMatrix, FloatMatrix};
+use super::plan::{DEPTH, Reach};
 use super::table::Table;
 use super::{Dot, TILE_ROWS};
-use crate::kernels::threads;
+use crate::format::Fp8;
+use crate::kernels::level::Level;
+use crate::kernels::{Blocks, elementwise, threads};
 
 /// The left operand of a product.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,18 @@ impl Left<'_> {
         match self {
             Left::Codes(codes) => codes.shape(),
             Left::Floats(floats) | Left::RoundedFloats(floats) => floats.shape(),
+        }
+    }
+
+    /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be said.
+    pub(super) fn reach(&self, level: Level, right: Fp8, length: usize) -> Option<Reach> {
+        match self {
+            Left::Codes(codes) => Some(Reach::of_codes(codes.format(), right, length.min(2 * DEPTH))),
+            Left::Floats(floats) | Left::RoundedFloats(floats) => {
+                let values = floats.stored().elements;
+                let amax = elementwise::amax(level, values, Blocks::whole(values.len()));
+                Reach::of_floats(amax.first().copied().unwrap_or_default(), right, length.min(2 * DEPTH))
+            }
         }
     }
 }

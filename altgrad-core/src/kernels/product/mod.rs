@@ -8,6 +8,7 @@
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
+mod arrange;
 mod left;
 mod matrix;
 mod packed;
@@ -32,10 +33,10 @@ use super::level::Level;
 use super::threads;
 use left::PackedLeft;
 use packed::PairRow;
-use plan::{DEPTH, Reach};
+use plan::DEPTH;
 use stripes::Stripe;
 use table::Table;
-use tile::Finish;
+use tile::{Columns, Finish};
 
 /// Columns of the result that are computed at a time.
 const PANEL: usize = 64;
@@ -86,6 +87,8 @@ struct Product<'a> {
     runs: Vec<Range<usize>>,
     scaling: Scaling,
     factor: f64,
+    /// Whether tiles read codes.
+    is_direct: bool,
 }
 
 /// Buffers of a thread.
@@ -106,7 +109,7 @@ pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32])
         return;
     }
     if let Left::Codes(codes) = a
-        && plan::runs(length, &[codes, &outline], DEPTH).is_none()
+        && plan::runs(length, [*codes, outline].into_iter(), DEPTH).is_none()
     {
         let values = codes.decoded(level);
         return multiply(level, &Left::Floats(codes.with_values(&values)), b, c);
@@ -124,28 +127,32 @@ pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32])
 impl<'a> Product<'a> {
     fn new(level: Level, a: &Left<'a>, right: &'a Right<'a>) -> Self {
         let outline = right.outline();
-        let (_, length) = a.shape();
-        let by_run = |dot: Dot, operands: &[&CodeMatrix<'_>]| plan::runs(length, operands, DEPTH * dot.elements());
-        let one_by_one = || (Dot::Singles, 0, by_run(Dot::Singles, &[]), Scaling::Done);
-        let (dot, fold, runs, scaling) = match a {
-            Left::Codes(codes) => {
-                let reach = Reach::new(codes.format(), outline.format(), 2 * DEPTH);
-                let (fold, is_normal) = reach.fold();
-                let dot = if is_normal && level.has_pairs() { Dot::Pairs } else { Dot::Singles };
-                let in_range = fold == 0 && [codes, &outline].iter().all(|codes| reach.can_be_scaled_by(codes.scales()));
-                let scaling = if in_range { Scaling::Single } else { Scaling::Double };
-                (dot, fold, by_run(dot, &[codes, &outline]), scaling)
-            }
-            Left::RoundedFloats(_) if level.has_pairs() => match by_run(Dot::Pairs, &[&outline]) {
-                Some(runs) => (Dot::Pairs, 0, Some(runs), Scaling::Single),
-                None => one_by_one(),
-            },
-            Left::Floats(_) | Left::RoundedFloats(_) => one_by_one(),
-        };
-        let left_table = match a {
-            Left::Codes(codes) => Table::new(codes.format(), fold),
-            Left::Floats(_) | Left::RoundedFloats(_) => Table::new(outline.format(), 0),
-        };
+        let (rows, length) = a.shape();
+        let is_direct = rows <= tile::decodes_on_the_way(level);
+        let left_scales = if let Left::Codes(codes) = a { Some(*codes) } else { None };
+        let operands = || [Some(outline), left_scales].into_iter().flatten();
+        // Where many rows use what is decoded, scaling that is little effort, and results are those of a product with
+        // the dequantized matrix, whatever the magnitude of the floats.
+        let reach =
+            if matches!(a, Left::Floats(_)) && !is_direct { None } else { a.reach(level, outline.format(), length) };
+        let by_run = reach.and_then(|reach| {
+            let (fold, is_normal) = reach.fold();
+            let dot =
+                if is_normal && level.has_pairs() && !matches!(a, Left::Floats(_)) { Dot::Pairs } else { Dot::Singles };
+            let is_in_range =
+                (fold, is_normal) == (0, true) && operands().all(|codes| reach.can_be_scaled_by(codes.scales()));
+            let scaling = match (is_in_range, left_scales) {
+                (true, _) => Scaling::Single,
+                (false, Some(_)) => Scaling::Double,
+                (false, None) => return None,
+            };
+            Some((dot, fold, plan::runs(length, operands(), DEPTH * dot.elements())?, scaling))
+        });
+        let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
+            let runs = plan::runs(length, [].into_iter(), DEPTH).unwrap_or_default();
+            (Dot::Singles, 0, runs, Scaling::Done)
+        });
+        let left_table = Table::new(left_scales.unwrap_or(outline).format(), fold);
         Self {
             level,
             dot,
@@ -153,57 +160,75 @@ impl<'a> Product<'a> {
             outline,
             table: Table::new(outline.format(), 0),
             left: PackedLeft::new(a, &left_table, dot),
-            left_scales: if let Left::Codes(codes) = a { Some(*codes) } else { None },
-            runs: runs.unwrap_or_default(),
+            left_scales,
+            runs,
             scaling,
             factor: f64::from(fold).exp2(),
+            is_direct: is_direct && scaling != Scaling::Done,
         }
     }
 
     /// Computes a stripe of the result.
     fn compute(&self, scratch: &mut Scratch, mut stripe: Stripe<'_>) {
-        let Self { level, dot, .. } = *self;
-        let cols = stripe.cols();
+        let Self { level, dot, ref table, .. } = *self;
+        let Scratch { pairs, decoded, row_scales } = scratch;
+        let (rows, cols) = (stripe.rows(), stripe.cols());
         let mut col_scales = [1.0; PANEL];
         for (number, run) in self.runs.iter().enumerate() {
-            let pairs = self.right.pair_rows(cols.clone(), run.clone(), &mut scratch.pairs);
-            let decoded = &mut scratch.decoded[..run.len().div_ceil(dot.elements())];
-            tile::decode(level, dot, &self.table, pairs, decoded);
-            if self.scaling == Scaling::Done {
-                let mut values = decoded;
-                let block = self.outline.block().1;
-                let mut index = run.start;
-                while index < run.end {
-                    let end = ((index / block + 1) * block).min(run.end);
-                    let (of_block, rest) = values.split_at_mut(end - index);
-                    self.outline.scales_of(cols.clone(), index, &mut col_scales[..cols.len()]);
-                    tile::scale(level, &col_scales, of_block);
-                    (values, index) = (rest, end);
-                }
+            let pairs = self.right.pair_rows(cols.clone(), run.clone(), self.after(&cols, number), level, pairs);
+            let right = if self.is_direct {
+                Columns::Codes(pairs, table)
             } else {
-                self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
-            }
+                let decoded = &mut decoded[..run.len().div_ceil(dot.elements())];
+                tile::decode(level, dot, table, pairs, decoded);
+                if self.scaling == Scaling::Done {
+                    self.scale(cols.clone(), run.clone(), decoded);
+                }
+                Columns::Decoded(decoded)
+            };
+            self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
             if let Some(left) = &self.left_scales {
-                scratch.row_scales.resize(stripe.rows().len(), 1.0);
-                left.scales_of(stripe.rows(), run.start, &mut scratch.row_scales);
+                row_scales.resize(rows.len(), 1.0);
+                left.scales_of(rows.clone(), run.start, row_scales);
             }
-            let decoded = &scratch.decoded[..run.len().div_ceil(dot.elements())];
             let dwords = run.start / dot.elements()..run.end.div_ceil(dot.elements());
-            let (first_row, last_row) = (stripe.rows().start, stripe.rows().end);
             let cuts = self.left.cuts();
-            let from = cuts.partition_point(|cut| *cut < first_row);
-            for ends in cuts[from..].windows(2).take_while(|ends| ends[1] <= last_row) {
-                let rows = ends[0]..ends[1];
+            let first_cut = cuts.partition_point(|cut| *cut < rows.start);
+            for ends in cuts[first_cut..].windows(2).take_while(|ends| ends[1] <= rows.end) {
+                let tile_rows = ends[0]..ends[1];
                 let finish = Finish {
                     scaling: self.scaling,
-                    rows: scratch.row_scales.get(rows.start - first_row..rows.end - first_row).unwrap_or_default(),
+                    rows: row_scales.get(ends[0] - rows.start..ends[1] - rows.start).unwrap_or_default(),
                     cols: &col_scales,
                     factor: self.factor,
                     accumulate: number > 0,
                 };
-                let left = self.left.tile(rows.clone(), dwords.clone());
-                tile::tile(level, dot, left, decoded, &finish, rows, &mut stripe);
+                let left = self.left.tile(tile_rows.clone(), dwords.clone());
+                tile::tile(level, dot, left, right, &finish, tile_rows, &mut stripe);
             }
+        }
+    }
+
+    /// The columns and the run that probably follow.
+    fn after(&self, cols: &Range<usize>, number: usize) -> (Range<usize>, Range<usize>) {
+        let end = self.outline.shape().0;
+        match self.runs.get(number + 1) {
+            Some(run) => (cols.clone(), run.clone()),
+            None => (cols.end..(cols.end + PANEL).min(end), self.runs.first().cloned().unwrap_or_default()),
+        }
+    }
+
+    /// Multiplies the values of a run by the scale of each.
+    fn scale(&self, cols: Range<usize>, run: Range<usize>, mut values: &mut [[u32; PANEL]]) {
+        let mut scales = [1.0; PANEL];
+        let block = self.outline.block().1;
+        let mut index = run.start;
+        while index < run.end {
+            let end = ((index / block + 1) * block).min(run.end);
+            let (of_block, rest) = values.split_at_mut(end - index);
+            self.outline.scales_of(cols.clone(), index, &mut scales[..cols.len()]);
+            tile::scale(self.level, &scales, of_block);
+            (values, index) = (rest, end);
         }
     }
 }

@@ -12,22 +12,33 @@ pub(super) const DEPTH: usize = 256;
 /// Shorter runs of elements under one scale are cheaper to scale one by one than sum by sum.
 const SHORTEST_RUN: usize = 16;
 
-/// Where the sums of the products of two formats' values lie, as binary exponents.
+/// Where the products of two operands' elements lie, and the sums of them, as binary exponents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
-    /// All products are multiples of `2^lowest`, or zero.
+    /// Products of codes are multiples of `2^lowest`; of floats the largest is at least that.
     lowest: i32,
-    /// Sums of the products are below `2^highest`.
+    /// Sums are below `2^highest`.
     highest: i32,
 }
 
 impl Reach {
-    /// That of a sum of `length` products of a value of each format.
-    pub(super) fn new(a: Fp8, b: Fp8, length: usize) -> Self {
+    /// That of `length` products of a value of each format.
+    pub(super) fn of_codes(a: Fp8, b: Fp8, length: usize) -> Self {
         let lowest = [a, b].map(|format| exponent(format.smallest_positive()));
         let highest = [a, b].map(|format| exponent(format.largest_finite()) + 1);
-        let doublings = usize::BITS - length.leading_zeros();
-        Self { lowest: lowest.iter().sum(), highest: highest.iter().sum::<i32>() + doublings as i32 }
+        Self { lowest: lowest.iter().sum(), highest: highest.iter().sum::<i32>() + doublings(length) }
+    }
+
+    /// That of `length` products of floats, of which the largest magnitude is `amax`, and values of a format; `None` if
+    /// `amax` is not finite, and says nothing about the others.
+    pub(super) fn of_floats(amax: f64, b: Fp8, length: usize) -> Option<Self> {
+        if !amax.is_finite() {
+            return None;
+        }
+        // If all are zero, so are the products.
+        let amax = if amax == 0.0 { 0 } else { exponent(amax as f32) };
+        let [lowest, highest] = [b.smallest_positive(), b.largest_finite()].map(exponent);
+        Some(Self { lowest: lowest + amax - FLOATS, highest: highest + amax + 2 + doublings(length) })
     }
 
     /// The power of two that one operand's values have to be divided by for all sums to be finite, and whether products
@@ -46,6 +57,14 @@ impl Reach {
     }
 }
 
+/// Binades below the largest of the floats of an operand in which others are told apart as in full precision.
+const FLOATS: i32 = 24;
+
+/// The number of times that a sum of `length` equal terms doubles one, rounded up.
+fn doublings(length: usize) -> i32 {
+    (usize::BITS - length.leading_zeros()) as i32
+}
+
 /// The binary exponent of a positive number: it is at least `2^exponent` and below `2^(exponent + 1)`.
 fn exponent(value: f32) -> i32 {
     let bits = value.to_bits();
@@ -54,15 +73,19 @@ fn exponent(value: f32) -> i32 {
 
 /// The runs of the sum's index in which no operand's scale changes, if none of them is short and each starts at an even
 /// index, so that scales can be left to the sums of the runs.
-pub(super) fn runs(length: usize, operands: &[&CodeMatrix<'_>], depth: usize) -> Option<Vec<Range<usize>>> {
-    let blocks = || operands.iter().map(|operand| operand.block().1).filter(|block| *block < length);
-    if blocks().any(|block| block < SHORTEST_RUN || block % 2 == 1) {
+pub(super) fn runs<'a>(
+    length: usize,
+    operands: impl Iterator<Item = CodeMatrix<'a>>,
+    depth: usize,
+) -> Option<Vec<Range<usize>>> {
+    let blocks: Vec<usize> = operands.map(|operand| operand.block().1).filter(|block| *block < length).collect();
+    if blocks.iter().any(|block| *block < SHORTEST_RUN || block % 2 == 1) {
         return None;
     }
     let mut runs = Vec::new();
     let mut start = 0;
     while start < length {
-        let end = blocks().map(|block| (start / block + 1) * block).chain([start + depth, length]).min();
+        let end = blocks.iter().map(|block| (start / block + 1) * block).chain([start + depth, length]).min();
         let end = end.unwrap_or(length);
         runs.push(start..end);
         start = end;

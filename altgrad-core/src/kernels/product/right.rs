@@ -4,8 +4,14 @@ use std::ops::Range;
 
 use super::left::Stored;
 use super::matrix::CodeMatrix;
-use super::packed::{PackedCodes, PairRow, position};
-use super::PANEL;
+use super::packed::{PackedCodes, PairRow};
+use super::plan::DEPTH;
+use super::{PANEL, arrange};
+use crate::kernels::level::Level;
+
+/// Bytes from one row to the next of codes that are copied to lie near one another: those of the longest run, and of a line
+/// of the cache, so that rows are not a power of two apart.
+const NEAR_STRIDE: usize = 2 * DEPTH + 64;
 
 /// The right operand of a product; its rows are the columns of the result.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +30,13 @@ impl<'a> Right<'a> {
     }
 
     /// The codes of the columns `cols` of a panel and the indices `run`, which start at an even one; `scratch` has room for
-    /// them.
+    /// them. Those of the columns and indices `next` are on their way into the cache then, while these are computed with.
     pub(super) fn pair_rows<'s>(
         &'s self,
         cols: Range<usize>,
         run: Range<usize>,
+        next: (Range<usize>, Range<usize>),
+        level: Level,
         scratch: &'s mut [PairRow],
     ) -> &'s [PairRow] {
         let pairs = run.start / 2..run.end.div_ceil(2);
@@ -36,7 +44,9 @@ impl<'a> Right<'a> {
             Self::Packed(packed) => packed.pair_rows(cols.start, pairs, scratch),
             Self::Codes(codes) => {
                 let scratch = &mut scratch[..pairs.len()];
-                fill(&codes.stored(), cols, run, scratch);
+                let stored = codes.stored();
+                fill(level, &stored, cols, run, scratch);
+                prefetch(&stored, next);
                 scratch
             }
         }
@@ -44,24 +54,42 @@ impl<'a> Right<'a> {
 }
 
 /// Brings codes into the order of pair rows; what is beyond the columns or the run is the code 0.
-fn fill(stored: &Stored<'_, u8>, cols: Range<usize>, run: Range<usize>, to: &mut [PairRow]) {
+fn fill(level: Level, stored: &Stored<'_, u8>, cols: Range<usize>, run: Range<usize>, to: &mut [PairRow]) {
     let Stored { elements, stride, transposed, .. } = *stored;
-    if cols.len() < PANEL || run.len() % 2 == 1 {
-        to.fill([0; 2 * PANEL]);
-    }
     if transposed {
-        for (index, place) in run.zip(0..) {
-            let pair = &mut to[place / 2];
-            for (col, code) in elements[index * stride..][cols.clone()].iter().enumerate() {
-                pair[position(col) + place % 2] = *code;
+        let mut padded = [[0; PANEL]; 2];
+        for (start, pair) in run.clone().step_by(2).zip(to) {
+            let row = |index: usize| &elements[index * stride..][cols.clone()];
+            let rows = [row(start), if start + 1 < run.end { row(start + 1) } else { &[] }];
+            let whole = rows.map(|row| row.first_chunk());
+            if let [Some(first), Some(second)] = whole {
+                arrange::interleave(level, [first, second], pair);
+            } else {
+                for (padded, row) in padded.iter_mut().zip(rows) {
+                    *padded = [0; PANEL];
+                    padded[..row.len()].copy_from_slice(row);
+                }
+                let [first, second] = &padded;
+                arrange::interleave(level, [first, second], pair);
             }
         }
     } else {
-        for (col, row) in cols.enumerate() {
-            let codes = &elements[row * stride..][run.clone()];
-            for (pair, codes) in to.iter_mut().zip(codes.chunks(2)) {
-                pair[position(col)..][..codes.len()].copy_from_slice(codes);
-            }
+        // Rows that lie a multiple of 4 KiB apart would drive one another out of the first-level cache.
+        let mut near = [[0; NEAR_STRIDE]; PANEL];
+        for (row, near) in cols.clone().zip(&mut near) {
+            near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
         }
+        let rows = near.each_ref().map(|row| &row[..run.len()]);
+        arrange::transpose(level, &rows, to);
+    }
+}
+
+/// Asks for the codes of columns and indices, those of them that there are.
+fn prefetch(stored: &Stored<'_, u8>, (cols, run): (Range<usize>, Range<usize>)) {
+    let (rows, part) = if stored.transposed { (run, cols) } else { (cols, run) };
+    for row in rows {
+        let start = row * stored.stride;
+        let Some(codes) = stored.elements.get(start + part.start..start + part.end) else { return };
+        arrange::prefetch(codes);
     }
 }

@@ -14,6 +14,19 @@ pub(super) struct Table {
     pub(super) lower: [u8; 128],
     /// Whether the value of a code with the sign bit is the negative of that without, for all codes.
     pub(super) is_symmetric: bool,
+    /// How to get values through half precision, for formats with no more exponent bits.
+    pub(super) half: Option<Half>,
+}
+
+/// How the bits of a code become those of a number of half precision: a code in the upper byte of a word, the word shifted
+/// right with its sign and masked, is the code's value divided by `factor`, subnormal numbers included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Half {
+    pub(super) shift: i32,
+    pub(super) mask: u16,
+    pub(super) factor: f32,
+    /// Codes above this one, the sign bit aside, are something else in half precision.
+    pub(super) largest_code: u8,
 }
 
 impl Table {
@@ -29,12 +42,28 @@ impl Table {
             [*lower, *upper] = value.to_le_bytes();
         }
         // Only the FNUZ formats spell NaN where negative zero would be.
-        Self { values, upper, lower, is_symmetric: format.specials() != Specials::Fnuz }
+        Self { values, upper, lower, is_symmetric: format.specials() != Specials::Fnuz, half: Half::new(format, fold) }
     }
 
     /// The value of a code as `f32`.
     pub(super) fn value(&self, code: u8) -> f32 {
         f32::from_bits(u32::from(self.values[usize::from(code)]) << 16)
+    }
+}
+
+impl Half {
+    fn new(format: Fp8, fold: i32) -> Option<Self> {
+        // Half precision has 5 exponent bits with a bias of 15, and 10 mantissa bits.
+        let exponent = 15 - i32::from(format.bias()) - fold;
+        if format.exponent_bits() > 5 || !(-126..=127).contains(&exponent) {
+            return None;
+        }
+        let shift = i32::from(format.mantissa_bits()) - 2;
+        let mask = 0x8000 | 0x7F << (10 - format.mantissa_bits());
+        let factor = f32::from_bits(((exponent + 127) as u32) << 23);
+        // With 5 exponent bits, all of them set are infinity and NaN there, whatever they are in the format.
+        let largest_code = format.largest_finite_code().min(if format.exponent_bits() == 5 { 0x7B } else { 0x7F });
+        Some(Self { shift, mask, factor, largest_code })
     }
 }
 

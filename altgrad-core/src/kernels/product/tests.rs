@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and say what they ran")]
 
-
 use super::{CodeMatrix, FloatMatrix, Left, PackedCodes, Right, multiply};
 use crate::Fp8;
 use crate::kernels::Blocks;
@@ -50,7 +49,13 @@ fn codes(format: Fp8, rows: usize, cols: usize, block: (usize, usize), seed: u64
 }
 
 /// Checks a result against `Σ a·b` in `f64`: within `2·k·2⁻²⁴·Σ|a||b|`, the bound of a product.
-fn check(what: &str, c: &[f32], (rows, cols, length): (usize, usize, usize), a: impl Fn(usize, usize) -> f64, b: impl Fn(usize, usize) -> f64) {
+fn check(
+    what: &str,
+    c: &[f32],
+    (rows, cols, length): (usize, usize, usize),
+    a: impl Fn(usize, usize) -> f64,
+    b: impl Fn(usize, usize) -> f64,
+) {
     for i in 0..rows {
         for j in 0..cols {
             let (mut sum, mut magnitudes) = (0.0, 0.0);
@@ -71,8 +76,18 @@ fn check(what: &str, c: &[f32], (rows, cols, length): (usize, usize, usize), a: 
 const BLOCKS: [(usize, usize); 7] = [(9999, 9999), (1, 9999), (1, 32), (128, 128), (1, 128), (3, 5), (2, 24)];
 
 const SHAPES: [(usize, usize, usize); 12] = [
-    (1, 1, 1), (1, 64, 2), (2, 3, 5), (5, 65, 33), (6, 64, 64), (7, 63, 130), (13, 130, 31),
-    (1, 200, 600), (3, 70, 1100), (4, 1, 520), (64, 1, 17), (31, 128, 257),
+    (1, 1, 1),
+    (1, 64, 2),
+    (2, 3, 5),
+    (5, 65, 33),
+    (6, 64, 64),
+    (7, 63, 130),
+    (13, 130, 31),
+    (1, 200, 600),
+    (3, 70, 1100),
+    (4, 1, 520),
+    (64, 1, 17),
+    (31, 128, 257),
 ];
 
 #[test]
@@ -99,7 +114,15 @@ fn products_of_codes_are_within_the_bound() {
 #[ignore = "measures"]
 fn speed() {
     use std::time::Instant;
-    for (m, n, k) in [(64, 4096, 4096), (256, 1024, 4096), (256, 4096, 1024), (512, 768, 768), (256, 3072, 768), (8, 4096, 4096), (1, 4096, 4096)] {
+    for (m, n, k) in [
+        (64, 4096, 4096),
+        (256, 1024, 4096),
+        (256, 4096, 1024),
+        (512, 768, 768),
+        (256, 3072, 768),
+        (8, 4096, 4096),
+        (1, 4096, 4096),
+    ] {
         let a = codes(Fp8::E4M3, m, k, (9999, 9999), 1);
         let b = codes(Fp8::E4M3, n, k, (9999, 9999), 2);
         let at = codes(Fp8::E4M3, k, m, (9999, 9999), 1);
@@ -110,9 +133,19 @@ fn speed() {
         let mut c = vec![0.0f32; m * n];
         for level in Level::available().skip(1) {
             let mut time = |name: &str, a: &Left<'_>, b: &Right<'_>| {
-                let mut times: Vec<f64> = (0..9).map(|_| { let s = Instant::now(); multiply(level, a, b, &mut c); s.elapsed().as_secs_f64() }).collect();
+                let mut times: Vec<f64> = (0..9)
+                    .map(|_| {
+                        let s = Instant::now();
+                        multiply(level, a, b, &mut c);
+                        s.elapsed().as_secs_f64()
+                    })
+                    .collect();
                 times.sort_by(f64::total_cmp);
-                println!("{m}x{n}x{k} {level} {name}: {:.2} ms {:.0} GFLOP/s", times[4] * 1e3, 2e-9 * (m * n * k) as f64 / times[4]);
+                println!(
+                    "{m}x{n}x{k} {level} {name}: {:.2} ms {:.0} GFLOP/s",
+                    times[4] * 1e3,
+                    2e-9 * (m * n * k) as f64 / times[4]
+                );
             };
             time("codes packed", &Left::Codes(a.view()), &Right::Packed(&packed));
             time("codes codes", &Left::Codes(a.view()), &Right::Codes(b.view()));

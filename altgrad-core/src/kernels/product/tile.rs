@@ -35,6 +35,9 @@ pub(super) fn decode(level: Level, dot: Dot, table: &Table, pairs: &[PairRow], t
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { x86::decode_avx512(dot, table, pairs, to) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(_) if dot == Dot::Singles && unsafe { x86::decode_avx2(table, pairs, to) } => {}
         _ => decode_portable(dot, table, pairs, to),
     }
 }
@@ -58,12 +61,43 @@ fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel) {
 }
 
 /// Multiplies values of a panel by the scales of their columns.
+#[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
 pub(super) fn scale(level: Level, scales: &[f32; PANEL], to: &mut Panel) {
-    let _ = level;
+    match level {
+        // SAFETY: each level proves that the processor has the features that these functions are compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { x86::scale_avx512(scales, to) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(_) => unsafe { x86::scale_avx2(scales, to) },
+        Level::Scalar => scale_each(scales, to),
+    }
+}
+
+#[inline(always)]
+pub(super) fn scale_each(scales: &[f32; PANEL], to: &mut Panel) {
     for dwords in to {
         for (dword, scale) in dwords.iter_mut().zip(scales) {
             *dword = (f32::from_bits(*dword) * scale).to_bits();
         }
+    }
+}
+
+/// The right operand of a tile.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Columns<'a> {
+    Decoded(&'a Panel),
+    /// Codes, to be decoded on the way: cheaper for a few rows, on levels where [`decodes_on_the_way`] says so.
+    Codes(&'a [PairRow], &'a Table),
+}
+
+/// The largest number of rows for which codes are best decoded once for each tile.
+pub(super) fn decodes_on_the_way(level: Level) -> usize {
+    match level {
+        // Table and sums share the registers.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) | Level::Avx512Bf16(_) => 4,
+        _ => 0,
     }
 }
 
@@ -72,7 +106,7 @@ pub(super) fn tile(
     level: Level,
     dot: Dot,
     left: &[u32],
-    right: &Panel,
+    right: Columns<'_>,
     finish: &Finish<'_>,
     rows: Range<usize>,
     stripe: &mut Stripe<'_>,
@@ -93,25 +127,44 @@ fn tile_of<const ROWS: usize>(
     level: Level,
     dot: Dot,
     left: &[u32],
-    right: &Panel,
+    right: Columns<'_>,
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     let (left, _) = left.as_chunks::<ROWS>();
-    match (level, dot) {
+    match (right, level, dot) {
         // SAFETY: the level proves that the processor has the features that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512Bf16(_), Dot::Pairs) => unsafe { x86::tile_avx512bf16(left, right, finish, first_row, stripe) },
+        (Columns::Decoded(right), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
+            x86::tile_avx512bf16(left, right, finish, first_row, stripe);
+        },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
+        (Columns::Codes(right, table), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
+            x86::direct_tile_avx512bf16(left, table, right, finish, first_row, stripe);
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Columns::Decoded(right), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
             x86::tile_avx512(left, right, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2(_), Dot::Singles) => unsafe { x86::tile_avx2(left, right, finish, first_row, stripe) },
-        _ => tile_portable(dot, left, right, finish, first_row, stripe),
+        (Columns::Codes(right, table), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
+            x86::direct_tile_avx512(left, table, right, finish, first_row, stripe);
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Columns::Decoded(right), Level::Avx2(_), Dot::Singles) => unsafe {
+            x86::tile_avx2(left, right, finish, first_row, stripe);
+        },
+        (Columns::Decoded(right), ..) => tile_portable(dot, left, right, finish, first_row, stripe),
+        (Columns::Codes(pairs, table), ..) => {
+            let mut decoded = vec![[0; PANEL]; left.len()];
+            decode(level, dot, table, pairs, &mut decoded);
+            tile_portable(dot, left, &decoded, finish, first_row, stripe);
+        }
     }
 }
 
