@@ -6,8 +6,10 @@ use half::bf16;
 
 use super::matrix::{CodeMatrix, FloatMatrix};
 use super::plan::{DEPTH, Reach};
+use super::right::fill;
 use super::table::Table;
-use super::{Dot, TILE_ROWS};
+use super::tile::{self, Panel};
+use super::{Dot, PANEL, Scratch, TILE_ROWS};
 use crate::format::Fp8;
 use crate::kernels::level::Level;
 use crate::kernels::{Blocks, elementwise, threads};
@@ -55,33 +57,32 @@ pub(super) struct PackedLeft {
 
 impl PackedLeft {
     /// Decodes and arranges `left` for products by `dot`; codes have the values of `table`.
-    pub(super) fn new(left: &Left<'_>, table: &Table, dot: Dot) -> Self {
+    pub(super) fn new(level: Level, left: &Left<'_>, table: &Table, dot: Dot) -> Self {
         let (rows, length) = left.shape();
         let depth = length.div_ceil(dot.elements());
         let tiles = rows.div_ceil(TILE_ROWS);
         let cuts: Vec<usize> = (0..=tiles).map(|tile| tile * rows / tiles.max(1)).collect();
         let mut dwords = vec![0; rows * depth];
-        let mut tiles = Vec::with_capacity(tiles);
+        let mut groups = Vec::with_capacity(tiles.div_ceil(GROUP));
         let mut rest = &mut dwords[..];
-        for ends in cuts.windows(2) {
-            let (tile, after) = rest.split_at_mut((ends[1] - ends[0]) * depth);
-            tiles.push((ends[0]..ends[1], tile));
+        // The last cut of a group is the first of the next.
+        for cuts in (0..tiles).step_by(GROUP).map(|first| &cuts[first..=(first + GROUP).min(tiles)]) {
+            let (group, after) = rest.split_at_mut((cuts[cuts.len() - 1] - cuts[0]) * depth);
+            groups.push((cuts, group));
             rest = after;
         }
-        threads::for_each(tiles, rows * length, |(rows, tile)| match (left, dot) {
-            (Left::Codes(codes), Dot::Singles) => {
-                arrange(&codes.stored(), rows, dot, tile, |code| u32::from(table.values[usize::from(code)]) << 16);
+        let floats = |floats: &FloatMatrix<'_>, (cuts, mut group): Group<'_>, bits: fn(f32) -> u32| {
+            for ends in cuts.windows(2) {
+                let (tile, after) = group.split_at_mut((ends[1] - ends[0]) * depth);
+                arrange_floats(&floats.stored(), ends[0]..ends[1], dot, tile, bits);
+                group = after;
             }
-            (Left::Codes(codes), Dot::Pairs) => {
-                arrange(&codes.stored(), rows, dot, tile, |code| u32::from(table.values[usize::from(code)]));
-            }
-            (Left::Floats(floats), Dot::Singles) => arrange(&floats.stored(), rows, dot, tile, f32::to_bits),
-            (Left::RoundedFloats(floats), Dot::Singles) => {
-                arrange(&floats.stored(), rows, dot, tile, |value| u32::from(bf16::from_f32(value).to_bits()) << 16);
-            }
-            (Left::Floats(floats) | Left::RoundedFloats(floats), Dot::Pairs) => {
-                arrange(&floats.stored(), rows, dot, tile, |value| u32::from(bf16::from_f32(value).to_bits()));
-            }
+        };
+        threads::for_each_with(groups, rows * length, Scratch::new, |scratch, group| match (left, dot) {
+            (Left::Codes(codes), _) => decode(level, codes, table, dot, scratch, group),
+            (Left::Floats(matrix), Dot::Singles) => floats(matrix, group, f32::to_bits),
+            (Left::RoundedFloats(matrix), Dot::Singles) => floats(matrix, group, |value| rounded(value) << 16),
+            (Left::Floats(matrix) | Left::RoundedFloats(matrix), Dot::Pairs) => floats(matrix, group, rounded),
         });
         Self { dwords, cuts, depth }
     }
@@ -109,8 +110,63 @@ pub(super) struct Stored<'a, E> {
     pub(super) length: usize,
 }
 
-/// Writes the dwords of `rows`, of one or two elements each, to a tile.
-fn arrange<E: Copy>(stored: &Stored<'_, E>, rows: Range<usize>, dot: Dot, tile: &mut [u32], bits: impl Fn(E) -> u32) {
+/// Tiles that are arranged at a time: as many as a panel of the right operand has columns for.
+const GROUP: usize = PANEL / TILE_ROWS;
+
+/// The cuts of the tiles of a group, and their dwords.
+type Group<'a> = (&'a [usize], &'a mut [u32]);
+
+/// Decodes the codes of a group as if its rows were the columns of a panel, and cuts that into tiles.
+fn decode(
+    level: Level,
+    codes: &CodeMatrix<'_>,
+    table: &Table,
+    dot: Dot,
+    scratch: &mut Scratch,
+    (cuts, group): Group<'_>,
+) {
+    let (first, last) = (cuts[0], cuts[cuts.len() - 1]);
+    let length = codes.shape().1;
+    let depth = length.div_ceil(dot.elements());
+    for start in (0..length).step_by(DEPTH * dot.elements()) {
+        let run = start..(start + DEPTH * dot.elements()).min(length);
+        let pairs = &mut scratch.pairs[..run.len().div_ceil(2)];
+        fill(level, &codes.stored(), first..last, run.clone(), pairs);
+        let decoded = &mut scratch.decoded[..run.len().div_ceil(dot.elements())];
+        tile::decode(level, dot, table, pairs, decoded);
+        for ends in cuts.windows(2) {
+            let height = ends[1] - ends[0];
+            let tile = &mut group[(ends[0] - first) * depth + start / dot.elements() * height..];
+            let place = ends[0] - first;
+            match height {
+                1 => cut::<1>(decoded, place, tile),
+                2 => cut::<2>(decoded, place, tile),
+                3 => cut::<3>(decoded, place, tile),
+                4 => cut::<4>(decoded, place, tile),
+                5 => cut::<5>(decoded, place, tile),
+                _ => cut::<TILE_ROWS>(decoded, place, tile),
+            }
+        }
+    }
+}
+
+/// Copies the columns of a tile, which start at `place`.
+fn cut<const ROWS: usize>(decoded: &Panel, place: usize, tile: &mut [u32]) {
+    let (tile, _) = tile.as_chunks_mut::<ROWS>();
+    for (to, from) in tile.iter_mut().zip(decoded) {
+        if let Some(dwords) = from.get(place..).and_then(|dwords| dwords.first_chunk()) {
+            *to = *dwords;
+        }
+    }
+}
+
+/// The bits of a value rounded to bf16, ties to even.
+fn rounded(value: f32) -> u32 {
+    u32::from(bf16::from_f32(value).to_bits())
+}
+
+/// Writes the dwords of `rows`, of one or two floats each, to a tile.
+fn arrange_floats(stored: &Stored<'_, f32>, rows: Range<usize>, dot: Dot, tile: &mut [u32], bits: impl Fn(f32) -> u32) {
     let Stored { elements, stride, transposed, length } = *stored;
     let height = rows.len();
     if transposed {

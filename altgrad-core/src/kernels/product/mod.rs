@@ -159,7 +159,7 @@ impl<'a> Product<'a> {
             right,
             outline,
             table: Table::new(outline.format(), 0),
-            left: PackedLeft::new(a, &left_table, dot),
+            left: PackedLeft::new(level, a, &left_table, dot),
             left_scales,
             runs,
             scaling,

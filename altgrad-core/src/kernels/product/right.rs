@@ -54,7 +54,7 @@ impl<'a> Right<'a> {
 }
 
 /// Brings codes into the order of pair rows; what is beyond the columns or the run is the code 0.
-fn fill(level: Level, stored: &Stored<'_, u8>, cols: Range<usize>, run: Range<usize>, to: &mut [PairRow]) {
+pub(super) fn fill(level: Level, stored: &Stored<'_, u8>, cols: Range<usize>, run: Range<usize>, to: &mut [PairRow]) {
     let Stored { elements, stride, transposed, .. } = *stored;
     if transposed {
         let mut padded = [[0; PANEL]; 2];

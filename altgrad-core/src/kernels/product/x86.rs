@@ -8,7 +8,7 @@ use super::plan::DEPTH;
 use super::stripes::Stripe;
 use super::table::Table;
 use super::tile::{Finish, Panel, add, scale_each};
-use super::{Dot, PANEL};
+use super::{Dot, PANEL, Scaling};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -40,6 +40,14 @@ fn store(to: &mut [u8; 64], bytes: __m512i) {
 fn store_dwords(to: &mut [u32; 16], dwords: __m512i) {
     // SAFETY: the reference is to 64 bytes, and the store has no alignment to keep.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), dwords) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "see the proof")]
+fn load_floats(values: &[f32; 16]) -> __m512 {
+    // SAFETY: the reference is to 64 bytes, and the load has no alignment to keep.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
 #[inline]
@@ -159,7 +167,7 @@ pub(super) fn tile_avx512bf16<const ROWS: usize>(
             }
         }
     }
-    add(&stored(&sums), finish, first_row, stripe);
+    finish_tile(&sums, finish, first_row, stripe);
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
@@ -180,7 +188,7 @@ pub(super) fn tile_avx512<const ROWS: usize>(
             }
         }
     }
-    add(&stored(&sums), finish, first_row, stripe);
+    finish_tile(&sums, finish, first_row, stripe);
 }
 
 /// The sums of a tile of pairs, with the panel's codes decoded on the way.
@@ -206,7 +214,7 @@ pub(super) fn direct_tile_avx512bf16<const ROWS: usize>(
             }
         }
     }
-    add(&stored(&sums), finish, first_row, stripe);
+    finish_tile(&sums, finish, first_row, stripe);
 }
 
 /// The sums of a tile of single values, with the panel's codes decoded on the way.
@@ -236,21 +244,41 @@ pub(super) fn direct_tile_avx512<const ROWS: usize>(
             }
         }
     }
-    add(&stored(&sums), finish, first_row, stripe);
+    finish_tile(&sums, finish, first_row, stripe);
 }
 
-/// The sums of a tile in memory.
+/// Scales the sums of a tile and adds them to the result: [`add`], with whole vectors where the result has them.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn stored<const ROWS: usize>(sums: &[[__m512; 4]; ROWS]) -> [[f32; PANEL]; ROWS] {
-    let mut stored = [[0.0; PANEL]; ROWS];
-    for (stored, sums) in stored.iter_mut().zip(sums) {
-        let (quarters, _) = stored.as_chunks_mut::<16>();
-        for (quarter, sums) in quarters.iter_mut().zip(sums) {
-            store_floats(quarter, *sums);
+fn finish_tile<const ROWS: usize>(
+    sums: &[[__m512; 4]; ROWS],
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    if stripe.cols().len() < PANEL || finish.scaling == Scaling::Double {
+        let mut stored = [[0.0; PANEL]; ROWS];
+        for (stored, sums) in stored.iter_mut().zip(sums) {
+            let (quarters, _) = stored.as_chunks_mut::<16>();
+            quarters.iter_mut().zip(sums).for_each(|(quarter, sum)| store_floats(quarter, *sum));
+        }
+        return add(&stored, finish, first_row, stripe);
+    }
+    let (cols, _) = finish.cols.as_chunks::<16>();
+    for (place, sums) in sums.iter().enumerate() {
+        let row_scale = _mm512_set1_ps(finish.rows.get(place).copied().unwrap_or(1.0));
+        let (quarters, _) = stripe.row(first_row + place).as_chunks_mut::<16>();
+        for ((quarter, sum), col_scales) in quarters.iter_mut().zip(sums).zip(cols) {
+            let mut sum = *sum;
+            if finish.scaling == Scaling::Single {
+                sum = _mm512_mul_ps(_mm512_mul_ps(sum, load_floats(col_scales)), row_scale);
+            }
+            if finish.accumulate {
+                sum = _mm512_add_ps(load_floats(quarter), sum);
+            }
+            store_floats(quarter, sum);
         }
     }
-    stored
 }
 
 /// Columns whose sums are in registers at a time: 6 × 16 take 12 of the 16 vector registers of AVX2.
@@ -422,4 +450,21 @@ pub(super) fn scale_avx2(scales: &[f32; PANEL], to: &mut Panel) {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 pub(super) fn scale_avx512(scales: &[f32; PANEL], to: &mut Panel) {
     scale_each(scales, to);
+}
+
+#[cfg(test)]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")]
+pub(super) fn peak(n: usize) -> f32 {
+    let mut sums = [[_mm512_setzero_ps(); 4]; 6];
+    let a = as_pairs(_mm512_set1_epi32(std::hint::black_box(0x3f80_3f80)));
+    for _ in 0..n {
+        for s in &mut sums {
+            for s in s {
+                *s = _mm512_dpbf16_ps(*s, a, a);
+            }
+        }
+    }
+    let mut t = [0.0; 16];
+    store_floats(&mut t, sums.as_flattened().iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, *b)));
+    t.iter().sum()
 }
