@@ -175,7 +175,7 @@ impl<'a> Product<'a> {
         let (rows, cols) = (stripe.rows(), stripe.cols());
         let mut col_scales = [1.0; PANEL];
         for (number, run) in self.runs.iter().enumerate() {
-            let pairs = self.right.pair_rows(cols.clone(), run.clone(), self.after(&cols, number), level, pairs);
+            let pairs = self.right.pair_rows(cols.clone(), run.clone(), level, pairs);
             let right = if self.is_direct {
                 Columns::Codes(pairs, table)
             } else {
@@ -184,6 +184,8 @@ impl<'a> Product<'a> {
                 if self.scaling == Scaling::Done {
                     self.scale(cols.clone(), run.clone(), decoded);
                 }
+                let (next_cols, next_run) = self.after(&cols, number);
+                self.right.prefetch(next_cols, next_run);
                 Columns::Decoded(decoded)
             };
             self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);

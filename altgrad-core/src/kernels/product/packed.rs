@@ -103,6 +103,16 @@ impl PackedCodes {
         scratch
     }
 
+    /// The bytes of some pair rows of a panel, or none where there is no such panel.
+    pub(super) fn pairs_in(&self, first: usize, pairs: Range<usize>) -> &[u8] {
+        if first >= self.blocks.shape().0 {
+            return &[];
+        }
+        let (panel, width) = self.panel_of(first);
+        let bytes = panel.start + pairs.start * 2 * width..panel.start + pairs.end * 2 * width;
+        self.bytes.get(bytes).unwrap_or_default()
+    }
+
     /// Where the panel of a row is, and how many rows it has.
     fn panel_of(&self, row: usize) -> (Range<usize>, usize) {
         let (rows, length) = self.blocks.shape();

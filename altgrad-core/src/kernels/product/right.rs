@@ -30,12 +30,11 @@ impl<'a> Right<'a> {
     }
 
     /// The codes of the columns `cols` of a panel and the indices `run`, which start at an even one; `scratch` has room for
-    /// them. Those of the columns and indices `next` are on their way into the cache then, while these are computed with.
+    /// them.
     pub(super) fn pair_rows<'s>(
         &'s self,
         cols: Range<usize>,
         run: Range<usize>,
-        next: (Range<usize>, Range<usize>),
         level: Level,
         scratch: &'s mut [PairRow],
     ) -> &'s [PairRow] {
@@ -44,10 +43,23 @@ impl<'a> Right<'a> {
             Self::Packed(packed) => packed.pair_rows(cols.start, pairs, scratch),
             Self::Codes(codes) => {
                 let scratch = &mut scratch[..pairs.len()];
-                let stored = codes.stored();
-                fill(level, &stored, cols, run, scratch);
-                prefetch(&stored, next);
+                fill(level, &codes.stored(), cols, run, scratch);
                 scratch
+            }
+        }
+    }
+
+    /// Asks for the codes of some columns and indices, those of them that there are, to be brought into the cache while
+    /// others are computed with.
+    pub(super) fn prefetch(&self, cols: Range<usize>, run: Range<usize>) {
+        match self {
+            Self::Packed(packed) => arrange::prefetch(packed.pairs_in(cols.start, run.start / 2..run.end.div_ceil(2))),
+            Self::Codes(codes) => {
+                let Stored { elements, stride, transposed, .. } = codes.stored();
+                let (rows, part) = if transposed { (run, cols) } else { (cols, run) };
+                for start in rows.map(|row| row * stride) {
+                    arrange::prefetch(elements.get(start + part.start..start + part.end).unwrap_or_default());
+                }
             }
         }
     }
@@ -81,15 +93,5 @@ pub(super) fn fill(level: Level, stored: &Stored<'_, u8>, cols: Range<usize>, ru
         }
         let rows = near.each_ref().map(|row| &row[..run.len()]);
         arrange::transpose(level, &rows, to);
-    }
-}
-
-/// Asks for the codes of columns and indices, those of them that there are.
-fn prefetch(stored: &Stored<'_, u8>, (cols, run): (Range<usize>, Range<usize>)) {
-    let (rows, part) = if stored.transposed { (run, cols) } else { (cols, run) };
-    for row in rows {
-        let start = row * stored.stride;
-        let Some(codes) = stored.elements.get(start + part.start..start + part.end) else { return };
-        arrange::prefetch(codes);
     }
 }
