@@ -31,6 +31,28 @@ pub(crate) fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) 
     );
 }
 
+/// What a benchmark compares, under its name.
+pub(crate) type Contestant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
+/// Measures the first contestant against the others, and prints how many times faster it was than each; an iteration is
+/// of `operations` floating-point operations.
+pub(crate) fn compare(criterion: &mut Criterion, group: &str, operations: usize, mut contestants: Vec<Contestant<'_>>) {
+    let mut benchmarks = criterion.benchmark_group(group);
+    for (name, run) in &mut contestants {
+        benchmarks.bench_function(*name, |bencher| bencher.iter(&mut *run));
+    }
+    benchmarks.finish();
+    let medians = contestants.iter().map(|(name, _)| Some((*name, median_ns(group, name)?)));
+    // None if they were listed, tested or filtered out, but not measured.
+    let Some(medians) = medians.collect::<Option<Vec<_>>>() else { return };
+    let Some(&(_, ours)) = medians.first() else { return };
+    for (name, median) in medians {
+        let (milliseconds, rate) = (median / 1e6, operations as f64 / median);
+        println!("{group}: {name} {milliseconds:.3} ms, {rate:.0} GFLOP/s, ratio {:.2}×", median / ours);
+    }
+    println!();
+}
+
 fn median_ns(group: &str, function: &str) -> Option<f64> {
     let file = target_folder().join("criterion").join(group).join(function).join("new/estimates.json");
     if fs::metadata(&file).ok()?.modified().ok()? < *START {
