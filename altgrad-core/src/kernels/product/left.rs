@@ -131,7 +131,7 @@ fn decode(
     for start in (0..length).step_by(DEPTH * dot.elements()) {
         let run = start..(start + DEPTH * dot.elements()).min(length);
         let pairs = &mut scratch.pairs[..run.len().div_ceil(2)];
-        fill(level, &codes.stored(), first..last, run.clone(), pairs);
+        fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
         let decoded = &mut scratch.decoded[..run.len().div_ceil(dot.elements())];
         tile::decode(level, dot, table, pairs, decoded);
         for ends in cuts.windows(2) {

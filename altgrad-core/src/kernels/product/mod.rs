@@ -12,6 +12,8 @@ mod arrange;
 mod left;
 mod matrix;
 mod packed;
+#[cfg(test)]
+mod peak;
 mod plan;
 mod right;
 mod stripes;
@@ -25,6 +27,7 @@ mod x86;
 pub(crate) use left::Left;
 pub(crate) use matrix::{CodeMatrix, FloatMatrix};
 pub(crate) use packed::PackedCodes;
+use right::NearColumn;
 pub(crate) use right::Right;
 
 use std::ops::Range;
@@ -93,6 +96,7 @@ struct Product<'a> {
 
 /// Buffers of a thread.
 struct Scratch {
+    near: Vec<NearColumn>,
     pairs: Vec<PairRow>,
     decoded: Vec<[u32; PANEL]>,
     row_scales: Vec<f32>,
@@ -171,11 +175,11 @@ impl<'a> Product<'a> {
     /// Computes a stripe of the result.
     fn compute(&self, scratch: &mut Scratch, mut stripe: Stripe<'_>) {
         let Self { level, dot, ref table, .. } = *self;
-        let Scratch { pairs, decoded, row_scales } = scratch;
+        let Scratch { near, pairs, decoded, row_scales } = scratch;
         let (rows, cols) = (stripe.rows(), stripe.cols());
         let mut col_scales = [1.0; PANEL];
         for (number, run) in self.runs.iter().enumerate() {
-            let pairs = self.right.pair_rows(cols.clone(), run.clone(), level, pairs);
+            let pairs = self.right.pair_rows(cols.clone(), run.clone(), level, near, pairs);
             let right = if self.is_direct {
                 Columns::Codes(pairs, table)
             } else {
@@ -237,6 +241,7 @@ impl<'a> Product<'a> {
 
 impl Scratch {
     fn new() -> Self {
-        Self { pairs: vec![[0; 2 * PANEL]; DEPTH], decoded: vec![[0; PANEL]; DEPTH], row_scales: Vec::new() }
+        let near = vec![[0; size_of::<NearColumn>()]; PANEL];
+        Self { near, pairs: vec![[0; 2 * PANEL]; DEPTH], decoded: vec![[0; PANEL]; DEPTH], row_scales: Vec::new() }
     }
 }

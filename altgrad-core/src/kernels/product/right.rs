@@ -9,9 +9,9 @@ use super::plan::DEPTH;
 use super::{PANEL, arrange};
 use crate::kernels::level::Level;
 
-/// Bytes from one row to the next of codes that are copied to lie near one another: those of the longest run, and of a line
-/// of the cache, so that rows are not a power of two apart.
-const NEAR_STRIDE: usize = 2 * DEPTH + 64;
+/// The codes of a column in the run at hand, with a line of the cache more than the longest run has, so that columns are
+/// not a power of two apart.
+pub(super) type NearColumn = [u8; 2 * DEPTH + 64];
 
 /// The right operand of a product; its rows are the columns of the result.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,7 @@ impl<'a> Right<'a> {
         cols: Range<usize>,
         run: Range<usize>,
         level: Level,
+        near: &mut [NearColumn],
         scratch: &'s mut [PairRow],
     ) -> &'s [PairRow] {
         let pairs = run.start / 2..run.end.div_ceil(2);
@@ -43,7 +44,7 @@ impl<'a> Right<'a> {
             Self::Packed(packed) => packed.pair_rows(cols.start, pairs, scratch),
             Self::Codes(codes) => {
                 let scratch = &mut scratch[..pairs.len()];
-                fill(level, &codes.stored(), cols, run, scratch);
+                fill(level, &codes.stored(), cols, run, near, scratch);
                 scratch
             }
         }
@@ -66,7 +67,14 @@ impl<'a> Right<'a> {
 }
 
 /// Brings codes into the order of pair rows; what is beyond the columns or the run is the code 0.
-pub(super) fn fill(level: Level, stored: &Stored<'_, u8>, cols: Range<usize>, run: Range<usize>, to: &mut [PairRow]) {
+pub(super) fn fill(
+    level: Level,
+    stored: &Stored<'_, u8>,
+    cols: Range<usize>,
+    run: Range<usize>,
+    near: &mut [NearColumn],
+    to: &mut [PairRow],
+) {
     let Stored { elements, stride, transposed, .. } = *stored;
     if transposed {
         let mut padded = [[0; PANEL]; 2];
@@ -87,11 +95,10 @@ pub(super) fn fill(level: Level, stored: &Stored<'_, u8>, cols: Range<usize>, ru
         }
     } else {
         // Rows that lie a multiple of 4 KiB apart would drive one another out of the first-level cache.
-        let mut near = [[0; NEAR_STRIDE]; PANEL];
-        for (row, near) in cols.clone().zip(&mut near) {
+        for (row, near) in cols.clone().zip(&mut *near) {
             near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
         }
-        let rows = near.each_ref().map(|row| &row[..run.len()]);
+        let rows = std::array::from_fn(|place| if place < cols.len() { &near[place][..run.len()] } else { &[] });
         arrange::transpose(level, &rows, to);
     }
 }

@@ -157,6 +157,7 @@ pub(super) fn tile_avx512bf16<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
+    prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (left, right) in left.iter().zip(right) {
         let right = row(right);
@@ -178,6 +179,7 @@ pub(super) fn tile_avx512<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
+    prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (left, right) in left.iter().zip(right) {
         let right = row(right);
@@ -202,6 +204,7 @@ pub(super) fn direct_tile_avx512bf16<const ROWS: usize>(
     stripe: &mut Stripe<'_>,
 ) {
     let lookup = Lookup::new(table);
+    prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (left, right) in left.iter().zip(right) {
         let (halves, _) = right.as_chunks::<64>();
@@ -229,6 +232,7 @@ pub(super) fn direct_tile_avx512<const ROWS: usize>(
 ) {
     let lookup = Lookup::new(table);
     let upper_half = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
+    prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (left, right) in left.chunks(2).zip(right) {
         let (halves, _) = right.as_chunks::<64>();
@@ -297,8 +301,8 @@ pub(super) fn tile_avx2<const ROWS: usize>(
     for strip in 0..PANEL / STRIP {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
         for (left, right) in left.iter().zip(right) {
-            let (strips, _) = right.as_chunks::<STRIP>();
-            let (halves, _) = strips[strip].as_chunks::<8>();
+            let (of_row, _) = right.as_chunks::<STRIP>();
+            let (halves, _) = of_row[strip].as_chunks::<8>();
             // SAFETY: each reference is to 32 bytes, and the load has no alignment to keep.
             let right = [0, 1].map(|half| unsafe { _mm256_loadu_ps(halves[half].as_ptr().cast()) });
             for (sums, left) in sums.iter_mut().zip(left) {
@@ -309,8 +313,8 @@ pub(super) fn tile_avx2<const ROWS: usize>(
             }
         }
         for (stored, sums) in stored.iter_mut().zip(sums) {
-            let (strips, _) = stored.as_chunks_mut::<STRIP>();
-            let (halves, _) = strips[strip].as_chunks_mut::<8>();
+            let (of_row, _) = stored.as_chunks_mut::<STRIP>();
+            let (halves, _) = of_row[strip].as_chunks_mut::<8>();
             for (half, sum) in halves.iter_mut().zip(sums) {
                 // SAFETY: the reference is to 32 bytes, and the store has no alignment to keep.
                 unsafe { _mm256_storeu_ps(half.as_mut_ptr(), sum) };
@@ -328,6 +332,17 @@ pub(super) fn prefetch(bytes: &[u8]) {
     for byte in bytes.iter().step_by(LINE).chain(bytes.last()) {
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing that the program could see.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast()) };
+    }
+}
+
+/// Asks for the part of the result that a tile will be added to.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch_tile<const ROWS: usize>(first_row: usize, stripe: &mut Stripe<'_>) {
+    for row in first_row..first_row + ROWS {
+        for value in stripe.row(row).iter().step_by(LINE / size_of::<f32>()) {
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+        }
     }
 }
 
@@ -452,19 +467,18 @@ pub(super) fn scale_avx512(scales: &[f32; PANEL], to: &mut Panel) {
     scale_each(scales, to);
 }
 
+/// Rounds of 24 multiplications of pairs that do not wait for one another: the most that a core can do of them.
 #[cfg(test)]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")]
-pub(super) fn peak(n: usize) -> f32 {
-    let mut sums = [[_mm512_setzero_ps(); 4]; 6];
-    let a = as_pairs(_mm512_set1_epi32(std::hint::black_box(0x3f80_3f80)));
-    for _ in 0..n {
-        for s in &mut sums {
-            for s in s {
-                *s = _mm512_dpbf16_ps(*s, a, a);
-            }
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn multiply_pairs(rounds: usize) -> [f32; 16] {
+    let mut sums = [_mm512_setzero_ps(); 24];
+    let pairs = as_pairs(_mm512_set1_epi32(std::hint::black_box(0x3F80_3F80)));
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
         }
     }
-    let mut t = [0.0; 16];
-    store_floats(&mut t, sums.as_flattened().iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, *b)));
-    t.iter().sum()
+    let mut total = [0.0; 16];
+    store_floats(&mut total, sums.into_iter().fold(_mm512_setzero_ps(), |total, sum| _mm512_add_ps(total, sum)));
+    total
 }
