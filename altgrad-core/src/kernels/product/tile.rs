@@ -42,7 +42,7 @@ pub(super) fn decode(level: Level, dot: Dot, table: &Table, pairs: &[PairRow], t
     }
 }
 
-fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel) {
+pub(super) fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel) {
     let value = |code: u8| u32::from(table.values[usize::from(code)]);
     for (dwords, pair) in to.chunks_mut(2 / dot.elements()).zip(pairs) {
         for (col, place) in (0..PANEL).map(position).enumerate() {
@@ -96,8 +96,8 @@ pub(super) fn decodes_on_the_way(level: Level) -> usize {
     match level {
         // Table and sums share the registers.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(_) | Level::Avx512Bf16(_) => 4,
-        _ => 0,
+        Level::Avx2(_) | Level::Avx512(_) | Level::Avx512Bf16(_) => 4,
+        Level::Scalar => 0,
     }
 }
 
@@ -158,6 +158,11 @@ fn tile_of<const ROWS: usize>(
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(right), Level::Avx2(_), Dot::Singles) => unsafe {
             x86::tile_avx2(left, right, finish, first_row, stripe);
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Columns::Codes(right, table), Level::Avx2(_), Dot::Singles) => unsafe {
+            x86::direct_tile_avx2(left, table, right, finish, first_row, stripe);
         },
         (Columns::Decoded(right), ..) => tile_portable(dot, left, right, finish, first_row, stripe),
         (Columns::Codes(pairs, table), ..) => {

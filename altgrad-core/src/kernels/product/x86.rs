@@ -7,7 +7,7 @@ use super::packed::PairRow;
 use super::plan::DEPTH;
 use super::stripes::Stripe;
 use super::table::Table;
-use super::tile::{Finish, Panel, add, scale_each};
+use super::tile::{Finish, Panel, add, decode_portable, scale_each};
 use super::{Dot, PANEL, Scaling};
 
 #[inline]
@@ -289,7 +289,6 @@ fn finish_tile<const ROWS: usize>(
 const STRIP: usize = 16;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-#[allow(unsafe_code, reason = "see the proofs")]
 pub(super) fn tile_avx2<const ROWS: usize>(
     left: &[[u32; ROWS]],
     right: &Panel,
@@ -297,7 +296,41 @@ pub(super) fn tile_avx2<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    let mut stored = [[0.0; PANEL]; ROWS];
+    let mut sums = [[0.0; PANEL]; ROWS];
+    accumulate_avx2(left, right, &mut sums);
+    add(&sums, finish, first_row, stripe);
+}
+
+/// Indices whose codes are decoded at a time on the way: 16 KiB of values stay in the first-level cache.
+const SHALLOW: usize = 64;
+
+/// The sums of a tile of single values, with the panel's codes decoded on the way.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn direct_tile_avx2<const ROWS: usize>(
+    left: &[[u32; ROWS]],
+    table: &Table,
+    right: &[PairRow],
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    let mut sums = [[0.0; PANEL]; ROWS];
+    let mut decoded = [[0; PANEL]; SHALLOW];
+    for (left, right) in left.chunks(SHALLOW).zip(right.chunks(SHALLOW / 2)) {
+        let decoded = &mut decoded[..left.len()];
+        if !decode_avx2(table, right, decoded) {
+            decode_portable(Dot::Singles, table, right, decoded);
+        }
+        accumulate_avx2(left, decoded, &mut sums);
+    }
+    add(&sums, finish, first_row, stripe);
+}
+
+/// Adds products to sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[allow(unsafe_code, reason = "see the proofs")]
+fn accumulate_avx2<const ROWS: usize>(left: &[[u32; ROWS]], right: &Panel, stored: &mut [[f32; PANEL]; ROWS]) {
     for strip in 0..PANEL / STRIP {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
         for (left, right) in left.iter().zip(right) {
@@ -316,12 +349,11 @@ pub(super) fn tile_avx2<const ROWS: usize>(
             let (of_row, _) = stored.as_chunks_mut::<STRIP>();
             let (halves, _) = of_row[strip].as_chunks_mut::<8>();
             for (half, sum) in halves.iter_mut().zip(sums) {
-                // SAFETY: the reference is to 32 bytes, and the store has no alignment to keep.
-                unsafe { _mm256_storeu_ps(half.as_mut_ptr(), sum) };
+                // SAFETY: the reference is to 32 bytes, and neither the load nor the store has an alignment to keep.
+                unsafe { _mm256_storeu_ps(half.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(half.as_ptr()), sum)) };
             }
         }
     }
-    add(&stored, finish, first_row, stripe);
 }
 
 /// Bytes of a line of the cache.
