@@ -9,6 +9,10 @@
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
 mod arrange;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod left;
 mod matrix;
 mod packed;
@@ -21,8 +25,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tile;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 pub(crate) use left::Left;
 pub(crate) use matrix::{CodeMatrix, FloatMatrix};

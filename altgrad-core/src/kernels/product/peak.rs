@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::x86::multiply_pairs;
+use super::avx512::multiply_pairs;
 use crate::kernels::level::Level;
 
 #[test]

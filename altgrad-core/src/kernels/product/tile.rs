@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::packed::{PairRow, position};
 use super::stripes::Stripe;
 use super::table::Table;
-#[cfg(target_arch = "x86_64")]
-use super::x86;
 use super::{Dot, PANEL, Scaling, TILE_ROWS};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::kernels::level::Level;
 
 /// The decoded dwords of a run: for each dword of the sum's index those of the columns of a panel.
@@ -34,10 +34,10 @@ pub(super) fn decode(level: Level, dot: Dot, table: &Table, pairs: &[PairRow], t
     match level {
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { x86::decode_avx512(dot, table, pairs, to) },
+        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { avx512::decode(dot, table, pairs, to) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(_) if dot == Dot::Singles && unsafe { x86::decode_avx2(table, pairs, to) } => {}
+        Level::Avx2(_) if dot == Dot::Singles && unsafe { avx2::decode(table, pairs, to) } => {}
         _ => decode_portable(dot, table, pairs, to),
     }
 }
@@ -66,10 +66,10 @@ pub(super) fn scale(level: Level, scales: &[f32; PANEL], to: &mut Panel) {
     match level {
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { x86::scale_avx512(scales, to) },
+        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { avx512::scale(scales, to) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(_) => unsafe { x86::scale_avx2(scales, to) },
+        Level::Avx2(_) => unsafe { avx2::scale(scales, to) },
         Level::Scalar => scale_each(scales, to),
     }
 }
@@ -137,32 +137,32 @@ fn tile_of<const ROWS: usize>(
         // SAFETY: the level proves that the processor has the features that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(right), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            x86::tile_avx512bf16(left, right, finish, first_row, stripe);
+            avx512::tile_of_pairs(left, right, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(right, table), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            x86::direct_tile_avx512bf16(left, table, right, finish, first_row, stripe);
+            avx512::direct_tile_of_pairs(left, table, right, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(right), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            x86::tile_avx512(left, right, finish, first_row, stripe);
+            avx512::tile_of_singles(left, right, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(right, table), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            x86::direct_tile_avx512(left, table, right, finish, first_row, stripe);
+            avx512::direct_tile_of_singles(left, table, right, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(right), Level::Avx2(_), Dot::Singles) => unsafe {
-            x86::tile_avx2(left, right, finish, first_row, stripe);
+            avx2::tile(left, right, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(right, table), Level::Avx2(_), Dot::Singles) => unsafe {
-            x86::direct_tile_avx2(left, table, right, finish, first_row, stripe);
+            avx2::direct_tile(left, table, right, finish, first_row, stripe);
         },
         (Columns::Decoded(right), ..) => tile_portable(dot, left, right, finish, first_row, stripe),
         (Columns::Codes(pairs, table), ..) => {

@@ -1,0 +1,188 @@
+//! The loops of a product with AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::arrange::CHUNK;
+use super::packed::PairRow;
+use super::plan::DEPTH;
+use super::stripes::Stripe;
+use super::table::Table;
+use super::tile::{Finish, Panel, add, decode_portable, scale_each};
+use super::{Dot, PANEL};
+
+/// Transposes as many whole chunks of codes as all columns have, and says how many codes of each column that were.
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code, reason = "see the proofs")]
+pub(super) fn transpose_chunks(columns: &[&[u8]; PANEL], to: &mut [PairRow]) -> usize {
+    let length = columns.iter().map(|codes| codes.len()).max().unwrap_or_default();
+    let zeros = [[0; CHUNK]; 2 * DEPTH / CHUNK];
+    let columns = columns.map(|codes| if codes.is_empty() { &zeros[..] } else { codes.as_chunks::<CHUNK>().0 });
+    let chunks = columns.iter().map(|chunks| chunks.len()).min().unwrap_or_default().min(length / CHUNK);
+    // Eight columns share 16 bytes of a pair row: 4 each of two quarters.
+    for (group, first) in (0..PANEL / 8).map(|group| (group, group / 4 * 32 + group % 4 * 4)) {
+        let columns: [_; 8] = std::array::from_fn(|place| &columns[first + place / 4 * 16 + place % 4][..chunks]);
+        for (chunk, to) in to.chunks_exact_mut(CHUNK / 2).take(chunks).enumerate() {
+            let v = columns.map(|column| {
+                // SAFETY: the reference is to 16 bytes, and the load has no alignment to keep.
+                unsafe { _mm_loadu_si128(column[chunk].as_ptr().cast()) }
+            });
+            // Words, double words and quadruple words of two columns, four and eight, next to one another.
+            let two = [0, 2, 4, 6].map(|i| [_mm_unpacklo_epi16(v[i], v[i + 1]), _mm_unpackhi_epi16(v[i], v[i + 1])]);
+            let four = |lower: [__m128i; 2], upper: [__m128i; 2]| {
+                [0, 1].map(|i| [_mm_unpacklo_epi32(lower[i], upper[i]), _mm_unpackhi_epi32(lower[i], upper[i])])
+            };
+            let (lower, upper) = (four(two[0], two[1]), four(two[2], two[3]));
+            for (number, (lower, upper)) in lower.as_flattened().iter().zip(upper.as_flattened()).enumerate() {
+                let eight = [_mm_unpacklo_epi64(*lower, *upper), _mm_unpackhi_epi64(*lower, *upper)];
+                for (pair, eight) in to[2 * number..].iter_mut().zip(eight) {
+                    let (groups, _) = pair.as_chunks_mut::<16>();
+                    // SAFETY: the reference is to 16 bytes, and the store has no alignment to keep.
+                    unsafe { _mm_storeu_si128(groups[group].as_mut_ptr().cast(), eight) };
+                }
+            }
+        }
+    }
+    chunks * CHUNK
+}
+
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code, reason = "see the proofs")]
+pub(super) fn interleave(rows: [&[u8; PANEL]; 2], to: &mut PairRow) {
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let [first, second] = rows.map(|row| row.as_chunks::<32>().0);
+    let (halves, _) = to.as_chunks_mut::<64>();
+    for ((first, second), half) in first.iter().zip(second).zip(halves) {
+        let [first, second] = [first, second].map(|bytes| {
+            // SAFETY: the reference is to 32 bytes, and the load has no alignment to keep.
+            let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+            _mm256_permutevar8x32_epi32(bytes, order)
+        });
+        let (even, odd) = (_mm256_unpacklo_epi8(first, second), _mm256_unpackhi_epi8(first, second));
+        let lanes = [_mm256_permute2x128_si256::<0x20>(even, odd), _mm256_permute2x128_si256::<0x31>(even, odd)];
+        let (quarters, _) = half.as_chunks_mut::<32>();
+        for (quarter, lanes) in quarters.iter_mut().zip(lanes) {
+            // SAFETY: the reference is to 32 bytes, and the store has no alignment to keep.
+            unsafe { _mm256_storeu_si256(quarter.as_mut_ptr().cast(), lanes) };
+        }
+    }
+}
+
+/// Decodes codes of a format with up to five exponent bits to single values, through half precision: its numbers are the
+/// format's times a power of two. Says whether it could; a code that is no finite number is left to others.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[allow(unsafe_code, reason = "see the proofs")]
+pub(super) fn decode(table: &Table, pairs: &[PairRow], to: &mut Panel) -> bool {
+    let Some(half) = &table.half else { return false };
+    let codes_beyond = _mm256_set1_epi8(half.largest_code as i8);
+    let negative_zero = _mm256_set1_epi8(if table.is_symmetric { 0 } else { -128 });
+    let magnitude = _mm256_set1_epi8(0x7F);
+    let to_upper = _mm_cvtsi32_si128(8);
+    let down = _mm_cvtsi32_si128(half.shift);
+    let kept = _mm256_set1_epi16(half.mask as i16);
+    let factor = _mm256_set1_ps(half.factor);
+    for (to, pair) in to.chunks_mut(2).zip(pairs) {
+        let (quarters, _) = pair.as_chunks::<32>();
+        for (number, quarter) in quarters.iter().enumerate() {
+            // SAFETY: the reference is to 32 bytes, and the load has no alignment to keep.
+            let codes = unsafe { _mm256_loadu_si256(quarter.as_ptr().cast()) };
+            let beyond = _mm256_cmpgt_epi8(_mm256_and_si256(codes, magnitude), codes_beyond);
+            let odd = _mm256_and_si256(_mm256_cmpeq_epi8(codes, negative_zero), negative_zero);
+            if _mm256_movemask_epi8(_mm256_or_si256(beyond, odd)) != 0 {
+                return false;
+            }
+            // The first codes of pairs in the upper bytes of words, then the second ones.
+            for (to, words) in to.iter_mut().zip([_mm256_sll_epi16(codes, to_upper), codes]) {
+                let halves = _mm256_and_si256(_mm256_sra_epi16(words, down), kept);
+                let lanes = [_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves)];
+                for (lane, halves) in lanes.into_iter().enumerate() {
+                    let values = _mm256_mul_ps(_mm256_cvtph_ps(halves), factor);
+                    // Four columns each of two quarters of the panel.
+                    let first = number / 2 * 32 + (number % 2 * 2 + lane) * 4;
+                    let (groups, _) = to.as_chunks_mut::<4>();
+                    let parts = [_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values)];
+                    for (part, group) in parts.into_iter().zip([first / 4, first / 4 + 4]) {
+                        // SAFETY: the reference is to 16 bytes, and the store has no alignment to keep.
+                        unsafe { _mm_storeu_ps(groups[group].as_mut_ptr().cast(), part) };
+                    }
+                }
+            }
+        }
+    }
+    true
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn scale(scales: &[f32; PANEL], to: &mut Panel) {
+    scale_each(scales, to);
+}
+
+/// Columns whose sums are in registers at a time: 6 × 16 take 12 of the 16 vector registers of AVX2.
+const STRIP: usize = 16;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn tile<const ROWS: usize>(
+    left: &[[u32; ROWS]],
+    right: &Panel,
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    let mut sums = [[0.0; PANEL]; ROWS];
+    accumulate(left, right, &mut sums);
+    add(&sums, finish, first_row, stripe);
+}
+
+/// Indices whose codes are decoded at a time on the way: 16 KiB of values stay in the first-level cache.
+const SHALLOW: usize = 64;
+
+/// The sums of a tile of single values, with the panel's codes decoded on the way.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn direct_tile<const ROWS: usize>(
+    left: &[[u32; ROWS]],
+    table: &Table,
+    right: &[PairRow],
+    finish: &Finish<'_>,
+    first_row: usize,
+    stripe: &mut Stripe<'_>,
+) {
+    let mut sums = [[0.0; PANEL]; ROWS];
+    let mut decoded = [[0; PANEL]; SHALLOW];
+    for (left, right) in left.chunks(SHALLOW).zip(right.chunks(SHALLOW / 2)) {
+        let decoded = &mut decoded[..left.len()];
+        if !decode(table, right, decoded) {
+            decode_portable(Dot::Singles, table, right, decoded);
+        }
+        accumulate(left, decoded, &mut sums);
+    }
+    add(&sums, finish, first_row, stripe);
+}
+
+/// Adds products to sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[allow(unsafe_code, reason = "see the proofs")]
+fn accumulate<const ROWS: usize>(left: &[[u32; ROWS]], right: &Panel, stored: &mut [[f32; PANEL]; ROWS]) {
+    for strip in 0..PANEL / STRIP {
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        for (left, right) in left.iter().zip(right) {
+            let (of_row, _) = right.as_chunks::<STRIP>();
+            let (halves, _) = of_row[strip].as_chunks::<8>();
+            // SAFETY: each reference is to 32 bytes, and the load has no alignment to keep.
+            let right = [0, 1].map(|half| unsafe { _mm256_loadu_ps(halves[half].as_ptr().cast()) });
+            for (sums, left) in sums.iter_mut().zip(left) {
+                let left = _mm256_set1_ps(f32::from_bits(*left));
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm256_fmadd_ps(left, right, *sum);
+                }
+            }
+        }
+        for (stored, sums) in stored.iter_mut().zip(sums) {
+            let (of_row, _) = stored.as_chunks_mut::<STRIP>();
+            let (halves, _) = of_row[strip].as_chunks_mut::<8>();
+            for (half, sum) in halves.iter_mut().zip(sums) {
+                // SAFETY: the reference is to 32 bytes, and neither the load nor the store has an alignment to keep.
+                unsafe { _mm256_storeu_ps(half.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(half.as_ptr()), sum)) };
+            }
+        }
+    }
+}
