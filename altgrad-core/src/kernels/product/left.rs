@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use super::matrix::{CodeMatrix, FloatMatrix};
 use super::plan::{DEPTH, Reach};
 use super::right::fill;
@@ -160,9 +158,11 @@ fn cut<const ROWS: usize>(decoded: &Panel, place: usize, tile: &mut [u32]) {
     }
 }
 
-/// The bits of a value rounded to bf16, ties to even.
+/// The bits of a value rounded to bf16, ties to even, without branches.
 fn rounded(value: f32) -> u32 {
-    u32::from(bf16::from_f32(value).to_bits())
+    let bits = value.to_bits();
+    // NaN whose payload would be cut off or carried away stays quiet NaN.
+    if value.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 }
 }
 
 /// Writes the dwords of `rows`, of one or two floats each, to a tile.

@@ -137,11 +137,7 @@ impl<'a> Product<'a> {
         let is_direct = rows <= tile::decodes_on_the_way(level);
         let left_scales = if let Left::Codes(codes) = a { Some(*codes) } else { None };
         let operands = || [Some(outline), left_scales].into_iter().flatten();
-        // Where many rows use what is decoded, scaling that is little effort, and results are those of a product with
-        // the dequantized matrix, whatever the magnitude of the floats.
-        let reach =
-            if matches!(a, Left::Floats(_)) && !is_direct { None } else { a.reach(level, outline.format(), length) };
-        let by_run = reach.and_then(|reach| {
+        let by_run = a.reach(level, outline.format(), length).and_then(|reach| {
             let (fold, is_normal) = reach.fold();
             let dot =
                 if is_normal && level.has_pairs() && !matches!(a, Left::Floats(_)) { Dot::Pairs } else { Dot::Singles };

@@ -109,3 +109,21 @@ fn products_of_codes_are_within_the_bound() {
         }
     }
 }
+#[test]
+#[ignore = "measures"]
+fn parts() {
+    for (m, n, k) in [(256, 1024, 4096), (64, 4096, 4096), (8, 4096, 4096), (1, 4096, 4096)] {
+        let b = codes(Fp8::E4M3, n, k, (1, 9999), 2);
+        let a = codes(Fp8::E4M3, m, k, (1, 9999), 2);
+        let packed = PackedCodes::new(&b.codes, b.format, b.blocks, b.scales.clone());
+        let x: Vec<f32> = (0..m * k).map(|i| (i % 17) as f32 - 8.0).collect();
+        let floats = FloatMatrix::new(&x, m, k);
+        let mut c = vec![0.0f32; m * n];
+        for level in Level::available().skip(1) {
+          for (what, left) in [("floats", Left::Floats(floats)), ("rounded", Left::RoundedFloats(floats)), ("codes", Left::Codes(a.view()))] {
+            let mut times: Vec<f64> = (0..30).map(|_| { let s = std::time::Instant::now(); multiply(level, &left, &Right::Packed(&packed), &mut c); s.elapsed().as_secs_f64() }).collect();
+            times.sort_by(f64::total_cmp);
+            println!("PARTS {m}x{n}x{k} {level} {what}: {:.3} ms {:.0} GFLOP/s", times[15] * 1e3, 2e-9 * (m * n * k) as f64 / times[15]);
+        }}
+    }
+}
