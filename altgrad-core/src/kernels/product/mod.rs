@@ -120,11 +120,13 @@ pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32])
         let values = codes.decoded(level);
         return multiply(level, &Left::Floats(codes.with_values(&values)), b, c);
     }
-    let work = rows * cols / 32 * length;
+    let work = (rows * cols).saturating_mul(length) / 32;
     let product = Product::new(level, a, b);
     // Rows are divided as well where there are too few panels for all threads; each part decodes the panel anew.
     let tiles = product.left.cuts();
-    let parts = (2 * threads::count(work)).div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
+    let threads = threads::count(work);
+    let wanted = if threads > 1 { 2 * threads } else { 1 };
+    let parts = wanted.div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
     let cuts: Vec<usize> = (0..=parts).map(|part| tiles[part * (tiles.len() - 1) / parts]).collect();
     let stripes = Stripe::divide(c, cols, &cuts, PANEL);
     threads::for_each_with(stripes, work, Scratch::new, |scratch, stripe| product.compute(scratch, stripe));

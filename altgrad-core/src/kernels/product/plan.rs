@@ -19,6 +19,8 @@ pub(super) struct Reach {
     lowest: i32,
     /// Sums are below `2^highest`.
     highest: i32,
+    /// Elements of the left operand are below `2^left`.
+    left: i32,
 }
 
 impl Reach {
@@ -26,7 +28,8 @@ impl Reach {
     pub(super) fn of_codes(a: Fp8, b: Fp8, length: usize) -> Self {
         let lowest = [a, b].map(|format| exponent(format.smallest_positive()));
         let highest = [a, b].map(|format| exponent(format.largest_finite()) + 1);
-        Self { lowest: lowest.iter().sum(), highest: highest.iter().sum::<i32>() + doublings(length) }
+        let [left, right] = highest;
+        Self { lowest: lowest.iter().sum(), highest: left + right + doublings(length), left }
     }
 
     /// That of `length` products of floats, of which the largest magnitude is `amax`, and values of a format; `None` if
@@ -38,14 +41,16 @@ impl Reach {
         // If all are zero, so are the products.
         let amax = if amax == 0.0 { 0 } else { exponent(amax as f32) };
         let [lowest, highest] = [b.smallest_positive(), b.largest_finite()].map(exponent);
-        Some(Self { lowest: lowest + amax - FLOATS, highest: highest + amax + 2 + doublings(length) })
+        let (left, right) = (amax + 1, highest + 1);
+        Some(Self { lowest: lowest + amax - FLOATS, highest: left + right + doublings(length), left })
     }
 
-    /// The power of two that one operand's values have to be divided by for all sums to be finite, and whether products
-    /// are then still normal numbers of `f32`. If not they are subnormal numbers, and exact all the same: the values of
-    /// two formats have less than 127 binades each, `f32` has 277.
+    /// The power of two that the left operand's values have to be divided by for all sums to be finite, and whether
+    /// products are then still normal numbers of `f32`. If they cannot all be, the values are as large as they may be, so
+    /// that products are subnormal numbers without loss: the values of a format have less than 127 binades, `f32` has 277.
     pub(super) fn fold(self) -> (i32, bool) {
-        let fold = (self.highest - 127).max(0);
+        let least = self.highest - 127;
+        let fold = if self.lowest < -126 { least.max(self.left - 127) } else { least.max(0) };
         (fold, self.lowest - fold >= -126)
     }
 

@@ -32,10 +32,10 @@ pub(super) struct Half {
 impl Table {
     /// The values of `format` times `2^-fold`, which must leave them within the range of bf16's normal numbers.
     pub(super) fn new(format: Fp8, fold: i32) -> Self {
-        let factor = f32::from_bits(((127 - fold) as u32) << 23);
+        let factor = f64::from(-fold).exp2();
         let mut values = [0; 256];
         for (code, value) in format.values() {
-            values[usize::from(code)] = bf16::from_f32(value * factor).to_bits();
+            values[usize::from(code)] = bf16::from_f64(f64::from(value) * factor).to_bits();
         }
         let (mut upper, mut lower) = ([0; 128], [0; 128]);
         for ((value, upper), lower) in values.iter().zip(&mut upper).zip(&mut lower) {
