@@ -135,6 +135,17 @@ pub enum Error {
         actual: Vec<usize>,
     },
 
+    /// A slice or list has not the length that goes with the others.
+    #[error("{what} has {actual} elements, expected {expected}")]
+    LengthMismatch {
+        /// What it holds.
+        what: &'static str,
+        /// The length needed.
+        expected: usize,
+        /// The length given.
+        actual: usize,
+    },
+
     /// A layer is frozen: it holds codes only, and the operation needs its full-precision weight.
     #[error(
         "the layer is frozen and its full-precision weight is gone; \

@@ -7,7 +7,7 @@
 mod common;
 mod error;
 mod format;
-mod kernels;
+pub mod kernels;
 mod layer;
 mod model;
 mod quantizer;

@@ -3,6 +3,7 @@
 mod codec;
 mod text;
 
+pub(crate) use codec::power_of_two;
 pub use text::ParseFp8Error;
 
 use serde::{Deserialize, Serialize};
@@ -232,7 +233,7 @@ impl Fp8 {
     /// a finite value, what is farther overflows.
     pub(crate) const fn overflow_midpoint(self) -> f32 {
         let code = self.largest_finite_code();
-        let step = codec::power_of_two(self.exponent_of_code(code) - self.mantissa_bits as i32);
+        let step = power_of_two(self.exponent_of_code(code) - self.mantissa_bits as i32);
         self.decode(code) + 0.5 * step
     }
 

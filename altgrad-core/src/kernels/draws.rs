@@ -3,31 +3,31 @@
 /// Where the numbers of one tensor come from: element `i` gets word `i % 4` of the Philox4x32-10 block (Salmon, Moraes,
 /// Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) with key `seed` and counter
 /// `[i / 4, stream, step, step >> 32]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Draws {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Draws {
     /// What makes an experiment reproducible.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// What sets the tensors of a model apart.
-    pub(crate) stream: u32,
+    pub stream: u32,
     /// What sets the steps of training apart.
-    pub(crate) step: u64,
+    pub step: u64,
 }
 
 impl Draws {
     /// Numbers for the elements from `first` on.
     #[inline(always)]
     pub(crate) fn fill(&self, first: usize, draws: &mut [u32]) {
-        let mut element = first;
-        let mut rest = draws;
-        while !rest.is_empty() {
-            let skip = element % 4;
-            let taken = (4 - skip).min(rest.len());
-            let (head, tail) = rest.split_at_mut(taken);
-            let block = self.block((element / 4) as u32);
-            head.copy_from_slice(&block[skip..skip + taken]);
-            element += taken;
-            rest = tail;
+        let skip = first % 4;
+        let (head, rest) = draws.split_at_mut(((4 - skip) % 4).min(draws.len()));
+        head.copy_from_slice(&self.block((first / 4) as u32)[skip..skip + head.len()]);
+        let (blocks, tail) = rest.as_chunks_mut::<4>();
+        // Without branches, so that several blocks are computed side by side.
+        let mut next = first.div_ceil(4) as u32;
+        for block in blocks.iter_mut() {
+            *block = self.block(next);
+            next = next.wrapping_add(1);
         }
+        tail.copy_from_slice(&self.block(next)[..tail.len()]);
     }
 
     #[inline(always)]

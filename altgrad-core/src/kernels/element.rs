@@ -1,72 +1,54 @@
 //! The element types of tensors that can be quantized, and the precision that each is computed in.
 
 use candle_core::WithDType;
-use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 
+use super::memory;
 use super::round::Real;
 
-/// An element type: `f32` and `f64` compute in themselves, `f16` and `bf16` in `f32`, which holds them exactly.
-pub(crate) trait Element: WithDType + Default {
+/// An element type of tensors that can be quantized: `f32`, `f64`, [`f16`] or [`bf16`]. No other type can implement it.
+///
+/// `f32` and `f64` are computed in themselves, `f16` and `bf16` in `f32`, which holds them exactly.
+pub trait Element: Compute {}
+
+impl Element for f32 {}
+impl Element for f64 {}
+impl Element for f16 {}
+impl Element for bf16 {}
+
+/// What kernels need of an [`Element`].
+pub trait Compute: WithDType + Default {
     /// The type that quotients and products are rounded to.
     type Real: Real;
 
-    /// Converts without loss; both slices have the same length.
-    fn widen(from: &[Self], to: &mut [Self::Real]);
+    /// The same value.
+    fn widen(self) -> Self::Real;
 
-    /// Converts to the nearest value, ties to even; both slices have the same length.
-    fn narrow(from: &[Self::Real], to: &mut [Self]);
+    /// The nearest value, ties to even.
+    fn narrow(value: Self::Real) -> Self;
 
-    /// Whether the type is its own `Real`: then the slice as such, else `None`.
-    fn as_real(values: &[Self]) -> Option<&[Self::Real]>;
-
-    /// As [`as_real`](Self::as_real), mutable.
-    fn as_real_mut(values: &mut [Self]) -> Option<&mut [Self::Real]>;
+    /// That many zeros, for results.
+    fn zeroed(len: usize) -> Vec<Self>;
 }
 
 macro_rules! computes_in_itself {
     ($type:ty) => {
-        impl Element for $type {
+        impl Compute for $type {
             type Real = $type;
 
-            fn widen(from: &[Self], to: &mut [Self]) {
-                to.copy_from_slice(from);
+            #[inline(always)]
+            fn widen(self) -> Self {
+                self
             }
 
-            fn narrow(from: &[Self], to: &mut [Self]) {
-                to.copy_from_slice(from);
+            #[inline(always)]
+            fn narrow(value: Self) -> Self {
+                value
             }
 
-            fn as_real(values: &[Self]) -> Option<&[Self]> {
-                Some(values)
-            }
-
-            fn as_real_mut(values: &mut [Self]) -> Option<&mut [Self]> {
-                Some(values)
-            }
-        }
-    };
-}
-
-macro_rules! computes_in_f32 {
-    ($type:ty) => {
-        impl Element for $type {
-            type Real = f32;
-
-            fn widen(from: &[Self], to: &mut [f32]) {
-                from.convert_to_f32_slice(to);
-            }
-
-            fn narrow(from: &[f32], to: &mut [Self]) {
-                to.convert_from_f32_slice(from);
-            }
-
-            fn as_real(_: &[Self]) -> Option<&[f32]> {
-                None
-            }
-
-            fn as_real_mut(_: &mut [Self]) -> Option<&mut [f32]> {
-                None
+            fn zeroed(len: usize) -> Vec<Self> {
+                memory::zeroed(len)
             }
         }
     };
@@ -74,5 +56,107 @@ macro_rules! computes_in_f32 {
 
 computes_in_itself!(f32);
 computes_in_itself!(f64);
-computes_in_f32!(f16);
-computes_in_f32!(bf16);
+
+/// The bits of a `u32` that are those of the sign and of the rest of an `f32`.
+const SIGN: u32 = 1 << 31;
+const MAGNITUDE: u32 = !SIGN;
+
+impl Compute for bf16 {
+    type Real = f32;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        let bits = value.to_bits();
+        let odd = (bits >> 16) & 1;
+        let nearest = (bits.wrapping_add(0x7FFF + odd)) >> 16;
+        // A NaN keeps its upper bits and becomes quiet.
+        let nan = bits >> 16 | 0x0040;
+        Self::from_bits(if value.is_nan() { nan } else { nearest } as u16)
+    }
+
+    fn zeroed(len: usize) -> Vec<Self> {
+        memory::zeroed::<u16>(len).reinterpret_into()
+    }
+}
+
+impl Compute for f16 {
+    type Real = f32;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        /// What the exponent fields of the two types differ by.
+        const OFFSET: u32 = (127 - 15) << 23;
+        /// The step of the subnormals, 2⁻²⁴.
+        const STEP: f32 = 1.0 / (1 << 24) as f32;
+        let bits = u32::from(self.to_bits());
+        let magnitude = bits & 0x7FFF;
+        let normal = (magnitude << 13) + OFFSET;
+        let subnormal = (magnitude as i32 as f32 * STEP).to_bits();
+        let quiet = if magnitude > 0x7C00 { 1 << 22 } else { 0 };
+        let special = (normal + OFFSET) | quiet;
+        let finite = if magnitude < 0x0400 { subnormal } else { normal };
+        f32::from_bits(if magnitude < 0x7C00 { finite } else { special } | (bits & 0x8000) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        /// The smallest normal value of `f16`, 2⁻¹⁴.
+        const LOWEST: u32 = (127 - 14) << 23;
+        /// The number whose unit in the last place is the step of the subnormals.
+        const MAGIC: f32 = 0.5;
+        let bits = value.to_bits() & MAGNITUDE;
+        let odd = (bits >> 13) & 1;
+        // Rounding up past the largest value carries into the exponent, up to that of infinity or past it.
+        let normal = ((bits + 0x0FFF + odd).wrapping_sub((127 - 15) << 23) >> 13).min(0x7C00);
+        let subnormal = (f32::from_bits(bits) + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits());
+        let nan = 0x7E00 | (bits >> 13 & 0x03FF);
+        let number = if bits < LOWEST { subnormal } else { normal };
+        let magnitude = if value.is_nan() { nan } else { number };
+        Self::from_bits((magnitude | (value.to_bits() & SIGN) >> 16) as u16)
+    }
+
+    fn zeroed(len: usize) -> Vec<Self> {
+        memory::zeroed::<u16>(len).reinterpret_into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_widens_to_what_the_half_crate_says() {
+        for bits in 0..=u16::MAX {
+            let (short, brain) = (f16::from_bits(bits), bf16::from_bits(bits));
+            assert_eq!(short.widen().to_bits(), short.to_f32().to_bits(), "f16 {bits:04X}");
+            // A signalling NaN stays one, to become quiet in the next operation.
+            let (widened, expected) = (brain.widen(), brain.to_f32());
+            assert!(widened.to_bits() == expected.to_bits() || brain.is_nan() && widened.is_nan(), "bf16 {bits:04X}");
+            assert_eq!(f16::narrow(short.widen()).to_bits(), short.to_bits() | quiet(short.is_nan(), 0x0200));
+            assert_eq!(bf16::narrow(brain.widen()).to_bits(), brain.to_bits() | quiet(brain.is_nan(), 0x0040));
+        }
+    }
+
+    fn quiet(is_nan: bool, bit: u16) -> u16 {
+        if is_nan { bit } else { 0 }
+    }
+
+    #[test]
+    fn floats_narrow_to_what_the_half_crate_says() {
+        // Around every midpoint and every value of both types, and numbers in between.
+        let near = (0..=u16::MAX).flat_map(|upper| {
+            let lower = [0, 1, 0x0FFF, 0x1000, 0x1001, 0x2FFF, 0x3000, 0x3001, 0x7FFF, 0x8000, 0x8001, 0xFFFF];
+            lower.map(|lower| u32::from(upper) << 16 | lower)
+        });
+        for bits in near.chain((0..=u32::MAX).step_by(4099)) {
+            let value = f32::from_bits(bits);
+            assert_eq!(f16::narrow(value).to_bits(), f16::from_f32(value).to_bits(), "f16 of {bits:08X}");
+            assert_eq!(bf16::narrow(value).to_bits(), bf16::from_f32(value).to_bits(), "bf16 of {bits:08X}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ const VARIABLE: &str = "ALTGRAD_SIMD";
 /// The instruction sets that kernels are compiled for, weakest first. The strongest that the processor has is chosen at
 /// run time, whatever the program was compiled for.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Level {
     /// Portable code, compiled for what every processor of the target has: SSE2 on x86-64, NEON on 64-bit Arm.
     Scalar,

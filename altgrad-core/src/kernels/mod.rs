@@ -1,17 +1,45 @@
-//! Loops over slices: the largest magnitude, fake quantization, encoding and decoding.
+//! Conversions of slices: the largest magnitude, fake quantization, encoding and decoding, without tensors or layers.
 //!
-//! Each loop is branch-free in the format and the values, so that the compiler vectorizes it for each instruction set of
-//! which a processor may turn out to have the strongest. Each computes exactly what
-//! [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode) specify, on every one.
+//! A slice is a matrix of rows that lie one after the other. [`Blocks`] says which of its elements share a scale, and a
+//! [`Conversion`] holds the format and the scales. Elements are `f32`, `f64`, `f16` or `bf16`.
+//!
+//! Each function computes exactly what [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode)
+//! specify, bit for bit on every instruction set and any number of threads. Large slices are shared among the threads of the
+//! current `rayon` pool; to keep to one, call from inside a pool of one thread. Loops are branch-free in the format and the
+//! values, so that the compiler vectorizes them for each [`Level`] that a processor may turn out to have.
+//!
+//! ```
+//! use altgrad_core::kernels::{self, Blocks, Conversion};
+//! use altgrad_core::{Fp8, compute_scale};
+//!
+//! let x = [0.1f32, -0.25, 0.3, 448.0, 5.0, -60.0]; // two rows of three
+//! let blocks = Blocks::per_row(2, 3);
+//! let scales = kernels::amax(&x, blocks)?.into_iter().map(|amax| compute_scale(amax as f32, Fp8::E4M3));
+//! let conversion = Conversion::new(Fp8::E4M3, blocks, scales)?;
+//!
+//! let mut codes = [0; 6];
+//! kernels::encode(&x, &mut codes, &conversion)?;
+//! assert_eq!(codes[3..], [0x7E, 0x4A, 0xE7]);
+//!
+//! let (mut decoded, mut fake) = ([0f32; 6], [0f32; 6]);
+//! kernels::decode(&codes, &mut decoded, &conversion)?;
+//! kernels::fake_quantize(&x, &mut fake, &conversion)?;
+//! assert_eq!(decoded[3..], [448.0, 5.0, -60.0]);
+//! assert_eq!(decoded, fake);
+//! # Ok::<(), altgrad_core::Error>(())
+//! ```
 
 mod blocks;
 mod conversion;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod draws;
-mod element;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod element;
 mod elementwise;
 mod level;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod loops;
+mod memory;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod product;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
@@ -19,31 +47,87 @@ mod round;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod values;
 
-pub(crate) use blocks::Blocks;
-pub(crate) use conversion::{Conversion, Scale};
-pub(crate) use draws::Draws;
-pub(crate) use element::Element;
+pub use blocks::Blocks;
+pub use conversion::{Conversion, Scale};
+pub use draws::Draws;
+pub use element::Element;
+pub use level::Level;
+
+pub(crate) use element::Compute;
+pub(crate) use memory::zeroed;
 
 use crate::format::Fp8;
-use level::Level;
+use crate::{Error, Result};
 
-/// The largest magnitude of each block; NaN if any of its values is NaN, 0 if it has none.
-pub(crate) fn amax<T: Element>(values: &[T], blocks: Blocks) -> Vec<f64> {
-    elementwise::amax(Level::detect(), values, blocks)
+/// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if a value of the block
+/// is NaN, 0 if it has none.
+///
+/// # Errors
+///
+/// [`Error::LengthMismatch`] if there are not as many values as `blocks` has elements.
+pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
+    check_len("the slice of values", blocks.elements(), values.len())?;
+    Ok(elementwise::amax(Level::detect(), values, blocks))
 }
 
-/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN; both slices have the same length.
-pub(crate) fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversion) {
+/// `to[i] = decode(encode(from[i] / scale)) × scale`, with NaN staying NaN.
+///
+/// Quotients and products are computed in `f32` (in `f64` for `f64`) and correctly rounded.
+///
+/// # Errors
+///
+/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversion) -> Result<()> {
+    check_len("the slice of values", conversion.blocks.elements(), from.len())?;
+    check_len("the slice for results", conversion.blocks.elements(), to.len())?;
     elementwise::fake_quantize(Level::detect(), from, to, conversion);
+    Ok(())
 }
 
-/// `to[i] = encode(from[i] / scale)`; false if a value is NaN and the format has no NaN, and then `to` is of no use.
-pub(crate) fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
-    elementwise::encode(Level::detect(), from, to, conversion)
+/// `to[i] = encode(from[i] / scale)`.
+///
+/// # Errors
+///
+/// [`Error::NanNotRepresentable`] if a value is NaN and the format has no NaN, and then what `to` holds is unspecified;
+/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> Result<()> {
+    check_len("the slice of values", conversion.blocks.elements(), from.len())?;
+    check_len("the slice for codes", conversion.blocks.elements(), to.len())?;
+    if elementwise::encode(Level::detect(), from, to, conversion) {
+        Ok(())
+    } else {
+        Err(Error::NanNotRepresentable { format: conversion.format })
+    }
 }
 
-/// `to[i] = decode(codes[i]) × scale`, with one scale for each block; both slices have the same length.
-pub(crate) fn decode<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, scales: &[f32]) {
+/// `to[i] = decode(codes[i]) × scale`; of the conversion, only its format, blocks and scales matter.
+///
+/// # Errors
+///
+/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+pub fn decode<T: Element>(codes: &[u8], to: &mut [T], conversion: &Conversion) -> Result<()> {
+    let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
+    decode_with(codes, to, conversion.format, conversion.blocks, &scales)
+}
+
+/// As [`decode`], with the scale of each block as a number.
+pub(crate) fn decode_with<T: Element>(
+    codes: &[u8],
+    to: &mut [T],
+    format: Fp8,
+    blocks: Blocks,
+    scales: &[f32],
+) -> Result<()> {
+    check_len("the slice of codes", blocks.elements(), codes.len())?;
+    check_len("the slice for values", blocks.elements(), to.len())?;
+    check_len("the list of scales", blocks.count(), scales.len())?;
     elementwise::decode(Level::detect(), codes, to, format, blocks, scales);
+    Ok(())
+}
+
+fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
+    if actual == expected { Ok(()) } else { Err(Error::LengthMismatch { what, expected, actual }) }
 }

@@ -3,7 +3,7 @@
 use crate::format::{Fp8, Overflow};
 
 /// The arithmetic that rounding needs of `f32` and `f64`.
-pub(crate) trait Real: Copy + Default + PartialOrd + 'static {
+pub trait Real: Copy + Default + PartialOrd + 'static {
     /// The bits of a value.
     type Bits: Copy;
 
@@ -30,6 +30,10 @@ pub(crate) trait Real: Copy + Default + PartialOrd + 'static {
     /// The code of what rounding returned for a number, `beyond` being that of overflow.
     fn code(self, rounder: &Self::Rounder, beyond: u8) -> u8;
 
+    /// The code of what [`round`](Self::round) makes of a number, without making it, `beyond` being that of overflow. Not for
+    /// formats without mantissa bits.
+    fn code_of_nearest(self, rounder: &Self::Rounder, beyond: u8) -> u8;
+
     /// Correctly rounded quotient.
     fn divide(self, scale: f32) -> Self;
 
@@ -55,7 +59,7 @@ macro_rules! real {
     ($real:ident, $bits:ident, $rounder:ident, $draw_bits:literal) => {
         #[doc = concat!("A format's constants as bits and values of `", stringify!($real), "`.")]
         #[derive(Clone, Copy)]
-        pub(crate) struct $rounder {
+        pub struct $rounder {
             /// Largest finite value.
             largest: $real,
             /// What magnitudes are cut to: the largest value, or the one that would follow where overflow shows.
@@ -77,6 +81,8 @@ macro_rules! real {
             subnormal_magic: $real,
             /// What a normal value's bits, shifted right by `shift`, exceed its code by.
             code_offset: $bits,
+            /// The code of the largest finite value.
+            largest_code: $bits,
             /// 1 if the last bit of an exponent field differs between the real and the format.
             parity: $bits,
         }
@@ -124,6 +130,7 @@ macro_rules! real {
                     shift,
                     subnormal_magic: $real::from_bits(lowest_binade + magic_offset),
                     code_offset: (lowest_binade >> shift) - (1 << mantissa_bits),
+                    largest_code: format.largest_finite_code().into(),
                     parity: (exponent_field(format.min_exponent()) - 1) & 1,
                 }
             }
@@ -182,6 +189,21 @@ macro_rules! real {
             }
 
             #[inline(always)]
+            fn code_of_nearest(self, rounder: &$rounder, beyond: u8) -> u8 {
+                let magnitude = self.abs();
+                let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
+                let binade = rounder.binade(clamped);
+                let magic = binade + rounder.magic_offset;
+                // What the sum's bits exceed those of the summand by are steps of the binade; a code counts those of the
+                // binades below as well, of which there are as many in each.
+                let steps = (clamped + $real::from_bits(magic)).to_bits().wrapping_sub(magic);
+                let code = steps.wrapping_add((binade - rounder.lowest_binade) >> rounder.shift);
+                let kept = if code == 0 { rounder.zero_sign } else { $rounder::SIGN };
+                let code = if code > rounder.largest_code { beyond.into() } else { code };
+                (code | (self.to_bits() & kept) >> ($bits::BITS - 8)) as u8
+            }
+
+            #[inline(always)]
             fn divide(self, scale: f32) -> $real {
                 self / scale as $real
             }
@@ -196,10 +218,12 @@ macro_rules! real {
                 $real::is_nan(self)
             }
 
+            #[inline(always)]
             fn from_f32(value: f32) -> $real {
                 value as $real
             }
 
+            #[inline(always)]
             fn to_f64(self) -> f64 {
                 self as f64
             }

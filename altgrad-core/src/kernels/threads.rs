@@ -14,6 +14,15 @@ pub(super) fn for_each<P: Send>(parts: Vec<P>, elements: usize, work: impl Fn(P)
     }
 }
 
+/// The results of `work` for each of `parts`, in their order, computed as [`for_each`] does.
+pub(super) fn map<P: Send, R: Send>(parts: Vec<P>, elements: usize, work: impl Fn(P) -> R + Sync + Send) -> Vec<R> {
+    if is_worthwhile(elements) && parts.len() > 1 {
+        parts.into_par_iter().map(work).collect()
+    } else {
+        parts.into_iter().map(work).collect()
+    }
+}
+
 /// As [`for_each`], with something of their own for parts that follow one another on the same thread.
 pub(super) fn for_each_with<P: Send, S>(
     parts: Vec<P>,

@@ -5,9 +5,9 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shap
 use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
-use super::{Fp8Tensor, Quantizer, cpu, portable};
+use super::{Fp8Tensor, Granularity, Quantizer, cpu, portable};
 use crate::format::{Fp8, Overflow};
-use crate::kernels::{Blocks, Conversion, Scale};
+use crate::kernels::{Conversion, Scale};
 use crate::{Error, Result};
 
 /// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
@@ -62,7 +62,7 @@ pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
 /// A dtype other than f32, f64, f16 and bf16, or a scale that is not a positive finite number.
 pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -> Result<Tensor> {
     check_scale(scale)?;
-    let (blocks, scales) = (Blocks::whole(x.elem_count()), vec![Scale::new(scale)]);
+    let (blocks, scales) = (Granularity::PerTensor.blocks(x.dims()), vec![Scale::new(scale)]);
     fake_quantize_with(x, Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None }, ste)
 }
 

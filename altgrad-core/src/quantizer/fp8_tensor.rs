@@ -49,7 +49,7 @@ impl Fp8Tensor {
     /// As [`quantize`](Self::quantize), and for a scale that is not a positive finite number.
     pub fn quantize_with_scale(x: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
         check_scale(scale)?;
-        let (blocks, scales) = (Blocks::whole(x.elem_count()), vec![Scale::new(scale)]);
+        let (blocks, scales) = (Granularity::PerTensor.blocks(x.dims()), vec![Scale::new(scale)]);
         let conversion = Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None };
         Self::convert(x, &conversion, Granularity::PerTensor)
     }

@@ -36,9 +36,11 @@ impl Granularity {
         let cols = dims.last().copied().unwrap_or(1);
         let rows = dims.iter().rev().skip(1).product();
         match self {
-            Self::PerTensor => Blocks::whole(rows * cols),
-            Self::PerRow => Blocks::new(rows, cols, 1, cols),
-            Self::PerBlock { rows: block_rows, cols: block_cols } => Blocks::new(rows, cols, block_rows, block_cols),
+            Self::PerTensor => Blocks::per_tensor(rows, cols),
+            Self::PerRow => Blocks::per_row(rows, cols),
+            Self::PerBlock { rows: block_rows, cols: block_cols } => {
+                Blocks::per_block((rows, cols), (block_rows, block_cols))
+            }
         }
     }
 

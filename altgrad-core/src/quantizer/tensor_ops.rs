@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{cpu, portable};
+use super::{Granularity, cpu, portable};
 use crate::format::Fp8;
 use crate::kernels::{Blocks, Conversion};
 use crate::{Error, Result};
@@ -15,7 +15,7 @@ pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Resu
 
 /// The largest magnitude of a tensor; NaN if an element is NaN.
 fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
-    Ok(block_amax(x, Blocks::whole(x.elem_count()), what)?[0])
+    Ok(block_amax(x, Granularity::PerTensor.blocks(x.dims()), what)?[0])
 }
 
 /// The codes of `x` in its shape.
@@ -25,8 +25,10 @@ fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
 /// [`Error::NanNotRepresentable`] if it holds NaN and the format does not.
 pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     check_dtype(x.dtype(), "the tensor")?;
-    let codes = if x.device().is_cpu() { cpu::encode(x, conversion)? } else { portable::encode(x, conversion)? };
-    codes.ok_or(Error::NanNotRepresentable { format: conversion.format })
+    if x.device().is_cpu() {
+        return cpu::encode(x, conversion);
+    }
+    portable::encode(x, conversion)?.ok_or(Error::NanNotRepresentable { format: conversion.format })
 }
 
 /// The values of codes.

@@ -35,7 +35,7 @@ impl Left<'_> {
             Left::Codes(codes) => Some(Reach::of_codes(codes.format(), right, length.min(2 * DEPTH))),
             Left::Floats(floats) | Left::RoundedFloats(floats) => {
                 let values = floats.stored().elements;
-                let amax = elementwise::amax(level, values, Blocks::whole(values.len()));
+                let amax = elementwise::amax(level, values, Blocks::per_tensor(1, values.len()));
                 Reach::of_floats(amax.first().copied().unwrap_or_default(), right, length.min(2 * DEPTH))
             }
         }

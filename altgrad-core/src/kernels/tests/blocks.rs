@@ -5,7 +5,7 @@ use half::bf16;
 use super::*;
 
 /// Rows, columns, and rows and columns of a block.
-const SHAPES: [[usize; 4]; 14] = [
+const SHAPES: [[usize; 4]; 15] = [
     [1, 1, 1, 1],
     [3, 7, 1, 7],
     [5, 64, 1, 32],
@@ -15,6 +15,8 @@ const SHAPES: [[usize; 4]; 14] = [
     [130, 150, 1, 128],
     [2, 2100, 1, 2100],
     [3, 2100, 2, 1500],
+    // Chunks of one block, then one of several, then the first block again.
+    [2, 2600, 2, 2500],
     [6, 5, 4, 2],
     [7, 3, 100, 100],
     [0, 5, 1, 32],

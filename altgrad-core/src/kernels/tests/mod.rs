@@ -5,6 +5,7 @@
 mod blocks;
 mod special;
 mod stochastic;
+mod threads;
 
 use std::fmt::Debug;
 
@@ -29,11 +30,11 @@ fn on_every_level<R: PartialEq + Debug>(mut run: impl FnMut(Level) -> R) -> R {
 /// To `format` under one scale for all, as most tests want it.
 fn whole(elements: usize, format: Fp8, scale: f32) -> Conversion {
     let (overflow, scales) = (Overflow::Saturate, vec![Scale::new(scale)]);
-    Conversion { format, overflow, blocks: Blocks::whole(elements), scales, draws: None }
+    Conversion { format, overflow, blocks: Blocks::per_tensor(1, elements), scales, draws: None }
 }
 
 fn amax<T: Sample>(values: &[T]) -> f64 {
-    let blocks = Blocks::whole(values.len());
+    let blocks = Blocks::per_tensor(1, values.len());
     let largest = on_every_level(|level| elementwise::amax(level, values, blocks)[0].to_bits());
     f64::from_bits(largest)
 }
@@ -48,7 +49,7 @@ fn encode<T: Sample>(from: &[T], to: &mut [u8], format: Fp8, scale: f32) -> bool
 
 fn decode<T: Sample>(codes: &[u8], to: &mut [T], format: Fp8, scale: f32) {
     on_every_level(|level| {
-        elementwise::decode(level, codes, to, format, Blocks::whole(codes.len()), &[scale]);
+        elementwise::decode(level, codes, to, format, Blocks::per_tensor(1, codes.len()), &[scale]);
         to.iter().map(|value| value.bits()).collect::<Vec<_>>()
     });
 }

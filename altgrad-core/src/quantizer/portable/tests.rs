@@ -37,7 +37,10 @@ fn assert_same(x: &Tensor, conversion: &Conversion, context: &str) {
         let [actual, expected, x] = [actual, expected, x].map(f64::from_bits);
         assert_eq!(actual.to_bits(), expected.to_bits(), "{context}: {x:e} gives {actual:e}, expected {expected:e}");
     }
-    let packed = cpu::encode(x, conversion).unwrap();
+    let packed = match cpu::encode(x, conversion) {
+        Err(crate::Error::NanNotRepresentable { .. }) => None,
+        packed => Some(packed.unwrap()),
+    };
     assert_eq!(codes(encode(x, conversion).unwrap()), codes(packed.clone()), "{context}");
     if let Some(packed) = packed {
         let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
