@@ -14,7 +14,9 @@ mod quantizer;
 
 pub use error::{Error, Result};
 pub use format::{Fp8, Overflow, ParseFp8Error, Specials};
-pub use layer::{FrozenLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias};
+pub use layer::{
+    Compute, FrozenLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias,
+};
 pub use model::{
     Action, CalibrationReport, LayerCalibration, LayerReport, Path, QuantConfig, QuantReport, Quantizable, Rule,
     SkipReason, TiePolicy, Visitor, VisitorMut,

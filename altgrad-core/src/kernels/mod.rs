@@ -30,6 +30,8 @@
 //! ```
 
 mod blocks;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod columns;
 mod conversion;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod draws;
@@ -47,6 +49,7 @@ mod round;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
+mod transpose;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod values;
 
@@ -56,8 +59,11 @@ pub use draws::Draws;
 pub use element::Element;
 pub use level::Level;
 
+pub(crate) use columns::{add_bias, sum_rows};
 pub(crate) use element::Compute;
 pub(crate) use memory::zeroed;
+pub(crate) use product::{CodeMatrix, FloatMatrix, Left, PackedCodes, Right};
+pub(crate) use transpose::transpose;
 
 use crate::format::Fp8;
 use crate::{Error, Result};
@@ -130,4 +136,11 @@ pub(crate) fn decode_with<T: Element>(
 
 fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
     if actual == expected { Ok(()) } else { Err(Error::LengthMismatch { what, expected, actual }) }
+}
+
+/// `c[i, j] = Σ a[i, p] · b[j, p]` for operands whose rows are equally long; `c` has a row for each of `a`'s.
+///
+/// Within `2·k·2⁻²⁴·Σ|a||b|` of the exact result for a sum of `k` products.
+pub(crate) fn multiply(a: &Left<'_>, b: &Right<'_>, c: &mut [f32]) {
+    product::multiply(Level::detect(), a, b, c);
 }

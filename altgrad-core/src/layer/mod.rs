@@ -1,16 +1,22 @@
 //! Linear layers: [`Linear`], the slot that a model declares, and what it can hold.
 
+mod backward;
 mod calibration;
+mod compute;
 mod frozen;
+mod fused;
 mod named;
+mod node;
 mod product;
 mod quantized;
 mod recipe;
 mod shared;
 mod slot;
 mod text;
+mod weight;
 
 pub(crate) use calibration::Calibration;
+pub use compute::Compute;
 pub use frozen::FrozenLinear;
 pub use named::ParseRecipeError;
 pub use quantized::QuantizedLinear;

@@ -1,4 +1,4 @@
-//! The product of a linear layer whose backward pass computes with quantized gradients.
+//! The product of a linear layer whose backward pass computes with quantized gradients, in candle's operations.
 
 use std::sync::Arc;
 
@@ -6,18 +6,14 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Shape, Tensor};
 
 use super::shared::{Role, Shared};
-use super::{LayerPath, locate};
+use super::{LayerPath, Recipe, locate};
 use crate::Result;
+use crate::kernels::Conversion;
 use crate::quantizer::{Quantizer, Ste, fake_quantize_with};
 
-/// What the backward pass needs beside the operands of the forward pass.
-pub(super) struct Product {
-    pub(super) weights: Quantizer,
-    pub(super) activations: Option<Quantizer>,
-    pub(super) gradients: Quantizer,
-    /// The full-precision input as a matrix and the weight, to be quantized along their other dimension.
-    pub(super) input: Tensor,
-    pub(super) weight: Tensor,
+/// What the backward pass of a step needs to know beside its operands.
+pub(super) struct Pass {
+    pub(super) recipe: Recipe,
     /// Steps of the two, for the random draws of their transposed copies.
     pub(super) input_step: u64,
     pub(super) weight_step: u64,
@@ -26,38 +22,73 @@ pub(super) struct Product {
     pub(super) path: LayerPath,
 }
 
+/// The operands of the forward pass, `(tokens, inputs)` and `(outputs, inputs)`.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a> {
+    /// As they were multiplied.
+    pub(super) x: &'a Tensor,
+    pub(super) w: &'a Tensor,
+    /// In full precision, to be quantized along their other dimension.
+    pub(super) input: &'a Tensor,
+    pub(super) weight: &'a Tensor,
+}
+
+impl Pass {
+    /// The gradients of the two operands, of those that need one, from that of the result, which is quantized by
+    /// `conversion` in `step`.
+    pub(super) fn gradients(
+        &self,
+        operands: Operands<'_>,
+        dy: &Tensor,
+        quantizer: &Quantizer,
+        (conversion, step): (Conversion, u64),
+        [needs_x, needs_w]: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        let Self { recipe, shared, .. } = self;
+        let Operands { x, w, input, weight } = operands;
+        let rows = if needs_x || quantizer.granularity.is_symmetric() {
+            fake_quantize_with(dy, conversion, Ste::PassThrough)?
+        } else {
+            dy.clone()
+        };
+        let dx = if needs_x {
+            let weight = transposed(Some(&recipe.weights), &shared.weights, w, weight, self.weight_step)?;
+            Some(rows.matmul(&weight.t()?)?)
+        } else {
+            None
+        };
+        let dw = if needs_w {
+            let columns = transposed(Some(quantizer), &shared.gradients, &rows, dy, step)?;
+            let input = transposed(recipe.activations.as_ref(), &shared.activations, x, input, self.input_step)?;
+            Some(columns.matmul(&input.t()?)?)
+        } else {
+            None
+        };
+        Ok([dx, dw])
+    }
+}
+
+/// The product of a pass with quantized gradients.
+pub(super) struct Product {
+    pub(super) pass: Pass,
+    pub(super) gradients: Quantizer,
+    /// The operands in full precision.
+    pub(super) input: Tensor,
+    pub(super) weight: Tensor,
+}
+
 impl Product {
     /// `x · wᵀ` of `x` `(tokens, inputs)` and `w` `(outputs, inputs)`, both quantized as the recipe says.
     pub(super) fn apply(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         Ok(x.contiguous()?.apply_op2(&w.contiguous()?, self)?)
     }
 
-    /// The gradients of the two operands, of those that need one.
-    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (needs_x, needs_w) = (x.track_op(), w.track_op());
-        let (x, w, dy) = (x.detach(), w.detach(), dy.detach().contiguous()?);
-        let Self { gradients, shared, .. } = self;
-        let (conversion, step) = shared.gradients.advance(gradients, &dy, self.training)?;
-        let rows = if needs_x || gradients.granularity.is_symmetric() {
-            fake_quantize_with(&dy, conversion, Ste::PassThrough)?
-        } else {
-            dy.clone()
-        };
-        let dx = if needs_x {
-            let weight = transposed(Some(&self.weights), &shared.weights, &w, &self.weight, self.weight_step)?;
-            Some(rows.matmul(&weight.t()?)?)
-        } else {
-            None
-        };
-        let dw = if needs_w {
-            let columns = transposed(Some(gradients), &shared.gradients, &rows, &dy, step)?;
-            let activations = self.activations.as_ref();
-            let input = transposed(activations, &shared.activations, &x, &self.input, self.input_step)?;
-            Some(columns.matmul(&input.t()?)?)
-        } else {
-            None
-        };
-        Ok((dx, dw))
+    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+        let needs = [x, w].map(Tensor::track_op);
+        let (x, w, dy) = (&x.detach(), &w.detach(), dy.detach().contiguous()?);
+        let Self { pass, gradients, input, weight } = self;
+        let conversion = pass.shared.gradients.advance(gradients, &dy, pass.training)?;
+        pass.gradients(Operands { x, w, input, weight }, &dy, gradients, conversion, needs)
     }
 }
 
@@ -130,6 +161,7 @@ impl CustomOp2 for Product {
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(locate(self.gradients(x, w, dy), &self.path)?)
+        let [dx, dw] = locate(self.gradients(x, w, dy), &self.pass.path)?;
+        Ok((dx, dw))
     }
 }

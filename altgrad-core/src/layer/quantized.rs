@@ -4,12 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Module, Tensor};
 
+use super::backward::Backward;
 use super::calibration::Calibration;
-use super::product::Product;
+use super::fused::{self, Input, Weight};
+use super::node::{Arguments, attach};
+use super::product::{Pass, Product};
 use super::shared::Shared;
-use super::{FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate, output_dims};
+use super::weight::FixedWeight;
+use super::{Compute, FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate, output_dims};
 use crate::kernels::Conversion;
-use crate::quantizer::{AmaxHistory, Fp8Tensor, check_finite, fake_quantize_cached, fake_quantize_with};
+use crate::quantizer::{
+    AmaxHistory, Codes, Fp8Tensor, Ste, check_finite, fake_quantize_cached, fake_quantize_with, has_kernels,
+};
 use crate::{Error, Result};
 
 /// A linear layer whose tensors are quantized on the way into every product, as its [`Recipe`] says, and whose gradients
@@ -20,6 +26,11 @@ use crate::{Error, Result};
 /// and kept, and histories stand still; call [`Quantizable::eval`](crate::Quantizable::eval) again after changing weights
 /// by other means. How gradients are computed is the same in both modes. A delayed scale is 1 until the first step in
 /// training mode.
+///
+/// On the CPU, products of `f32`, `f16` and `bf16` layers are computed from codes, and for the backward pass nothing else is
+/// kept of quantized tensors: sums of `decode(code) × scale` in `f32`, which differ from the exact ones by at most
+/// `2·k·2⁻²⁴·Σ|a||b|` for `k` products, rounded to the layer's dtype once. Elsewhere, and for `f64`, they are candle's
+/// products of fake-quantized tensors, and so they are where an operand holds NaN and its format does not.
 ///
 /// ```
 /// use altgrad_core::{Fp8, QuantizedLinear};
@@ -41,18 +52,21 @@ pub struct QuantizedLinear {
     training: bool,
     shared: Arc<Shared>,
     /// The weight's codes in eval mode, once they were needed.
-    codes: Mutex<Option<Codes>>,
+    codes: Mutex<Option<Kept>>,
     /// What was seen of the input, while a calibration pass runs.
     calibration: Option<Calibration>,
     path: LayerPath,
 }
 
-/// A weight's codes with what they were made by.
+/// A weight's codes that stay, with what they were made by.
 #[derive(Clone, Debug)]
-struct Codes {
-    packed: Fp8Tensor,
-    conversion: Conversion,
+struct Kept {
+    weight: FixedWeight,
+    conversion: Arc<Conversion>,
 }
+
+/// How a tensor is converted in the step of this number.
+type Converted = (Arc<Conversion>, u64);
 
 impl QuantizedLinear {
     /// Wraps a layer.
@@ -117,7 +131,8 @@ impl QuantizedLinear {
     ///
     /// [`Error::NanNotRepresentable`] if the weight holds NaN and the format has none.
     pub fn quantized_weight(&self) -> Result<Fp8Tensor> {
-        locate(self.kept_codes(), &self.path).map(|codes| codes.packed)
+        let codes = if self.training { self.pack().map(|(packed, _)| packed) } else { self.kept_as_tensor() };
+        locate(codes, &self.path)
     }
 
     /// Whether the layer is in training mode.
@@ -130,6 +145,9 @@ impl QuantizedLinear {
     pub fn set_training(&mut self, training: bool) {
         self.training = training;
         self.forget_codes();
+        for role in self.shared.roles() {
+            role.clear_spares();
+        }
     }
 
     /// The wrapped layer: the same tensors, bit for bit.
@@ -147,8 +165,8 @@ impl QuantizedLinear {
     pub fn freeze(&self) -> Result<FrozenLinear> {
         let frozen = check_finite(self.weight(), "the weight").and_then(|_| {
             // The weight may have changed since codes were kept.
-            let frozen = FrozenLinear::new(self.pack()?.packed, self.bias().cloned())?;
-            Ok(frozen.with_activations(self.recipe.activations.clone(), &self.shared, self.recipe.ste))
+            let frozen = FrozenLinear::new(self.pack()?.0, self.bias().cloned())?;
+            Ok(frozen.with_trained_activations(self.recipe.activations.clone(), &self.shared, self.recipe.ste))
         });
         Ok(locate(frozen, &self.path)?.with_path(self.path.clone()))
     }
@@ -174,81 +192,158 @@ impl QuantizedLinear {
         &mut self.calibration
     }
 
-    fn codes(&self) -> MutexGuard<'_, Option<Codes>> {
+    fn codes(&self) -> MutexGuard<'_, Option<Kept>> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The codes of the weight as it is.
-    fn pack(&self) -> Result<Codes> {
+    fn pack(&self) -> Result<(Fp8Tensor, Conversion)> {
         let quantizer = &self.recipe.weights;
         let conversion = self.shared.weights.peek(quantizer, self.weight())?;
-        let packed = Fp8Tensor::convert(self.weight(), &conversion, quantizer.granularity)?;
-        Ok(Codes { packed, conversion })
+        Ok((Fp8Tensor::convert(self.weight(), &conversion, quantizer.granularity)?, conversion))
     }
 
-    /// The codes of the weight, which eval mode keeps.
-    fn kept_codes(&self) -> Result<Codes> {
-        if self.training {
-            return self.pack();
-        }
+    /// The codes of the weight that eval mode keeps.
+    fn kept(&self) -> Result<Kept> {
         let mut kept = self.codes();
-        match &*kept {
-            Some(codes) => Ok(codes.clone()),
-            None => Ok(kept.insert(self.pack()?).clone()),
+        if let Some(kept) = &*kept {
+            return Ok(kept.clone());
         }
+        let (packed, conversion) = self.pack()?;
+        Ok(kept.insert(Kept { weight: FixedWeight::new(packed)?, conversion: Arc::new(conversion) }).clone())
     }
 
-    /// The weight as products see it, and the step that it was quantized in.
-    fn fake_quantized_weight(&self) -> Result<(Tensor, u64)> {
-        let Recipe { weights: quantizer, ste, .. } = &self.recipe;
+    fn kept_as_tensor(&self) -> Result<Fp8Tensor> {
+        self.kept()?.weight.to_tensor()
+    }
+
+    /// How the weight is converted, and its codes if there are kept ones.
+    fn convert_weight(&self) -> Result<(Converted, Option<FixedWeight>)> {
+        let role = &self.shared.weights;
         if !self.training {
-            match self.kept_codes() {
+            match self.kept() {
                 // NaN stays NaN in fake quantization, even where no code can hold it.
                 Err(Error::NanNotRepresentable { .. }) => {}
-                codes => {
-                    let Codes { packed, conversion } = codes?;
-                    let weight = fake_quantize_cached(self.weight(), conversion, &packed, *ste)?;
-                    return Ok((weight, self.shared.weights.lock().step));
+                kept => {
+                    let Kept { weight, conversion } = kept?;
+                    return Ok(((conversion, role.lock().step), Some(weight)));
                 }
             }
         }
-        let (conversion, step) = self.shared.weights.advance(quantizer, self.weight(), self.training)?;
-        Ok((fake_quantize_with(self.weight(), conversion, *ste)?, step))
+        let (conversion, step) = role.advance(&self.recipe.weights, self.weight(), self.training)?;
+        Ok(((Arc::new(conversion), step), None))
     }
 
     fn multiply(&self, x: &Tensor) -> Result<Tensor> {
         check_input(x, self.weight().dims(), self.weight().dtype(), self.weight().device())?;
-        // Once, for all that reads it.
-        let x = &x.contiguous()?;
         if let Some(calibration) = &self.calibration {
+            let x = &x.contiguous()?;
             calibration.observe(x)?;
             return forward(x, &self.wrapped);
         }
-        let (weight, weight_step) = self.fake_quantized_weight()?;
-        let (input, input_step) = match &self.recipe.activations {
-            None => (x.clone(), 0),
+        // Once, for all that reads it.
+        let values = x.detach().contiguous()?;
+        let (weight, kept) = self.convert_weight()?;
+        let input = match &self.recipe.activations {
+            None => None,
             Some(quantizer) => {
-                let (conversion, step) = self.shared.activations.advance(quantizer, x, self.training)?;
-                (fake_quantize_with(x, conversion, self.recipe.ste)?, step)
+                let (conversion, step) = self.shared.activations.advance(quantizer, &values, self.training)?;
+                Some((Arc::new(conversion), step))
             }
         };
-        let Some(gradients) = &self.recipe.gradients else {
+        if has_kernels(x.dtype(), x.device())
+            && let Some(y) = self.multiply_codes(x, &values, input.as_ref(), &weight, kept.as_ref())?
+        {
+            return Ok(y);
+        }
+        self.multiply_values(&x.contiguous()?, input, weight, kept)
+    }
+
+    fn pass(&self, input: Option<&Converted>, weight: &Converted) -> Pass {
+        Pass {
+            recipe: self.recipe.clone(),
+            input_step: input.map_or(0, |(_, step)| *step),
+            weight_step: weight.1,
+            training: self.training,
+            shared: Arc::clone(&self.shared),
+            path: self.path.clone(),
+        }
+    }
+
+    /// The product from codes, of an `x` with these values as a contiguous tensor; `None` if an operand has no codes, since
+    /// it holds NaN and its format does not.
+    fn multiply_codes(
+        &self,
+        x: &Tensor,
+        values: &Tensor,
+        input: Option<&Converted>,
+        weight: &Converted,
+        kept: Option<&FixedWeight>,
+    ) -> Result<Option<Tensor>> {
+        let (outputs, _) = self.weight().dims2()?;
+        let spare = |spare| self.training.then_some(spare);
+        let codes = if let Some(FixedWeight::Packed { codes, .. }) = kept {
+            Weight::Packed(Arc::clone(codes))
+        } else {
+            let spare = spare(&self.shared.weights.spare);
+            match Codes::encode(self.weight(), &weight.0, spare)? {
+                Some(codes) => Weight::Codes(codes),
+                None => return Ok(None),
+            }
+        };
+        let quantized = match input {
+            None => None,
+            Some((conversion, _)) => {
+                let spare = spare(&self.shared.activations.spare);
+                match Codes::encode(values, conversion, spare)? {
+                    None => return Ok(None),
+                    codes => codes,
+                }
+            }
+        };
+        let operand = quantized.as_ref().map_or(Input::Floats(Compute::Full), Input::Codes);
+        let y = fused::forward(values, operand, &codes, outputs, self.bias())?;
+        let clip = |(conversion, _): &Converted| (self.recipe.ste == Ste::Clipped).then(|| Arc::clone(conversion));
+        let backward = Backward {
+            pass: self.pass(input, weight),
+            input: quantized,
+            codes,
+            weight: self.weight().detach(),
+            input_clip: input.and_then(clip),
+            weight_clip: clip(weight),
+        };
+        let arguments = Arguments { x, w: Some(self.weight()), bias: self.bias() };
+        let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
+            Ok(locate(backward.gradients(arguments, dy), &backward.pass.path)?)
+        };
+        Ok(Some(attach(y, output_dims(x, outputs).0, arguments, backward)?))
+    }
+
+    /// The product from fake-quantized values, in candle's operations.
+    fn multiply_values(
+        &self,
+        x: &Tensor,
+        input: Option<Converted>,
+        weight: Converted,
+        kept: Option<FixedWeight>,
+    ) -> Result<Tensor> {
+        let pass = self.pass(input.as_ref(), &weight);
+        let ste = self.recipe.ste;
+        let weight = match kept {
+            Some(FixedWeight::Tensor(packed)) => fake_quantize_cached(self.weight(), weight.0, &packed, ste)?,
+            _ => fake_quantize_with(self.weight(), weight.0, ste)?,
+        };
+        let input = match input {
+            None => x.clone(),
+            Some((conversion, _)) => fake_quantize_with(x, conversion, ste)?,
+        };
+        let Some(gradients) = self.recipe.gradients.clone() else {
             return forward(&input, &candle_nn::Linear::new(weight, self.bias().cloned()));
         };
         let (outputs, inputs) = weight.dims2()?;
         let (dims, tokens) = output_dims(x, outputs);
-        let product = Product {
-            weights: self.recipe.weights.clone(),
-            activations: self.recipe.activations.clone(),
-            gradients: gradients.clone(),
-            input: x.detach().reshape((tokens, inputs))?,
-            weight: self.weight().detach(),
-            input_step,
-            weight_step,
-            training: self.training,
-            shared: Arc::clone(&self.shared),
-            path: self.path.clone(),
-        };
+        let full = x.detach().reshape((tokens, inputs))?;
+        let product = Product { pass, gradients, input: full, weight: self.weight().detach() };
         let y = product.apply(&input.reshape((tokens, inputs))?, &weight)?.reshape(dims)?;
         match self.bias() {
             Some(bias) => Ok(y.broadcast_add(bias)?),

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::Recipe;
 use crate::Result;
 use crate::kernels::Conversion;
-use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, stream};
+use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Spare, stream};
 
 /// What a layer remembers of each of its tensors.
 #[derive(Clone, Debug)]
@@ -26,17 +26,16 @@ pub(crate) struct Role {
     /// Where random draws come from, and those for the transposed tensor.
     stream: u32,
     transposed_stream: u32,
+    /// Where the tensor's codes were in the last step.
+    pub(super) spare: Spare,
+    pub(super) transposed_spare: Spare,
 }
 
 impl Shared {
     /// How things are before the first step of the layer at `path`.
     pub(crate) fn new(recipe: &Recipe, path: &str) -> Self {
-        let [weights, activations, gradients] = recipe.quantizers().map(|(name, quantizer)| Role {
-            name,
-            state: Mutex::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
-            stream: stream(&format!("{path}.{name}")),
-            transposed_stream: stream(&format!("{path}.{name}.transposed")),
-        });
+        let [weights, activations, gradients] =
+            recipe.quantizers().map(|(name, quantizer)| Role::new(name, quantizer, path));
         Self { weights, activations, gradients }
     }
 
@@ -47,6 +46,24 @@ impl Shared {
 }
 
 impl Role {
+    /// Before the first step of the tensor that the field `name` of a layer's recipe is for.
+    pub(super) fn new(name: &'static str, quantizer: Option<&Quantizer>, path: &str) -> Self {
+        Self {
+            name,
+            state: Mutex::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
+            stream: stream(&format!("{path}.{name}")),
+            transposed_stream: stream(&format!("{path}.{name}.transposed")),
+            spare: Spare::default(),
+            transposed_spare: Spare::default(),
+        }
+    }
+
+    /// Gives back the memory that is kept from step to step for speed.
+    pub(super) fn clear_spares(&self) {
+        self.spare.clear();
+        self.transposed_spare.clear();
+    }
+
     /// A lock that a panicking thread left behind guards plain values, so they are as good as before.
     pub(crate) fn lock(&self) -> MutexGuard<'_, QuantizerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,6 +115,7 @@ impl Clone for Role {
     /// The same state, which goes its own way from here.
     fn clone(&self) -> Self {
         let Self { name, stream, transposed_stream, .. } = *self;
-        Self { name, state: Mutex::new(self.lock().clone()), stream, transposed_stream }
+        let state = Mutex::new(self.lock().clone());
+        Self { name, state, stream, transposed_stream, spare: Spare::default(), transposed_spare: Spare::default() }
     }
 }

@@ -69,7 +69,7 @@ impl Linear {
         match self {
             Self::Full(_) => None,
             Self::Quantized(linear) => Some(linear.recipe().weights.format),
-            Self::Frozen(linear) => Some(linear.weight().format()),
+            Self::Frozen(linear) => Some(linear.format()),
         }
     }
 
@@ -106,7 +106,7 @@ impl Linear {
         match self {
             Self::Full(linear) => linear.weight().dims(),
             Self::Quantized(linear) => linear.weight().dims(),
-            Self::Frozen(linear) => linear.weight().shape().dims(),
+            Self::Frozen(linear) => linear.dims(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Linear {
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
         match self {
-            Self::Frozen(linear) => linear.weight().bytes(),
+            Self::Frozen(linear) => linear.weight_bytes(),
             Self::Full(_) | Self::Quantized(_) => {
                 self.master_weight().map_or(0, |weight| weight.elem_count() * weight.dtype().size_in_bytes())
             }

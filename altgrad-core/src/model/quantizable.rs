@@ -11,7 +11,7 @@ use super::report::QuantReport;
 use super::{Path, Visitor, VisitorMut};
 use super::{calibrate, state, surgery};
 use crate::Result;
-use crate::layer::Linear;
+use crate::layer::{Compute, Linear};
 use crate::quantizer::Observer;
 
 /// A model, or a part of one, whose linear layers altgrad can find by dotted path and replace in place.
@@ -129,6 +129,27 @@ pub trait Quantizable {
     /// None of its own; see [`visit_mut`](Self::visit_mut).
     fn eval(&mut self) -> Result<()> {
         surgery::set_training(self, false)
+    }
+
+    /// Changes in which precision the frozen layers read inputs that they do not quantize; see [`Compute`].
+    ///
+    /// ```
+    /// # use altgrad_core::{Compute, Fp8, Quantizable, linear};
+    /// # use candle_core::{DType, Device};
+    /// # use candle_nn::{VarBuilder, VarMap};
+    /// # let variables = VarMap::new();
+    /// # let mut model = linear(4, 3, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    /// model.quantize(Fp8::E4M3)?;
+    /// model.freeze()?;
+    /// model.set_compute(Compute::Bf16Activations)?;
+    /// # Ok::<(), altgrad_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    fn set_compute(&mut self, compute: Compute) -> Result<()> {
+        surgery::set_compute(self, compute)
     }
 
     /// Fixes the scales of activations: [`calibrate_with`](Self::calibrate_with) the [`Observer::MinMax`].

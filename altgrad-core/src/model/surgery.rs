@@ -8,7 +8,7 @@ use super::Quantizable;
 use super::config::{QuantConfig, TiePolicy};
 use super::inspect::{Found, Inspection, Slots, check_same_paths, for_each_quantized};
 use super::report::{Action, LayerReport, QuantReport, SkipReason};
-use crate::layer::{Linear, QuantizedLinear, Recipe};
+use crate::layer::{Compute, FrozenLinear, Linear, QuantizedLinear, Recipe};
 use crate::quantizer::{Distortion, Fp8Tensor, is_supported};
 use crate::{Error, Result};
 
@@ -22,7 +22,7 @@ struct Measured {
 impl Measured {
     fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
         let distortion = Distortion::measure(weight, codes)?;
-        Ok(Self { distortion, bytes: codes.bytes() })
+        Ok(Self { distortion, bytes: FrozenLinear::weight_bytes_of(codes) })
     }
 }
 
@@ -144,7 +144,7 @@ fn freeze_layer(model: &Inspection<'_>, found: &Found<'_>) -> Result<Step> {
     }
     let build = || {
         let frozen = layer.freeze()?.with_path(Some(Arc::from(found.path.as_str())));
-        let measured = Measured::of(layer.weight(), frozen.weight())?;
+        let measured = Measured::of(layer.weight(), &frozen.weight()?)?;
         Ok((frozen, measured))
     };
     let (frozen, measured) = build().map_err(|error: Error| error.at(&found.path))?;
@@ -181,6 +181,15 @@ pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> 
 
 pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {
     for_each_quantized(model, |_, layer| layer.set_training(training))
+}
+
+pub(super) fn set_compute<M: Quantizable + ?Sized>(model: &mut M, compute: Compute) -> Result<()> {
+    for (_, slot) in Slots::of(model)?.0 {
+        if let Linear::Frozen(layer) = slot {
+            layer.set_compute(compute);
+        }
+    }
+    Ok(())
 }
 
 /// Puts the replacements in place, after making sure that each has its slot.

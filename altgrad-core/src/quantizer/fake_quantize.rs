@@ -1,5 +1,7 @@
 //! Fake quantization as a differentiable candle operation.
 
+use std::sync::Arc;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shape, Storage, Tensor};
 use serde::{Deserialize, Serialize};
@@ -66,14 +68,34 @@ pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -
     fake_quantize_with(x, Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None }, ste)
 }
 
+impl Ste {
+    /// The gradient of a contiguous `x` from that of its quantized values.
+    pub(crate) fn backward(self, x: &Tensor, conversion: &Conversion, grad: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::PassThrough => Ok(grad.clone()),
+            Self::Clipped => {
+                // The same quotient, in the same precision, as in the forward pass.
+                let clipped = portable::is_clipped(x, conversion)?;
+                Ok(clipped.where_cond(&grad.zeros_like()?, grad)?)
+            }
+        }
+    }
+}
+
 /// [`fake_quantize`] with every choice made.
-pub(crate) fn fake_quantize_with(x: &Tensor, conversion: Conversion, ste: Ste) -> Result<Tensor> {
+pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversion>>, ste: Ste) -> Result<Tensor> {
+    let conversion = conversion.into();
     let known = if x.device().is_cpu() { None } else { Some(Known::Values(portable::fake_quantize(x, &conversion)?)) };
     apply(x, FakeQuantize { conversion, ste, known })
 }
 
 /// [`fake_quantize_with`] of an `x` whose codes are known already: the same result and the same gradient.
-pub(crate) fn fake_quantize_cached(x: &Tensor, conversion: Conversion, codes: &Fp8Tensor, ste: Ste) -> Result<Tensor> {
+pub(crate) fn fake_quantize_cached(
+    x: &Tensor,
+    conversion: Arc<Conversion>,
+    codes: &Fp8Tensor,
+    ste: Ste,
+) -> Result<Tensor> {
     let known = if x.device().is_cpu() { Known::Codes(codes.clone()) } else { Known::Values(codes.dequantize()?) };
     apply(x, FakeQuantize { conversion, ste, known: Some(known) })
 }
@@ -86,7 +108,7 @@ fn apply(x: &Tensor, operation: FakeQuantize) -> Result<Tensor> {
 }
 
 struct FakeQuantize {
-    conversion: Conversion,
+    conversion: Arc<Conversion>,
     ste: Ste,
     /// The result, if it need not be computed any more.
     known: Option<Known>,
@@ -152,13 +174,6 @@ impl CustomOp1 for FakeQuantize {
     }
 
     fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        match self.ste {
-            Ste::PassThrough => Ok(Some(grad.clone())),
-            Ste::Clipped => {
-                // The same quotient, in the same precision, as in the forward pass.
-                let clipped = portable::is_clipped(arg, &self.conversion)?;
-                Ok(Some(clipped.where_cond(&grad.zeros_like()?, grad)?))
-            }
-        }
+        Ok(Some(self.ste.backward(arg, &self.conversion, grad)?))
     }
 }

@@ -1,11 +1,11 @@
 //! A tensor as one-byte codes and scales.
 
-use candle_core::{CpuStorage, DType, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
 use crate::format::{Fp8, Overflow};
-use crate::kernels::{Blocks, Conversion, Scale};
+use crate::kernels::{Blocks, Conversion, PackedCodes, Scale};
 use crate::{Error, Result};
 
 /// A tensor packed into one byte an element: `value = decode(code) × scale`.
@@ -165,6 +165,21 @@ impl Fp8Tensor {
 
     pub(crate) fn scale_values(&self) -> Result<Vec<f32>> {
         Ok(self.scales.flatten_all()?.to_vec1()?)
+    }
+
+    /// The codes of a matrix on the CPU in the order in which products read them.
+    pub(crate) fn pack(&self) -> Result<PackedCodes> {
+        let blocks = self.blocks();
+        let scales = self.scale_values()?;
+        cpu::with_values(&self.codes, |codes: &[u8]| PackedCodes::new(codes, self.format, blocks, scales))
+    }
+
+    /// The matrix that was packed, on the CPU.
+    pub(crate) fn unpack(packed: &PackedCodes, granularity: Granularity, dtype: DType) -> Result<Self> {
+        let (rows, cols) = packed.blocks().shape();
+        let codes = Tensor::from_vec(packed.codes(), (rows, cols), &Device::Cpu)?;
+        let scales = Tensor::from_slice(packed.scales(), granularity.scale_dims(&[rows, cols]), &Device::Cpu)?;
+        Ok(Self { codes, scales, granularity, format: packed.format(), dtype })
     }
 
     /// The values in storage of their own; the codes must be on the CPU.

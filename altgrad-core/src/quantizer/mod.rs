@@ -1,5 +1,6 @@
 //! How one tensor is quantized: [`Quantizer`], its scale, fake quantization and packed codes.
 
+mod codes;
 mod cpu;
 mod distortion;
 mod fake_quantize;
@@ -14,6 +15,7 @@ mod state;
 mod tensor_ops;
 pub(crate) mod text;
 
+pub(crate) use codes::{Codes, Spare, has_kernels, to_storage, transposed, with_floats};
 pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;
 pub use fake_quantize::{Ste, fake_quantize, fake_quantize_with_scale};

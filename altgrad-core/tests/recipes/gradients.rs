@@ -1,7 +1,7 @@
 //! Outputs and gradients of layers under each recipe, against the same formulas in `f64`.
 
 use altgrad_core::{E8M0Rule, Fp8, Granularity, Quantizer, Recipe, ScaleEncoding, Scaling, Ste};
-use candle_core::{Module, Tensor, Var};
+use candle_core::{DType, Module, Tensor, Var};
 
 use crate::reference::{Group, LayerReference, Matrix, Memory, Reference, Remembered, Rule, Sums};
 use crate::{Trained, cpu, numbers, uneven, values};
@@ -270,36 +270,33 @@ fn of_eval_mode_are_those_of_training() {
 }
 
 #[test]
-fn of_weight_only_are_bit_for_bit_those_of_a_candle_layer_with_the_quantized_weight() {
+fn of_weight_only_in_f64_are_bit_for_bit_those_of_a_candle_layer_with_the_quantized_weight() {
+    // With powers of two for scales, values and codes are the same in f32, in which the reference computes them.
+    let powers = Quantizer::new(Fp8::E4M3).scale_encoding(ScaleEncoding::PowerOfTwo);
     let quantizers = [
-        ("one scale", Quantizer::new(Fp8::E4M3), Group::Tensor),
-        ("rows", Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow), Group::Row),
-        (
-            "blocks",
-            Quantizer::new(Fp8::E4M3).granularity(Granularity::PerBlock { rows: 16, cols: 8 }),
-            Group::Block(16, 8),
-        ),
+        ("one scale", powers.clone(), Group::Tensor),
+        ("rows", powers.clone().granularity(Granularity::PerRow), Group::Row),
+        ("blocks", powers.granularity(Granularity::PerBlock { rows: 16, cols: 8 }), Group::Block(16, 8)),
     ];
     let [tokens, inputs, outputs] = LARGE;
+    let double = |values: Vec<f32>, dims: &[usize]| cpu(values, dims).to_dtype(DType::F64).unwrap();
     let w = uneven(outputs, inputs, 1);
-    let bias = cpu(numbers(outputs, 4), outputs);
-    let (x, dy) =
-        (cpu(uneven(tokens, inputs, 2), (tokens, inputs)), cpu(uneven(tokens, outputs, 3), (tokens, outputs)));
+    let bias = double(numbers(outputs, 4), &[outputs]);
+    let x = double(uneven(tokens, inputs, 2), &[tokens, inputs]);
+    let dy = double(uneven(tokens, outputs, 3), &[tokens, outputs]);
     for (name, quantizer, group) in quantizers {
-        let reference = Reference::new("E4M3", group, Rule::Quotient);
+        let reference = Reference::new("E4M3", group, Rule::Power { epsilon: 0.0 });
         let quantized = reference.quantize(&Matrix::new(outputs, inputs, &w), &[]).values.values;
-        let quantized = cpu(quantized.into_iter().map(|value| value as f32).collect(), (outputs, inputs));
+        let quantized = double(quantized.into_iter().map(|value| value as f32).collect(), &[outputs, inputs]);
         let (weight, bias_var, input) =
             (Var::from_tensor(&quantized).unwrap(), Var::from_tensor(&bias).unwrap(), Var::from_tensor(&x).unwrap());
         let candle = candle_nn::Linear::new(weight.as_tensor().clone(), Some(bias_var.as_tensor().clone()));
         let y = candle.forward(&input).unwrap();
         let gradients = (&y * &dy).unwrap().sum_all().unwrap().backward().unwrap();
 
-        let trained = Trained::new(&cpu(w.clone(), (outputs, inputs)), Some(&bias), quantizer);
+        let trained = Trained::new(&double(w.clone(), &[outputs, inputs]), Some(&bias), quantizer);
         let step = trained.step(&x, &dy);
-        let exact = |x: &Tensor| {
-            x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
-        };
+        let exact = |x: &Tensor| values(x).into_iter().map(f64::to_bits).collect::<Vec<_>>();
         assert_eq!(exact(&step.y), exact(&y), "{name}");
         assert_eq!(exact(&step.dx), exact(gradients.get(&input).unwrap()), "{name}");
         assert_eq!(exact(&step.dw), exact(gradients.get(&weight).unwrap()), "{name}");

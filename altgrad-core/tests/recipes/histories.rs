@@ -226,7 +226,11 @@ fn frozen_layers_compute_what_eval_mode_computes() {
             // In training mode the same step follows, from the same codes.
             let packed = trained.layer.quantized_weight().unwrap();
             trained.layer.set_training(true);
-            assert_eq!(bits(&packed.dequantize().unwrap()), bits(&frozen.weight().dequantize().unwrap()), "{what}");
+            assert_eq!(
+                bits(&packed.dequantize().unwrap()),
+                bits(&frozen.weight().unwrap().dequantize().unwrap()),
+                "{what}"
+            );
             assert_eq!(bits(&trained.layer.forward(&x).unwrap()), bits(&eval), "{what}");
 
             // Gradients go through to the input alone.

@@ -10,7 +10,7 @@ use super::tile::{self, Panel};
 use super::{Dot, PANEL, Scratch, TILE_ROWS};
 use crate::format::Fp8;
 use crate::kernels::level::Level;
-use crate::kernels::{Blocks, elementwise, threads};
+use crate::kernels::{Blocks, elementwise, memory, threads};
 
 /// The left operand of a product.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl PackedLeft {
         let depth = length.div_ceil(dot.elements());
         let tiles = rows.div_ceil(TILE_ROWS);
         let cuts: Vec<usize> = (0..=tiles).map(|tile| tile * rows / tiles.max(1)).collect();
-        let mut dwords = vec![0; rows * depth];
+        let mut dwords = memory::zeroed(rows * depth);
         let mut groups = Vec::with_capacity(tiles.div_ceil(GROUP));
         let mut rest = &mut dwords[..];
         // The last cut of a group is the first of the next.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::left::Stored;
 use crate::format::Fp8;
 use crate::kernels::level::Level;
-use crate::kernels::{Blocks, elementwise};
+use crate::kernels::{Blocks, elementwise, memory};
 
 /// A matrix of codes under one scale for each block, read as it lies or as its transpose.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ impl<'a> CodeMatrix<'a> {
 
     /// The values in the order of the codes.
     pub(super) fn decoded(&self, level: Level) -> Vec<f32> {
-        let mut values = vec![0.0; self.codes.len()];
+        let mut values = memory::zeroed(self.codes.len());
         elementwise::decode(level, self.codes, &mut values, self.format, self.blocks, self.scales);
         values
     }

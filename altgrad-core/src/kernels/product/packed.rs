@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::PANEL;
 use super::matrix::CodeMatrix;
 use crate::format::Fp8;
-use crate::kernels::Blocks;
+use crate::kernels::{Blocks, memory};
 
 /// The codes of two successive indices of the sum for each column of a panel.
 pub(super) type PairRow = [u8; 2 * PANEL];
@@ -33,7 +33,7 @@ impl PackedCodes {
     /// Arranges the codes of a matrix with the shape of `blocks`.
     pub(crate) fn new(codes: &[u8], format: Fp8, blocks: Blocks, scales: Vec<f32>) -> Self {
         let (rows, length) = blocks.shape();
-        let mut packed = Self { bytes: vec![0; rows * length.next_multiple_of(2)], format, blocks, scales };
+        let mut packed = Self { bytes: memory::zeroed(rows * length.next_multiple_of(2)), format, blocks, scales };
         for (row, source) in codes.chunks_exact(length.max(1)).enumerate() {
             let (panel, width) = packed.panel_of(row);
             let place = place(row, width);
@@ -47,7 +47,7 @@ impl PackedCodes {
     /// The codes row by row.
     pub(crate) fn codes(&self) -> Vec<u8> {
         let (rows, length) = self.blocks.shape();
-        let mut codes = vec![0; rows * length];
+        let mut codes = memory::zeroed(rows * length);
         for (row, to) in codes.chunks_exact_mut(length.max(1)).enumerate() {
             let (panel, width) = self.panel_of(row);
             let place = place(row, width);

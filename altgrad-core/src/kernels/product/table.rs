@@ -44,11 +44,6 @@ impl Table {
         // Only the FNUZ formats spell NaN where negative zero would be.
         Self { values, upper, lower, is_symmetric: format.specials() != Specials::Fnuz, half: Half::new(format, fold) }
     }
-
-    /// The value of a code as `f32`.
-    pub(super) fn value(&self, code: u8) -> f32 {
-        f32::from_bits(u32::from(self.values[usize::from(code)]) << 16)
-    }
 }
 
 impl Half {
@@ -77,7 +72,7 @@ mod tests {
         for (name, format) in Fp8::NAMED {
             let table = Table::new(format, 0);
             for (code, value) in format.values() {
-                let found = table.value(code);
+                let found = f32::from_bits(u32::from(table.values[usize::from(code)]) << 16);
                 assert!(found == value || found.is_nan() && value.is_nan(), "{name} {code:#x}: {found} for {value}");
             }
         }

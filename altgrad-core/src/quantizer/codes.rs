@@ -1,0 +1,134 @@
+//! Matrices on the CPU as its products read and write them: codes and floats in slices.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
+use half::{bf16, f16};
+
+use super::cpu::{dispatch_float, with_values};
+use crate::format::Fp8;
+use crate::kernels::{self, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
+use crate::{Error, Result};
+
+/// Whether there are products for tensors of this dtype on this device.
+pub(crate) fn has_kernels(dtype: DType, device: &Device) -> bool {
+    device.is_cpu() && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// A matrix of codes under scales, shared by the passes that compute with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Codes {
+    bytes: Arc<Vec<u8>>,
+    format: Fp8,
+    blocks: Blocks,
+    scales: Arc<[f32]>,
+}
+
+impl Codes {
+    /// The codes of `x`; `None` if it holds NaN and the format does
+    /// not. The buffer comes from `spare`, which gets it back when nobody needs the codes any more.
+    pub(crate) fn encode(x: &Tensor, conversion: &Conversion, spare: Option<&Spare>) -> Result<Option<Self>> {
+        let mut bytes = spare.map_or_else(|| kernels::zeroed(x.elem_count()), |spare| spare.take(x.elem_count()));
+        let encoded = dispatch_float!(x.dtype(), "the tensor", T => {
+            with_values(x, |values: &[T]| kernels::encode(values, &mut bytes, conversion))
+        })?;
+        let bytes = Arc::new(bytes);
+        if let Some(spare) = spare {
+            spare.put(&bytes);
+        }
+        match encoded {
+            Ok(()) => {}
+            Err(Error::NanNotRepresentable { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let blocks = conversion.blocks;
+        // A matrix without rows has no block, but a tensor of one scale has that one.
+        let scales = conversion.scales[..blocks.count()].iter().map(|scale| scale.value()).collect();
+        Ok(Some(Self { bytes, format: conversion.format, blocks, scales }))
+    }
+
+    /// The codes of a packed matrix.
+    pub(crate) fn unpack(packed: &PackedCodes) -> Self {
+        let (blocks, scales) = (packed.blocks(), packed.scales());
+        let scales = Arc::from(&scales[..blocks.count()]);
+        Self { bytes: Arc::new(packed.codes()), format: packed.format(), blocks, scales }
+    }
+
+    pub(crate) fn view(&self) -> CodeMatrix<'_> {
+        CodeMatrix::new(&self.bytes, self.format, self.blocks, &self.scales)
+    }
+
+    /// The values as a tensor.
+    pub(crate) fn dequantize(&self, shape: &Shape, dtype: DType) -> Result<Tensor> {
+        dispatch_float!(dtype, "the dequantized tensor", T => {
+            let mut values = T::zeroed(self.bytes.len());
+            kernels::decode_with(&self.bytes, &mut values, self.format, self.blocks, &self.scales)?;
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        })
+    }
+}
+
+/// The buffer that the codes of one of a layer's tensors were in last, for those of the next step.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Mutex<Option<Arc<Vec<u8>>>>);
+
+impl Spare {
+    fn take(&self, len: usize) -> Vec<u8> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match last.map(Arc::try_unwrap) {
+            Some(Ok(mut bytes)) => {
+                bytes.resize(len, 0);
+                bytes
+            }
+            // There is none, or a backward pass is still to read it.
+            _ => vec![0; len],
+        }
+    }
+
+    fn put(&self, bytes: &Arc<Vec<u8>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(bytes));
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Calls `function` with the elements of a tensor on the CPU in logical order as `f32`.
+pub(crate) fn with_floats<R>(x: &Tensor, function: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    fn widened<T: Element<Real = f32>>(x: &Tensor) -> Result<Vec<f32>> {
+        with_values(x, |values: &[T]| values.iter().map(|value| value.widen()).collect())
+    }
+    match x.dtype() {
+        DType::F32 => with_values(x, function),
+        DType::F16 => Ok(function(&widened::<f16>(x)?)),
+        DType::BF16 => Ok(function(&widened::<bf16>(x)?)),
+        dtype => Err(Error::UnsupportedDType { what: "the operand of a product", dtype }),
+    }
+}
+
+/// Values in storage of another floating-point type.
+pub(crate) fn to_storage(values: Vec<f32>, dtype: DType) -> Result<CpuStorage> {
+    fn narrowed<T: Element<Real = f32>>(values: &[f32]) -> CpuStorage {
+        T::to_cpu_storage_owned(values.iter().map(|value| T::narrow(*value)).collect())
+    }
+    match dtype {
+        DType::F32 => Ok(CpuStorage::F32(values)),
+        DType::F16 => Ok(narrowed::<f16>(&values)),
+        DType::BF16 => Ok(narrowed::<bf16>(&values)),
+        dtype => Err(Error::UnsupportedDType { what: "the result of a product", dtype }),
+    }
+}
+
+/// The transpose of the elements of a tensor on the CPU as those of a matrix of this shape.
+pub(crate) fn transposed(x: &Tensor, (rows, cols): (usize, usize)) -> Result<Tensor> {
+    dispatch_float!(x.dtype(), "the tensor", T => {
+        let values = with_values(x, |values: &[T]| {
+            let mut to = T::zeroed(values.len());
+            kernels::transpose(values, &mut to, cols);
+            to
+        })?;
+        Ok(Tensor::from_vec(values, (cols, rows), x.device())?)
+    })
+}

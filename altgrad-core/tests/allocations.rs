@@ -1,0 +1,206 @@
+//! What passes through layers allocate, counted by an allocator.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and say what they measured")]
+#![allow(unsafe_code, reason = "an allocator is unsafe to implement; this one passes everything on")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use altgrad_core::{Fp8, FrozenLinear, Granularity, Linear, Quantizable, QuantizedLinear, Quantizer, Recipe};
+use candle_core::{DType, Device, Module, Tensor, Var};
+
+/// Passes every call on, and keeps the sizes that are asked for.
+struct Counting;
+
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+static COUNTS: [AtomicUsize; usize::BITS as usize] = [const { AtomicUsize::new(0) }; usize::BITS as usize];
+
+fn count(size: usize) {
+    BYTES.fetch_add(size, Ordering::Relaxed);
+    COUNTS[size.max(1).ilog2() as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: as in `alloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as in `alloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What was allocated while something ran.
+#[derive(Clone, Copy, Debug)]
+struct Allocated {
+    bytes: usize,
+    /// Number of allocations of at least as many bytes as the weight has in full precision.
+    weights: usize,
+    /// Of at least as many as its codes have.
+    codes: usize,
+}
+
+/// Side of the weight, which is by far the largest tensor here.
+const SIDE: usize = 1024;
+const CODES: usize = SIDE * SIDE;
+const WEIGHT: usize = 4 * CODES;
+const TOKENS: usize = 16;
+
+/// Runs `work` and says what it allocated on all threads.
+fn measure<R>(what: &str, work: impl FnOnce() -> R) -> (R, Allocated) {
+    BYTES.store(0, Ordering::Relaxed);
+    for count in &COUNTS {
+        count.store(0, Ordering::Relaxed);
+    }
+    let result = work();
+    let at_least =
+        |size: usize| COUNTS[size.ilog2() as usize..].iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    let bytes = BYTES.load(Ordering::Relaxed);
+    let allocated = Allocated { bytes, weights: at_least(WEIGHT), codes: at_least(CODES) };
+    println!("{what}: {allocated:?}");
+    (result, allocated)
+}
+
+struct Trained {
+    layer: QuantizedLinear,
+    weight: Var,
+    x: Var,
+}
+
+impl Trained {
+    fn new(recipe: impl Into<Recipe>) -> Self {
+        let random = |shape: (usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+        let weight = Var::from_tensor(&random((SIDE, SIDE))).unwrap();
+        let bias = Var::from_tensor(&Tensor::zeros(SIDE, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let linear = candle_nn::Linear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone()));
+        let layer = QuantizedLinear::new(linear, recipe).unwrap();
+        Self { layer, weight, x: Var::from_tensor(&random((TOKENS, SIDE))).unwrap() }
+    }
+
+    /// The allocations of a forward and of a backward pass, after `steps` of them.
+    fn after(&self, steps: usize, what: &str) -> [Allocated; 2] {
+        let forward = || self.layer.forward(&self.x).unwrap();
+        for _ in 0..steps {
+            forward().backward().unwrap();
+        }
+        let (y, forward) = measure(&format!("{what}, forward"), forward);
+        let (gradients, backward) = measure(&format!("{what}, backward"), || y.backward().unwrap());
+        assert!(gradients.get(&self.weight).is_some() && gradients.get(&self.x).is_some());
+        [forward, backward]
+    }
+}
+
+/// Tests run side by side, but must not count for one another.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Candle adds the gradient of each argument to zeros of its size: two more tensors for each that an operation returns.
+const GRADIENT_OF_CANDLE: usize = 3;
+
+#[test]
+fn a_step_on_codes_makes_no_copy_of_the_weight() {
+    let _alone = ALONE.lock();
+    for (name, recipe) in [
+        ("tensorwise", Recipe::tensorwise()),
+        ("hybrid", Recipe::hybrid()),
+        ("tensorwise without gradients", Recipe::tensorwise().gradients(None)),
+        ("tensorwise without activations", Recipe::tensorwise().activations(None)),
+        ("weights", Recipe::from(Fp8::E4M3)),
+    ] {
+        let [forward, _] = Trained::new(recipe.clone()).after(0, &format!("{name}, first step"));
+        assert_eq!((forward.weights, forward.codes), (0, 1), "{name}: the weight's codes are allocated once");
+        let mut layer = Trained::new(recipe);
+        let [forward, backward] = layer.after(2, name);
+        assert_eq!((forward.weights, forward.codes), (0, 0), "{name}: codes are where those of the last step were");
+        if name == "tensorwise without activations" {
+            // A product of floats with codes is that of the gradient's transpose.
+            assert_eq!(backward.weights, GRADIENT_OF_CANDLE + 1, "{name}: gradients alone");
+        } else {
+            assert_eq!(backward.weights, GRADIENT_OF_CANDLE, "{name}: gradients alone");
+            assert!(backward.bytes < (GRADIENT_OF_CANDLE + 1) * WEIGHT, "{name}: {backward:?}");
+        }
+        layer.layer.set_training(false);
+        let [forward, _] = layer.after(1, &format!("{name}, eval"));
+        assert_eq!((forward.weights, forward.codes), (0, 0), "{name}: eval mode keeps codes");
+    }
+}
+
+#[test]
+fn codes_of_a_step_are_their_own_while_its_graph_lives() {
+    let _alone = ALONE.lock();
+    let layer = Trained::new(Recipe::tensorwise());
+    let first = layer.layer.forward(&layer.x).unwrap();
+    let expected = layer.layer.forward(&layer.x).unwrap().backward().unwrap();
+    let ((), allocated) = measure("a second graph", || drop(layer.layer.forward(&(&*layer.x * 3.0).unwrap()).unwrap()));
+    assert_eq!(allocated.codes, 0, "those of the graph that is gone");
+    layer.weight.set(&(&*layer.weight * 0.5).unwrap()).unwrap();
+    let (second, allocated) = measure("a third graph", || layer.layer.forward(&layer.x).unwrap());
+    assert_eq!(allocated.codes, 0);
+    let (_, allocated) = measure("a graph beside it", || layer.layer.forward(&layer.x).unwrap());
+    assert_eq!(allocated.codes, 1, "the codes of a graph that lives are left alone");
+    drop(second);
+    let gradient = |gradients: &candle_core::backprop::GradStore| {
+        gradients.get(&layer.x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(gradient(&first.backward().unwrap()), gradient(&expected), "the weight of the first graph");
+}
+
+#[test]
+fn a_frozen_layer_makes_no_copy_of_its_codes() {
+    let _alone = ALONE.lock();
+    let rows = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow);
+    for (name, recipe) in [("weights by row", rows.into()), ("mxfp8", Recipe::mxfp8())] {
+        let Trained { layer, x, .. } = Trained::new(recipe);
+        let frozen: FrozenLinear = layer.freeze().unwrap();
+        drop(layer);
+        let (y, allocated) = measure(&format!("{name}, frozen"), || frozen.forward(&x).unwrap());
+        assert_eq!((allocated.weights, allocated.codes), (0, 0), "{name}");
+        let (_, allocated) = measure(&format!("{name}, frozen, backward"), || y.backward().unwrap());
+        assert_eq!((allocated.weights, allocated.codes), (0, 1), "{name}: codes in the order of their rows");
+    }
+}
+
+#[test]
+fn a_frozen_layer_takes_a_byte_a_weight() {
+    let _alone = ALONE.lock();
+    let rows = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow);
+    for (outputs, inputs) in [(512, 512), (100, 511), (7, 513), (64, 4096)] {
+        let weight = Tensor::randn(0f32, 1.0, (outputs, inputs), &Device::Cpu).unwrap();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let linear = candle_nn::Linear::new(weight.to_dtype(dtype).unwrap(), None);
+            let mut model = Linear::from(linear.clone());
+            model.quantize(Recipe::from(rows.clone())).unwrap();
+            let expected = model.report().unwrap().bytes_frozen();
+            let report = model.freeze().unwrap();
+            assert_eq!([report.bytes_after(), report.bytes_frozen()], [expected; 2], "{outputs} × {inputs} {dtype:?}");
+
+            let layer = QuantizedLinear::new(linear, rows.clone()).unwrap();
+            let frozen = layer.freeze().unwrap();
+            let a_weight = frozen.weight_bytes() as f64 / (outputs * inputs) as f64;
+            println!("{outputs} × {inputs}: {a_weight} bytes a weight");
+            assert!(a_weight <= 1.02, "{outputs} × {inputs} {dtype:?}: {a_weight}");
+            let packed = layer.quantized_weight().unwrap();
+            let codes = |packed: &altgrad_core::Fp8Tensor| packed.codes().to_vec2::<u8>().unwrap();
+            assert_eq!(codes(&frozen.weight().unwrap()), codes(&packed));
+        }
+    }
+}
