@@ -54,6 +54,8 @@ pub(crate) fn compare(criterion: &mut Criterion, group: &str, operations: usize,
 }
 
 fn median_ns(group: &str, function: &str) -> Option<f64> {
+    // Criterion names a folder after a group, with this in place of what no name of a file may have.
+    let group = group.replace('/', "_");
     let file = target_folder().join("criterion").join(group).join(function).join("new/estimates.json");
     if fs::metadata(&file).ok()?.modified().ok()? < *START {
         return None;

@@ -192,6 +192,17 @@ pub(super) fn tile_of_singles<const ROWS: usize>(
     finish_tile(&sums, finish, first_row, stripe);
 }
 
+/// Asks for the codes that come some time after a pair row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch_ahead(pairs: &PairRow) {
+    /// Far enough for memory to answer in time.
+    const AHEAD: usize = 32;
+    let ahead = std::ptr::from_ref(pairs).wrapping_add(AHEAD).cast::<i8>();
+    _mm_prefetch::<_MM_HINT_T0>(ahead);
+    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(LINE));
+}
+
 /// The sums of a tile of pairs, with the panel's codes decoded on the way.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")]
 pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
@@ -206,6 +217,7 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
     prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (left, right) in left.iter().zip(right) {
+        prefetch_ahead(right);
         let (halves, _) = right.as_chunks::<64>();
         for (half, place) in halves.iter().zip([0, 2]) {
             for (right, place) in lookup.values(load(half)).into_iter().zip(place..) {
@@ -234,6 +246,7 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
     prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (left, right) in left.chunks(2).zip(right) {
+        prefetch_ahead(right);
         let (halves, _) = right.as_chunks::<64>();
         for (half, place) in halves.iter().zip([0, 2]) {
             for (right, place) in lookup.values(load(half)).into_iter().zip(place..) {

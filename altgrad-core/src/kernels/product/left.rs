@@ -76,7 +76,7 @@ impl PackedLeft {
                 group = after;
             }
         };
-        threads::for_each_with(groups, rows * length, Scratch::new, |scratch, group| match (left, dot) {
+        threads::for_each_with(groups, rows * length, Scratch::default, |scratch, group| match (left, dot) {
             (Left::Codes(codes), _) => decode(level, codes, table, dot, scratch, group),
             (Left::Floats(matrix), Dot::Singles) => floats(matrix, group, f32::to_bits),
             (Left::RoundedFloats(matrix), Dot::Singles) => floats(matrix, group, |value| rounded(value) << 16),
@@ -128,9 +128,11 @@ fn decode(
     let depth = length.div_ceil(dot.elements());
     for start in (0..length).step_by(DEPTH * dot.elements()) {
         let run = start..(start + DEPTH * dot.elements()).min(length);
-        let pairs = &mut scratch.pairs[..run.len().div_ceil(2)];
+        let (pair_count, run_depth) = (run.len().div_ceil(2), run.len().div_ceil(dot.elements()));
+        scratch.pairs.resize(scratch.pairs.len().max(pair_count), [0; 2 * PANEL]);
+        scratch.decoded.resize(scratch.decoded.len().max(run_depth), [0; PANEL]);
+        let (pairs, decoded) = (&mut scratch.pairs[..pair_count], &mut scratch.decoded[..run_depth]);
         fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
-        let decoded = &mut scratch.decoded[..run.len().div_ceil(dot.elements())];
         tile::decode(level, dot, table, pairs, decoded);
         for ends in cuts.windows(2) {
             let height = ends[1] - ends[0];

@@ -78,6 +78,11 @@ impl<'a> CodeMatrix<'a> {
             (false, across) => (across, 1),
             (true, across) => (1, across),
         };
+        if block_rows == 1 {
+            let first = &self.scales[rows.start * down + col / block_cols * across..];
+            to.iter_mut().zip(first.iter().step_by(down)).for_each(|(to, scale)| *to = *scale);
+            return;
+        }
         let mut rest = to;
         let mut row = rows.start;
         while row < rows.end {

@@ -96,7 +96,8 @@ struct Product<'a> {
     is_direct: bool,
 }
 
-/// Buffers of a thread.
+/// Buffers of a thread, as large as they had to be so far.
+#[derive(Default)]
 struct Scratch {
     near: Vec<NearColumn>,
     pairs: Vec<PairRow>,
@@ -129,7 +130,7 @@ pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32])
     let parts = wanted.div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
     let cuts: Vec<usize> = (0..=parts).map(|part| tiles[part * (tiles.len() - 1) / parts]).collect();
     let stripes = Stripe::divide(c, cols, &cuts, PANEL);
-    threads::for_each_with(stripes, work, Scratch::new, |scratch, stripe| product.compute(scratch, stripe));
+    threads::for_each_with(stripes, work, Scratch::default, |scratch, stripe| product.compute(scratch, stripe));
 }
 
 impl<'a> Product<'a> {
@@ -150,7 +151,9 @@ impl<'a> Product<'a> {
                 (false, Some(_)) => Scaling::Double,
                 (false, None) => return None,
             };
-            Some((dot, fold, plan::runs(length, operands(), DEPTH * dot.elements())?, scaling))
+            // What is read on the way into the sums needs no buffer.
+            let depth = if is_direct && matches!(right, Right::Packed(_)) { length } else { DEPTH * dot.elements() };
+            Some((dot, fold, plan::runs(length, operands(), depth)?, scaling))
         });
         let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
             let runs = plan::runs(length, [].into_iter(), DEPTH).unwrap_or_default();
@@ -183,7 +186,9 @@ impl<'a> Product<'a> {
             let right = if self.is_direct {
                 Columns::Codes(pairs, table)
             } else {
-                let decoded = &mut decoded[..run.len().div_ceil(dot.elements())];
+                let depth = run.len().div_ceil(dot.elements());
+                decoded.resize(decoded.len().max(depth), [0; PANEL]);
+                let decoded = &mut decoded[..depth];
                 tile::decode(level, dot, table, pairs, decoded);
                 if self.scaling == Scaling::Done {
                     self.scale(cols.clone(), run.clone(), decoded);
@@ -192,8 +197,12 @@ impl<'a> Product<'a> {
                 self.right.prefetch(next_cols, next_run);
                 Columns::Decoded(decoded)
             };
-            self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
-            if let Some(left) = &self.left_scales {
+            if number == 0 || run.start % self.outline.block().1 == 0 {
+                self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
+            }
+            if let Some(left) = &self.left_scales
+                && (number == 0 || run.start % left.block().1 == 0)
+            {
                 row_scales.resize(rows.len(), 1.0);
                 left.scales_of(rows.clone(), run.start, row_scales);
             }
@@ -236,12 +245,5 @@ impl<'a> Product<'a> {
             tile::scale(self.level, &scales, of_block);
             (values, index) = (rest, end);
         }
-    }
-}
-
-impl Scratch {
-    fn new() -> Self {
-        let near = vec![[0; size_of::<NearColumn>()]; PANEL];
-        Self { near, pairs: vec![[0; 2 * PANEL]; DEPTH], decoded: vec![[0; PANEL]; DEPTH], row_scales: Vec::new() }
     }
 }

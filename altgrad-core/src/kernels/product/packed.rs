@@ -85,7 +85,7 @@ impl PackedCodes {
         &'s self,
         first: usize,
         pairs: Range<usize>,
-        scratch: &'s mut [PairRow],
+        scratch: &'s mut Vec<PairRow>,
     ) -> &'s [PairRow] {
         let (panel, width) = self.panel_of(first);
         let panel = &self.bytes[panel];
@@ -93,6 +93,7 @@ impl PackedCodes {
             let (rows, _) = panel.as_chunks();
             return &rows[pairs];
         }
+        scratch.resize(scratch.len().max(pairs.len()), [0; 2 * PANEL]);
         let scratch = &mut scratch[..pairs.len()];
         for (to, from) in scratch.iter_mut().zip(panel.chunks_exact(2 * width).skip(pairs.start)) {
             *to = [0; 2 * PANEL];

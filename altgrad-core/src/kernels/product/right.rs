@@ -29,20 +29,20 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// The codes of the columns `cols` of a panel and the indices `run`, which start at an even one; `scratch` has room for
-    /// them.
+    /// The codes of the columns `cols` of a panel and the indices `run`, which start at an even one.
     pub(super) fn pair_rows<'s>(
         &'s self,
         cols: Range<usize>,
         run: Range<usize>,
         level: Level,
-        near: &mut [NearColumn],
-        scratch: &'s mut [PairRow],
+        near: &mut Vec<NearColumn>,
+        scratch: &'s mut Vec<PairRow>,
     ) -> &'s [PairRow] {
         let pairs = run.start / 2..run.end.div_ceil(2);
         match self {
             Self::Packed(packed) => packed.pair_rows(cols.start, pairs, scratch),
             Self::Codes(codes) => {
+                scratch.resize(scratch.len().max(pairs.len()), [0; 2 * PANEL]);
                 let scratch = &mut scratch[..pairs.len()];
                 fill(level, &codes.stored(), cols, run, near, scratch);
                 scratch
@@ -72,7 +72,7 @@ pub(super) fn fill(
     stored: &Stored<'_, u8>,
     cols: Range<usize>,
     run: Range<usize>,
-    near: &mut [NearColumn],
+    near: &mut Vec<NearColumn>,
     to: &mut [PairRow],
 ) {
     let Stored { elements, stride, transposed, .. } = *stored;
@@ -95,6 +95,7 @@ pub(super) fn fill(
         }
     } else {
         // Rows that lie a multiple of 4 KiB apart would drive one another out of the first-level cache.
+        near.resize(PANEL, [0; size_of::<NearColumn>()]);
         for (row, near) in cols.clone().zip(&mut *near) {
             near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
         }
