@@ -10,7 +10,7 @@ use std::hint::black_box;
 use altgrad::Fp8;
 use altgrad::kernels::{self, Blocks, Conversion, Element, Level};
 use candle_core::{DType, Device, Tensor};
-use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use criterion::Criterion;
 use half::bf16;
 
 /// 16 M values: 64 MiB of `f32`, more than caches hold.
@@ -38,33 +38,25 @@ fn bench<T: Element>(criterion: &mut Criterion, granularity: &str, blocks: Block
     let tensor = Tensor::from_slice(&from, SHAPE, &Device::Cpu).unwrap();
     let packed = tensor.to_dtype(DType::F8E4M3).unwrap();
     let (mut to, mut codes) = (from.clone(), vec![0u8; ELEMENTS]);
-    let dtype = T::DTYPE.as_str();
-    let mut run = |operation: &str, bytes: usize, kernel: &mut dyn FnMut(), cast: &mut dyn FnMut() -> Tensor| {
-        let name = format!("{operation}_{dtype}_{granularity}");
-        let mut group = criterion.benchmark_group(&name);
-        group.throughput(Throughput::Elements(ELEMENTS as u64));
-        group.bench_function("altgrad", |bencher| bencher.iter(&mut *kernel));
-        memcpy(&mut group, bytes);
+    let mut run = |operation: &str, bytes: usize, kernel: &mut dyn FnMut(), cast: &dyn Fn() -> Tensor| {
+        let (copied, mut copy) = (vec![1u8; bytes], vec![2u8; bytes]);
+        let mut contestants: Vec<common::Contestant<'_>> = vec![
+            ("altgrad", Box::new(kernel)),
+            ("memcpy", Box::new(|| black_box(&mut copy).copy_from_slice(black_box(&copied)))),
+        ];
         if granularity == "tensor" {
-            group.bench_function("candle", |bencher| bencher.iter(|| black_box(cast())));
+            contestants.push(("candle", Box::new(|| drop(black_box(cast())))));
         }
-        group.finish();
-        common::print_ratio(&name, "altgrad", "memcpy", ELEMENTS);
-        common::print_ratio(&name, "altgrad", "candle", ELEMENTS);
+        let group = format!("{operation}_{}_{granularity}", T::DTYPE.as_str());
+        common::compare(criterion, &group, (ELEMENTS, "elements"), contestants);
     };
 
     // A copy of half as many bytes reads and writes as many as the kernel does.
     let (wide, narrow) = (ELEMENTS * size_of::<T>(), ELEMENTS * (size_of::<T>() + 1) / 2);
     let cast_there = || tensor.to_dtype(DType::F8E4M3).unwrap();
-    let mut cast_back = || packed.to_dtype(T::DTYPE).unwrap();
-    run("fake_quantize", wide, &mut || kernels::fake_quantize(&from, &mut to, &conversion).unwrap(), &mut || {
-        cast_there().to_dtype(T::DTYPE).unwrap()
-    });
-    run("encode", narrow, &mut || kernels::encode(&from, &mut codes, &conversion).unwrap(), &mut || cast_there());
-    run("decode", narrow, &mut || kernels::decode(&codes, &mut to, &conversion).unwrap(), &mut cast_back);
-}
-
-fn memcpy(group: &mut BenchmarkGroup<'_, WallTime>, bytes: usize) {
-    let (from, mut to) = (vec![1u8; bytes], vec![2u8; bytes]);
-    group.bench_function("memcpy", |bencher| bencher.iter(|| black_box(&mut to).copy_from_slice(black_box(&from))));
+    let cast_back = |codes: &Tensor| codes.to_dtype(T::DTYPE).unwrap();
+    let mut fake_quantize = || kernels::fake_quantize(&from, &mut to, &conversion).unwrap();
+    run("fake_quantize", wide, &mut fake_quantize, &|| cast_back(&cast_there()));
+    run("encode", narrow, &mut || kernels::encode(&from, &mut codes, &conversion).unwrap(), &cast_there);
+    run("decode", narrow, &mut || kernels::decode(&codes, &mut to, &conversion).unwrap(), &|| cast_back(&packed));
 }

@@ -8,7 +8,6 @@ use std::hint::black_box;
 
 use altgrad::{Fp8, Fp8Tensor, Quantizer, fake_quantize};
 use candle_core::{DType, Device, Result, Tensor};
-use criterion::{Criterion, Throughput};
 
 /// The weight of an MLP projection in a GPT of width 768.
 const SHAPE: (usize, usize) = (768, 3072);
@@ -22,45 +21,40 @@ fn main() {
         let packed = Fp8Tensor::quantize(&x, &quantizer).unwrap();
         let codes = candle_quantize(&x).unwrap();
 
-        let name = dtype.as_str();
-        compare(
-            &mut criterion,
-            &format!("fake_quantize_{name}"),
-            elements,
-            || fake_quantize(&x, &quantizer).unwrap(),
-            || candle_fake_quantize(&x).unwrap(),
+        let mut run = |operation: &str, contestants| {
+            let group = format!("{operation}_{}", dtype.as_str());
+            common::compare(&mut criterion, &group, (elements, "elements"), contestants);
+        };
+        run(
+            "fake_quantize",
+            vec![
+                ("altgrad", keep(|| fake_quantize(&x, &quantizer).unwrap())),
+                ("candle", keep(|| candle_fake_quantize(&x).unwrap())),
+            ],
         );
-        compare(
-            &mut criterion,
-            &format!("quantize_{name}"),
-            elements,
-            || Fp8Tensor::quantize(&x, &quantizer).unwrap(),
-            || candle_quantize(&x).unwrap(),
+        run(
+            "quantize",
+            vec![
+                ("altgrad", keep(|| Fp8Tensor::quantize(&x, &quantizer).unwrap())),
+                ("candle", keep(|| candle_quantize(&x).unwrap())),
+            ],
         );
-        compare(
-            &mut criterion,
-            &format!("dequantize_{name}"),
-            elements,
-            || packed.dequantize().unwrap(),
-            || candle_dequantize(&codes, dtype).unwrap(),
+        run(
+            "dequantize",
+            vec![
+                ("altgrad", keep(|| packed.dequantize().unwrap())),
+                ("candle", keep(|| candle_dequantize(&codes, dtype).unwrap())),
+            ],
         );
     }
     criterion.final_summary();
 }
 
-fn compare<T, U>(
-    criterion: &mut Criterion,
-    group: &str,
-    elements: usize,
-    mut altgrad: impl FnMut() -> T,
-    mut candle: impl FnMut() -> U,
-) {
-    let mut benchmarks = criterion.benchmark_group(group);
-    benchmarks.throughput(Throughput::Elements(elements as u64));
-    benchmarks.bench_function("altgrad", |bencher| bencher.iter(|| black_box(altgrad())));
-    benchmarks.bench_function("candle", |bencher| bencher.iter(|| black_box(candle())));
-    benchmarks.finish();
-    common::print_ratio(group, "altgrad", "candle", elements);
+/// What `operation` makes is not left out for being unused.
+fn keep<'a, T>(operation: impl Fn() -> T + 'a) -> Box<dyn FnMut() + 'a> {
+    Box::new(move || {
+        black_box(operation());
+    })
 }
 
 /// The codes and the scale, as a user of candle alone would write it.

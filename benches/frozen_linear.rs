@@ -1,8 +1,7 @@
-//! How fast is a frozen layer? Against candle's layers in f32 and in Q8_0, with weights that the cache holds and with
+//! How fast is a frozen layer? Against candle's layers in f32 and in `Q8_0`, with weights that the cache holds and with
 //! weights that come from memory.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
-#![allow(dead_code, reason = "each benchmark uses its part of what they share")]
 
 mod common;
 
@@ -56,7 +55,7 @@ fn run(
     common::compare(
         criterion,
         &format!("frozen_linear/{name}/{tokens}x{inputs}x{outputs}"),
-        2 * tokens * elements,
+        (2 * tokens * elements, "operations"),
         vec![
             ("E4M3", rotate(copies(elements), weight_only, x)),
             ("candle f32", rotate(copies(4 * elements), full, x)),

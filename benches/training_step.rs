@@ -1,7 +1,6 @@
 //! How fast is a training step of one layer, forward and backward? Against candle's layer in f32.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
-#![allow(dead_code, reason = "each benchmark uses its part of what they share")]
 
 mod common;
 
@@ -27,7 +26,7 @@ fn main() {
         common::compare(
             &mut criterion,
             &format!("training_step/{tokens}x{inputs}x{outputs}"),
-            6 * tokens * inputs * outputs,
+            (6 * tokens * inputs * outputs, "operations"),
             vec![
                 ("tensorwise", step(quantized(Recipe::tensorwise()), &x)),
                 ("candle f32", step(full.clone(), &x)),

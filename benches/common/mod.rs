@@ -1,4 +1,4 @@
-//! What all benchmarks share: comparing two medians that criterion measured in the same run.
+//! What all benchmarks share: comparing medians that criterion measured in the same run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,26 +17,17 @@ pub(crate) fn criterion() -> Criterion {
     Criterion::default().sample_size(30).configure_from_args()
 }
 
-/// Prints how many times faster `ours` was than `peer` in group `group`, and the elements a second of both.
-pub(crate) fn print_ratio(group: &str, ours: &str, peer: &str, elements: usize) {
-    let (Some(ours_ns), Some(peer_ns)) = (median_ns(group, ours), median_ns(group, peer)) else {
-        return; // Listed, tested or filtered out, but not measured.
-    };
-    let rate = |ns: f64| elements as f64 / ns;
-    println!(
-        "{group}: {ours} {:.2} G elements/s, {peer} {:.2} G elements/s, ratio {:.1}×\n",
-        rate(ours_ns),
-        rate(peer_ns),
-        peer_ns / ours_ns,
-    );
-}
-
 /// What a benchmark compares, under its name.
 pub(crate) type Contestant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
 
 /// Measures the first contestant against the others, and prints how many times faster it was than each; an iteration is
-/// of `operations` floating-point operations.
-pub(crate) fn compare(criterion: &mut Criterion, group: &str, operations: usize, mut contestants: Vec<Contestant<'_>>) {
+/// of so many `units`.
+pub(crate) fn compare(
+    criterion: &mut Criterion,
+    group: &str,
+    (count, units): (usize, &str),
+    mut contestants: Vec<Contestant<'_>>,
+) {
     let mut benchmarks = criterion.benchmark_group(group);
     for (name, run) in &mut contestants {
         benchmarks.bench_function(*name, |bencher| bencher.iter(&mut *run));
@@ -47,8 +38,8 @@ pub(crate) fn compare(criterion: &mut Criterion, group: &str, operations: usize,
     let Some(medians) = medians.collect::<Option<Vec<_>>>() else { return };
     let Some(&(_, ours)) = medians.first() else { return };
     for (name, median) in medians {
-        let (milliseconds, rate) = (median / 1e6, operations as f64 / median);
-        println!("{group}: {name} {milliseconds:.3} ms, {rate:.0} GFLOP/s, ratio {:.2}×", median / ours);
+        let (milliseconds, rate) = (median / 1e6, count as f64 / median);
+        println!("{group}: {name} {milliseconds:.3} ms, {rate:.2} G {units}/s, ratio {:.2}×", median / ours);
     }
     println!();
 }

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use super::memory;
 use super::round::Real;
 
-/// An element type of tensors that can be quantized: `f32`, `f64`, [`f16`] or [`bf16`]. No other type can implement it.
+/// An element type of tensors that can be quantized: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. No other type can implement it.
 ///
 /// `f32` and `f64` are computed in themselves, `f16` and `bf16` in `f32`, which holds them exactly.
 pub trait Element: Compute {}

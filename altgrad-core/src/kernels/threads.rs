@@ -34,7 +34,9 @@ pub(super) fn for_each_with<P: Send, S>(
         parts.into_par_iter().for_each_init(scratch, work);
     } else {
         let mut scratch = scratch();
-        parts.into_iter().for_each(|part| work(&mut scratch, part));
+        for part in parts {
+            work(&mut scratch, part);
+        }
     }
 }
 

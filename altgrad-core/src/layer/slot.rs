@@ -29,7 +29,7 @@ pub enum Linear {
     /// A layer that computes with quantized tensors and trains the full-precision weight.
     Quantized(Box<QuantizedLinear>),
     /// A layer that holds codes only.
-    Frozen(FrozenLinear),
+    Frozen(Box<FrozenLinear>),
 }
 
 impl Linear {
@@ -146,7 +146,7 @@ impl From<QuantizedLinear> for Linear {
 
 impl From<FrozenLinear> for Linear {
     fn from(linear: FrozenLinear) -> Self {
-        Self::Frozen(linear)
+        Self::Frozen(Box::new(linear))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The loops of a product with AVX2, FMA and F16C.
 
+#[allow(clippy::wildcard_imports, reason = "instructions by the dozen, which their names say")]
 use std::arch::x86_64::*;
 
 use super::arrange::CHUNK;

@@ -1,5 +1,6 @@
 //! The loops of a product with AVX-512, some of them with its BF16 instructions.
 
+#[allow(clippy::wildcard_imports, reason = "instructions by the dozen, which their names say")]
 use std::arch::x86_64::*;
 
 use super::arrange::LINE;
