@@ -28,8 +28,7 @@ pub struct FrozenLinear {
     weight: FixedWeight,
     dims: [usize; 2],
     bias: Option<Tensor>,
-    /// Boxed, so that a slot stays small for the layers that do not need it.
-    activations: Option<Box<Activations>>,
+    activations: Option<Activations>,
     compute: Compute,
     path: LayerPath,
 }
@@ -85,7 +84,7 @@ impl FrozenLinear {
             return Err(Error::InvalidQuantizer { why }.of(NAME));
         }
         let role = Role::new(NAME, Some(&quantizer), self.path.as_deref().unwrap_or_default());
-        Ok(Self { activations: Some(Box::new(Activations { quantizer, role, ste })), ..self })
+        Ok(Self { activations: Some(Activations { quantizer, role, ste }), ..self })
     }
 
     /// The packed weight, brought into the order of its rows for this call.
@@ -171,8 +170,7 @@ impl FrozenLinear {
 
     /// The same with the activations of a layer that was trained.
     pub(super) fn with_trained_activations(self, quantizer: Option<Quantizer>, shared: &Shared, ste: Ste) -> Self {
-        let activations =
-            quantizer.map(|quantizer| Box::new(Activations { quantizer, role: shared.activations.clone(), ste }));
+        let activations = quantizer.map(|quantizer| Activations { quantizer, role: shared.activations.clone(), ste });
         Self { activations, ..self }
     }
 
@@ -187,7 +185,7 @@ impl FrozenLinear {
         match &self.activations {
             None => forward(x, &linear),
             Some(activations) => {
-                let Activations { quantizer, role, ste } = &**activations;
+                let Activations { quantizer, role, ste } = activations;
                 let x = x.contiguous()?;
                 forward(&fake_quantize_with(&x, role.peek(quantizer, &x)?, *ste)?, &linear)
             }
@@ -201,7 +199,7 @@ impl FrozenLinear {
         let (input, clip) = match &self.activations {
             None => (None, None),
             Some(activations) => {
-                let Activations { quantizer, role, ste } = &**activations;
+                let Activations { quantizer, role, ste } = activations;
                 let conversion = role.peek(quantizer, &values)?;
                 let Some(codes) = Codes::encode(&values, &conversion, None)? else { return Ok(None) };
                 (Some(codes), (*ste == Ste::Clipped).then_some(conversion))
