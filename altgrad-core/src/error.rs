@@ -283,6 +283,64 @@ pub enum Error {
         why: String,
     },
 
+    /// A file or folder cannot be read.
+    #[error("cannot read `{}`: {source}", .file.display())]
+    UnreadableFile {
+        /// The file or folder.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+
+    /// A checkpoint is damaged, incomplete, or of a kind that altgrad does not read.
+    #[error("`{}`: {}{why}", .file.display(), tensor_text(.tensor.as_deref()))]
+    InvalidCheckpoint {
+        /// The file at fault.
+        file: PathBuf,
+        /// The tensor at fault, by its name in the file, if it is one.
+        tensor: Option<String>,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// A dialect cannot express what is to be written in it.
+    #[error("the dialect {dialect} cannot express {what}; {}", able_text(.able))]
+    NotExpressible {
+        /// The dialect.
+        dialect: crate::checkpoint::Dialect,
+        /// What it has no words for.
+        what: String,
+        /// The dialects that have.
+        able: Vec<crate::checkpoint::Dialect>,
+    },
+
+    /// A checkpoint cannot be written.
+    #[error("cannot write `{}`: {source}; nothing was left there", .file.display())]
+    Unwritable {
+        /// The folder of the checkpoint.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+
+    /// A checkpoint would be written over something.
+    #[error("`{}` is there and not an empty folder; write to another one, or remove it first", .folder.display())]
+    TargetExists {
+        /// The folder.
+        folder: PathBuf,
+    },
+
+    /// No dialect has this name.
+    #[error(
+        "no dialect of checkpoints is called `{name}`{}; there are {}",
+        did_you_mean(.name, dialect_names()),
+        dialect_names().join(", ")
+    )]
+    UnknownDialect {
+        /// The name asked for.
+        name: String,
+    },
+
     /// Two layers of the model have the same path.
     #[error(
         "two layers have the path `{path}`; paths name layers in rules, reports and checkpoints, so they must differ: \
@@ -340,6 +398,23 @@ fn place_text(file: Option<&Path>, position: Option<(usize, usize)>, field: &str
     let position = position.map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
     let field = if field.is_empty() { String::new() } else { format!("`{field}`: ") };
     format!("{file}{position}: {field}")
+}
+
+/// ``tensor `…` `` and a space, if an error is about one.
+fn tensor_text(tensor: Option<&str>) -> String {
+    tensor.map_or(String::new(), |name| format!("tensor `{name}` "))
+}
+
+fn able_text(able: &[crate::checkpoint::Dialect]) -> String {
+    match able {
+        [] => "no other can".to_owned(),
+        [one] => format!("{one} can"),
+        several => format!("these can: {}", several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn dialect_names() -> [&'static str; crate::checkpoint::Dialect::ALL.len()] {
+    crate::checkpoint::Dialect::ALL.map(crate::checkpoint::Dialect::name)
 }
 
 /// `; did you mean `…`?` with the most similar of `known`, or nothing if none is similar.

@@ -2,6 +2,7 @@
 //!
 //! Use the `altgrad` crate, which re-exports all of this together with `#[derive(Quantizable)]`.
 
+pub mod checkpoint;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -159,6 +159,21 @@ impl FrozenLinear {
         Ok(candle_nn::Linear::new(weight, self.bias.clone()))
     }
 
+    /// The scales of the weight, in the order of [`Fp8Tensor::scales`].
+    pub(crate) fn scales(&self) -> Result<Vec<f32>> {
+        self.weight.scales()
+    }
+
+    /// The quantizer of the layer's input, with a static scale in place of a history: what another process can go on with.
+    pub(crate) fn standing_activations(&self) -> Option<Quantizer> {
+        let Activations { quantizer, role, .. } = self.activations.as_ref()?;
+        let scale = matches!(quantizer.scaling, Scaling::Delayed { .. }).then(|| quantizer.scale(0.0, &role.history()));
+        Some(match scale {
+            Some(scale) => quantizer.clone().scaling(Scaling::Static(scale)),
+            None => quantizer.clone(),
+        })
+    }
+
     /// [`weight_bytes`](Self::weight_bytes) of a layer with these codes.
     pub(crate) fn weight_bytes_of(weight: &Fp8Tensor) -> usize {
         FixedWeight::bytes_of(weight)

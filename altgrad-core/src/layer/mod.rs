@@ -5,6 +5,7 @@ mod calibration;
 mod compute;
 mod frozen;
 mod fused;
+pub(crate) mod handed_out;
 mod named;
 mod node;
 mod product;

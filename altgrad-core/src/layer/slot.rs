@@ -3,7 +3,7 @@
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{FrozenLinear, QuantizedLinear, forward};
+use super::{FrozenLinear, QuantizedLinear, forward, handed_out};
 use crate::Result;
 use crate::format::Fp8;
 use crate::quantizer::Quantizer;
@@ -150,29 +150,33 @@ impl From<FrozenLinear> for Linear {
     }
 }
 
-/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`.
+/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`. Where `vb` is that of an
+/// [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight makes the slot a frozen layer.
 ///
 /// # Errors
 ///
 /// As candle's: a tensor that is missing or of another shape.
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
-    candle_nn::linear(in_dim, out_dim, vb).map(Linear::Full)
+    linear_b(in_dim, out_dim, true, vb)
 }
 
-/// [`candle_nn::linear_no_bias`] into a slot: weight `(out_dim, in_dim)` from `vb`.
+/// [`linear()`] without a bias, as [`candle_nn::linear_no_bias`]: weight `(out_dim, in_dim)` from `vb`.
 ///
 /// # Errors
 ///
 /// As candle's: a tensor that is missing or of another shape.
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
-    candle_nn::linear_no_bias(in_dim, out_dim, vb).map(Linear::Full)
+    linear_b(in_dim, out_dim, false, vb)
 }
 
-/// [`candle_nn::linear_b`] into a slot: as [`linear`] or [`linear_no_bias`], depending on `bias`.
+/// As [`linear()`] or [`linear_no_bias`], depending on `bias`; [`candle_nn::linear_b`] into a slot.
 ///
 /// # Errors
 ///
 /// As candle's: a tensor that is missing or of another shape.
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
-    candle_nn::linear_b(in_dim, out_dim, bias, vb).map(Linear::Full)
+    match handed_out::frozen(in_dim, out_dim, bias, &vb).map_err(|error| error.at(&vb.prefix()))? {
+        Some(layer) => Ok(layer.into()),
+        None => candle_nn::linear_b(in_dim, out_dim, bias, vb).map(Linear::Full),
+    }
 }

@@ -64,6 +64,14 @@ impl FixedWeight {
         }
     }
 
+    /// The scales, block after block.
+    pub(super) fn scales(&self) -> Result<Vec<f32>> {
+        match self {
+            Self::Packed { codes, .. } => Ok(codes.scales().to_vec()),
+            Self::Tensor(weight) => weight.scale_values(),
+        }
+    }
+
     /// Bytes of the codes and scales.
     pub(super) fn bytes(&self) -> usize {
         match self {

@@ -23,11 +23,13 @@ pub(super) struct Inspection<'m> {
     pub(super) layers: Vec<Found<'m>>,
     /// For each tensor where it is used, in the order of declaration.
     uses: HashMap<TensorId, Vec<String>>,
+    /// The tensors that parts other than linear layers use.
+    others: HashSet<TensorId>,
 }
 
 impl<'m> Inspection<'m> {
     pub(super) fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
-        let mut inspection = Self { layers: Vec::new(), uses: HashMap::new() };
+        let mut inspection = Self { layers: Vec::new(), uses: HashMap::new(), others: HashSet::new() };
         model.visit(&Path::root(), &mut inspection)?;
         let mut paths = HashSet::new();
         match inspection.layers.iter().find(|found| !paths.insert(&found.path)) {
@@ -41,6 +43,11 @@ impl<'m> Inspection<'m> {
         let places = self.uses.get(&found.layer.master_weight()?.id())?;
         let own = below(&found.path, "weight");
         places.iter().find(|place| **place != own).map(String::as_str)
+    }
+
+    /// Whether a tensor is used by a part of the model that is no linear layer.
+    pub(super) fn is_shared_with_others(&self, tensor: &Tensor) -> bool {
+        self.others.contains(&tensor.id())
     }
 
     fn record(&mut self, path: &Path<'_>, tensor: &Tensor) {
@@ -66,6 +73,7 @@ impl<'m> Visitor<'m> for Inspection<'m> {
 
     fn tensor(&mut self, path: &Path<'_>, tensor: &'m Tensor) -> Result<()> {
         self.record(path, tensor);
+        self.others.insert(tensor.id());
         Ok(())
     }
 }

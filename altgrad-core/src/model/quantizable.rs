@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 
 use super::calibrate::CalibrationReport;
 use super::config::QuantConfig;
@@ -110,6 +110,35 @@ pub trait Quantizable {
     /// A quantized weight that holds NaN in a format without NaN.
     fn report(&self) -> Result<QuantReport> {
         surgery::report(self)
+    }
+
+    /// Makes variables of the weights and biases of all layers in full precision, as they are after a frozen or loaded model
+    /// was [dequantized](Self::dequantize), and returns all variables of linear layers, for an optimizer. Layers that are
+    /// frozen stay what they are.
+    ///
+    /// ```
+    /// # use altgrad_core::{Fp8, Quantizable, linear};
+    /// # use candle_core::{DType, Device};
+    /// # use candle_nn::{VarBuilder, VarMap};
+    /// # let variables = VarMap::new();
+    /// # let mut model = linear(4, 3, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    /// # model.quantize(Fp8::E4M3)?;
+    /// # model.freeze()?;
+    /// model.dequantize()?;                        // a frozen model in full precision again, but constant
+    /// let variables = model.make_trainable()?;    // for an optimizer
+    /// model.quantize(Fp8::E4M3)?;
+    /// # assert_eq!(variables.len(), 2);
+    /// # Ok::<(), altgrad_core::Error>(())
+    /// ```
+    ///
+    /// A tensor that several layers share becomes one variable. One that is shared with a part of the model that is no linear
+    /// layer stays as it is, since the tie would break.
+    ///
+    /// # Errors
+    ///
+    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    fn make_trainable(&mut self) -> Result<Vec<Var>> {
+        surgery::make_trainable(self)
     }
 
     /// Switches all quantized layers to training mode, in which weights are quantized anew at every forward pass.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Tensor, TensorId, Var};
 
 use super::Quantizable;
 use super::config::{QuantConfig, TiePolicy};
@@ -177,6 +177,39 @@ pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> 
     };
     let steps = Inspection::of(model)?.layers.iter().map(describe).collect::<Result<Vec<_>>>()?;
     Ok(QuantReport { layers: steps.into_iter().map(|step| step.report).collect() })
+}
+
+/// Variables in place of the constants that linear layers in full precision hold; all variables of linear layers.
+pub(super) fn make_trainable<M: Quantizable + ?Sized>(model: &mut M) -> Result<Vec<Var>> {
+    let mut variables: Vec<(TensorId, Var)> = Vec::new();
+    let mut variable = |tensor: &Tensor, may_change: bool| -> Result<Tensor> {
+        if let Some((_, known)) = variables.iter().find(|(id, _)| *id == tensor.id()) {
+            return Ok(known.as_tensor().clone());
+        }
+        if !tensor.is_variable() && !may_change {
+            return Ok(tensor.clone());
+        }
+        let made = Var::from_tensor(tensor)?;
+        variables.push((tensor.id(), made.clone()));
+        Ok(made.as_tensor().clone())
+    };
+    let replacements = {
+        let model = Inspection::of(model)?;
+        let make = |found: &Found<'_>| {
+            let is_full = matches!(found.layer, Linear::Full(_));
+            let free = |tensor: &Tensor| is_full && !model.is_shared_with_others(tensor);
+            let weight = found.layer.master_weight().map(|weight| variable(weight, free(weight))).transpose()?;
+            let bias = found.layer.bias().map(|bias| variable(bias, free(bias))).transpose()?;
+            Ok(weight.filter(|_| is_full).map(|weight| Linear::Full(candle_nn::Linear::new(weight, bias))))
+        };
+        model.layers.iter().map(make).collect::<Result<Vec<_>>>()?
+    };
+    for (replacement, (_, slot)) in replacements.into_iter().zip(Slots::of(model)?.0) {
+        if let Some(replacement) = replacement {
+            *slot = replacement;
+        }
+    }
+    Ok(variables.into_iter().map(|(_, variable)| variable).collect())
 }
 
 pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {

@@ -27,6 +27,7 @@ pub(crate) use observer::Observation;
 pub use observer::Observer;
 pub use rounding::Rounding;
 pub(crate) use rounding::stream;
+pub(crate) use scaling::is_power_of_two;
 pub use scaling::{E8M0Rule, ScaleEncoding, Scaling, compute_scale};
 pub(crate) use state::QuantizerState;
 pub(crate) use tensor_ops::check_finite;
@@ -152,7 +153,7 @@ impl Quantizer {
         }
         if let (Scaling::Static(scale), ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)) =
             (self.scaling, self.scale_encoding)
-            && !scaling::is_power_of_two(scale)
+            && !is_power_of_two(scale)
         {
             return invalid(format!(
                 "a static scale of {scale} is no power of two from 2^-127 to 2^127, as its encoding says; \

@@ -207,7 +207,7 @@ fn exp2(exponent: i32) -> f64 {
 }
 
 /// Whether a scale is one that a power-of-two encoding could give.
-pub(super) fn is_power_of_two(scale: f32) -> bool {
+pub(crate) fn is_power_of_two(scale: f32) -> bool {
     let exponent = floor_log2(f64::from(scale));
     (-127..=127).contains(&exponent) && f64::from(scale) == exp2(exponent)
 }

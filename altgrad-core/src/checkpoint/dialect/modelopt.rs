@@ -1,0 +1,167 @@
+//! The dialect of NVIDIA ModelOpt: `weight_scale`, and an algorithm for the model or for each layer.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{beside, layer_of, pair};
+use crate::Result;
+use crate::checkpoint::config::Section;
+use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::checkpoint::shards::Shards;
+use crate::checkpoint::stored::{Activations, Stored};
+use crate::format::Fp8;
+use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+
+/// What `hf_quant_config.json` says below `quantization`, and `quantization_config` in `config.json` at once.
+#[derive(Debug, Default, Deserialize)]
+struct Config {
+    quantization: Option<Algorithms>,
+    #[serde(flatten)]
+    own: Algorithms,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Algorithms {
+    quant_algo: Option<String>,
+    group_size: Option<usize>,
+    #[serde(default)]
+    quantized_layers: BTreeMap<String, Algorithm>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Algorithm {
+    quant_algo: String,
+    group_size: Option<usize>,
+}
+
+/// One scale a tensor, of weights and inputs.
+const FP8: &str = "FP8";
+/// One scale an output channel, and one a token.
+const PER_CHANNEL: &str = "FP8_PER_CHANNEL_PER_TOKEN";
+/// Weights alone, in blocks.
+const BLOCKS: &str = "FP8_PB_WO";
+/// The MX format, of weights and inputs.
+const MX: &str = "MXFP8";
+/// How exponents of inputs come about.
+const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::RoundUp);
+
+/// The side of the blocks of `FP8_PB_WO` where nothing else is said.
+const BLOCK: usize = 128;
+/// The length of the blocks of `MXFP8`.
+const MX_BLOCK: usize = 32;
+
+impl Algorithms {
+    /// What was done to a layer.
+    fn of(&self, layer: &str) -> Option<Algorithm> {
+        let of_all = || Some(Algorithm { quant_algo: self.quant_algo.clone()?, group_size: self.group_size });
+        self.quantized_layers.get(layer).cloned().or_else(of_all)
+    }
+}
+
+/// Weights with their `weight_scale`.
+pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
+    let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
+    let algorithms = config.quantization.unwrap_or(config.own);
+    pair(
+        shards,
+        |codes| vec![format!("{codes}_scale")],
+        |codes, scales| {
+            let Some(Algorithm { quant_algo, group_size }) = algorithms.of(layer_of(codes)) else {
+                return Err(shards.invalid(codes, "is quantized, but the configuration says no `quant_algo` for it"));
+            };
+            let side = group_size.filter(|size| *size > 0);
+            let rows = |granularity| Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
+            let input_scale = beside(codes, "input_scale");
+            let (block, activations) = match quant_algo.to_ascii_uppercase().as_str() {
+                FP8 if shards.contains(&input_scale) => (None, Some(Activations::Static(Fp8::E4M3, input_scale))),
+                FP8 => (None, None),
+                PER_CHANNEL => (None, Some(Activations::Dynamic(rows(Granularity::PerRow)))),
+                BLOCKS => (Some([side.unwrap_or(BLOCK); 2]), None),
+                MX => {
+                    let cols = side.unwrap_or(MX_BLOCK);
+                    let inputs = rows(Granularity::PerBlock { rows: 1, cols }).scale_encoding(MX_INPUTS);
+                    (Some([1, cols]), Some(Activations::Dynamic(inputs)))
+                }
+                other => {
+                    let why = format!(
+                        "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS} and {MX}"
+                    );
+                    return Err(shards.invalid(codes, why));
+                }
+            };
+            let mut stored = Stored::new(shards, codes, Some(scales), block)?;
+            stored.activations = activations;
+            Ok(stored)
+        },
+    )
+}
+
+/// The spelling of a layer, or what of it the dialect cannot say.
+pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
+    let [outputs, _] = layer.shape;
+    let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
+    match (algorithm(layer)?, layer.inputs()?) {
+        (FP8, Inputs::Static(scale)) => Ok(spelling(&[]).with_input_scale(layer.name("input_scale"), scale, [])),
+        (PER_CHANNEL, _) => Ok(spelling(&[outputs])),
+        (MX, _) => Ok(spelling(&layer.grid()).with_exponents()),
+        _ => {
+            let [rows, cols] = layer.grid();
+            Ok(spelling(&[rows, 1, cols, 1]))
+        }
+    }
+}
+
+/// What `hf_quant_config.json` says, from which that of `config.json` follows.
+pub(super) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
+    let algorithms = layers.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
+    let describe = |algorithm: &str| match algorithm {
+        MX => json!({ "quant_algo": algorithm, "group_size": MX_BLOCK }),
+        BLOCKS => json!({ "quant_algo": algorithm, "group_size": BLOCK }),
+        _ => json!({ "quant_algo": algorithm }),
+    };
+    let mut quantization = match algorithms.first() {
+        Some(first) if algorithms.iter().all(|algorithm| algorithm == first) => describe(first),
+        _ => {
+            let layers =
+                layers.iter().zip(&algorithms).map(|(layer, algorithm)| (layer.path.clone(), describe(algorithm)));
+            json!({ "quant_algo": "MIXED_PRECISION", "quantized_layers": layers.collect::<Map<_, _>>() })
+        }
+    };
+    quantization["kv_cache_quant_algo"] = Value::Null;
+    quantization["exclude_modules"] = json!(full_precision);
+    let producer = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+    Ok(json!({ "producer": producer, "quantization": quantization }))
+}
+
+/// The same as `config.json` has it.
+pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
+    let mut config = hf_quant_config["quantization"].clone();
+    config["quant_method"] = "modelopt".into();
+    config["ignore"] = config["exclude_modules"].take();
+    config["producer"] = hf_quant_config["producer"].clone();
+    if let Some(config) = config.as_object_mut() {
+        config.retain(|_, value| !value.is_null());
+    }
+    config
+}
+
+/// The algorithm that a layer is quantized by, or what of it the dialect cannot say.
+fn algorithm(layer: &Outline) -> Result<&'static str, String> {
+    layer.check_e4m3()?;
+    match (layer.granularity, layer.inputs()?) {
+        (Granularity::PerTensor, Inputs::Static(_)) => Ok(FP8),
+        (Granularity::PerTensor, _) => {
+            Err("one scale a tensor without a static scale of the input; calibrate the model first".to_owned())
+        }
+        (Granularity::PerRow, Inputs::Dynamic(Granularity::PerRow)) => Ok(PER_CHANNEL),
+        (Granularity::PerRow, _) => Err("one scale a row without inputs quantized in rows".to_owned()),
+        (Granularity::PerBlock { rows: BLOCK, cols: BLOCK }, Inputs::Full) => Ok(BLOCKS),
+        _ if layer.is_mx() && layer.inputs()? == Inputs::Mx(MX_INPUTS) => Ok(MX),
+        (Granularity::PerBlock { rows, cols }, _) => Err(format!(
+            "blocks of {rows} × {cols} with such inputs; it has 128 × 128 with inputs in full precision, and 1 × 32 under \
+             powers of two with the same for inputs, rounded up"
+        )),
+    }
+}

@@ -1,0 +1,159 @@
+//! One safetensors file: its header, of which nothing is believed unchecked, and its tensors, read one at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::safetensors::Load;
+use candle_core::{Device, Tensor};
+use safetensors::tensor::{TensorInfo, TensorView};
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// The length of the length that a file begins with.
+const PREFIX: u64 = 8;
+/// The longest header that the `safetensors` library reads and writes.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Where a header keeps its own text, among the names of tensors.
+const METADATA: &str = "__metadata__";
+
+/// An open file. Tensors are read by position and not mapped into memory: a file that shrinks or changes under a mapping
+/// stops the program, where reading gives an error.
+#[derive(Debug)]
+pub(super) struct SafetensorsFile {
+    path: PathBuf,
+    file: Mutex<File>,
+    /// Where the tensors begin.
+    start: u64,
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: HashMap<String, String>,
+}
+
+impl SafetensorsFile {
+    /// Opens a file and checks that its header describes it, byte for byte.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let unreadable = |source| Error::UnreadableFile { file: path.to_owned(), source };
+        let invalid = |why| invalid(path, None, why);
+        let mut file = File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        if length < PREFIX {
+            return Err(invalid(format!("{length} bytes are too few for a safetensors file")));
+        }
+        let mut prefix = [0; PREFIX as usize];
+        file.read_exact(&mut prefix).map_err(unreadable)?;
+        let header_length = u64::from_le_bytes(prefix);
+        if header_length > LONGEST_HEADER.min(length - PREFIX) {
+            return Err(invalid(format!(
+                "its header claims {header_length} bytes, but the file has {length}; it is damaged, incomplete or no \
+                 safetensors file"
+            )));
+        }
+        let mut header = vec![0; header_length as usize];
+        file.read_exact(&mut header).map_err(unreadable)?;
+        let mut entries: BTreeMap<String, Value> =
+            serde_json::from_slice(&header).map_err(|error| invalid(format!("its header cannot be read: {error}")))?;
+        let metadata = match entries.remove(METADATA) {
+            Some(value) => serde_json::from_value(value)
+                .map_err(|error| invalid(format!("`{METADATA}` in its header is no map of text: {error}")))?,
+            None => HashMap::new(),
+        };
+        let start = PREFIX + header_length;
+        let tensors = check_entries(path, entries, length - start)?;
+        Ok(Self { path: path.to_owned(), file: Mutex::new(file), start, tensors, metadata })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors by name.
+    pub(super) fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    /// The text that the header carries beside the tensors.
+    pub(super) fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// `length` bytes of a tensor from `offset` on.
+    pub(super) fn read_part(&self, name: &str, offset: usize, length: usize) -> Result<Vec<u8>> {
+        let (begin, end) = self.info(name)?.data_offsets;
+        if offset.checked_add(length).is_none_or(|stop| stop > end - begin) {
+            return Err(invalid(&self.path, Some(name), format!("has no {length} bytes from byte {offset} on")));
+        }
+        let mut bytes = vec![0; length];
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(self.start + (begin + offset) as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|source| Error::UnreadableFile { file: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+
+    /// The bytes of a tensor.
+    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let (begin, end) = self.info(name)?.data_offsets;
+        self.read_part(name, 0, end - begin)
+    }
+
+    /// A tensor as it is, in a dtype that candle has.
+    pub(super) fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let info = self.info(name)?;
+        let bytes = self.read(name)?;
+        let view = TensorView::new(info.dtype, info.shape.clone(), &bytes)
+            .map_err(|error| invalid(&self.path, Some(name), error.to_string()))?;
+        view.load(device).map_err(|error| {
+            let why = format!("is of dtype {}, which candle cannot hold: {error}", info.dtype);
+            invalid(&self.path, Some(name), why)
+        })
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors.get(name).ok_or_else(|| invalid(&self.path, Some(name), "is not there".to_owned()))
+    }
+}
+
+/// An error in a file, or in one tensor of it.
+pub(super) fn invalid(file: &Path, tensor: Option<&str>, why: String) -> Error {
+    Error::InvalidCheckpoint { file: file.to_owned(), tensor: tensor.map(str::to_owned), why }
+}
+
+/// The entries of a header, if they fill `length` bytes without gaps and overlaps.
+fn check_entries(path: &Path, entries: BTreeMap<String, Value>, length: u64) -> Result<BTreeMap<String, TensorInfo>> {
+    let mut tensors = BTreeMap::new();
+    for (name, value) in entries {
+        let info: TensorInfo = serde_json::from_value(value)
+            .map_err(|error| invalid(path, Some(&name), format!("is described wrongly in the header: {error}")))?;
+        let (begin, end) = info.data_offsets;
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, size| bits.checked_mul(*size));
+        let fits = bits.is_some_and(|bits| bits % 8 == 0 && end.checked_sub(begin) == Some(bits / 8));
+        if !fits || end as u64 > length {
+            let why = format!(
+                "is said to be {} of shape {:?} in bytes {begin} to {end} of {length}, which cannot be; \
+                 the file is damaged or incomplete",
+                info.dtype, info.shape
+            );
+            return Err(invalid(path, Some(&name), why));
+        }
+        tensors.insert(name, info);
+    }
+    let mut in_order: Vec<_> = tensors.iter().collect();
+    in_order.sort_by_key(|(_, info)| info.data_offsets);
+    let mut reached = 0;
+    for (name, info) in in_order {
+        let (begin, end) = info.data_offsets;
+        if begin != reached {
+            let what = if begin < reached { "overlaps the tensor before it" } else { "leaves a gap before it" };
+            return Err(invalid(path, Some(name), format!("{what}: it begins at byte {begin} and not {reached}")));
+        }
+        reached = end;
+    }
+    if reached as u64 != length {
+        let why = format!("it holds {length} bytes of tensors, but its header describes {reached}");
+        return Err(invalid(path, None, why));
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,123 @@
+//! What is to be written of a quantized layer, and how a dialect spells it.
+
+use safetensors::Dtype;
+
+use crate::format::{Fp8, Overflow};
+use crate::quantizer::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
+
+/// A quantized layer to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Outline {
+    /// Its path; the weight is called this and `.weight`.
+    pub(super) path: String,
+    /// Outputs and inputs.
+    pub(super) shape: [usize; 2],
+    pub(super) format: Fp8,
+    pub(super) granularity: Granularity,
+    /// Whether every scale is a power of two, so that a byte can hold its exponent.
+    pub(super) exponents: bool,
+    /// How the input of the layer is quantized.
+    pub(super) activations: Option<Quantizer>,
+}
+
+/// How a dialect spells a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Spelling {
+    pub(super) codes: String,
+    pub(super) codes_dtype: Dtype,
+    pub(super) scales: String,
+    /// `F32`, or `U8` for exponents.
+    pub(super) scales_dtype: Dtype,
+    pub(super) scales_shape: Vec<usize>,
+    /// The tensor of a static scale of the input.
+    pub(super) input_scale: Option<InputScale>,
+}
+
+/// A static scale of a layer's input.
+#[derive(Clone, Debug)]
+pub(super) struct InputScale {
+    pub(super) name: String,
+    pub(super) value: f32,
+    pub(super) shape: Vec<usize>,
+}
+
+/// How the input of a layer is quantized, as far as checkpoints can say it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Inputs {
+    /// Not at all.
+    Full,
+    /// To E4M3, under this scale.
+    Static(f32),
+    /// To E4M3, under `f32` scales of its own.
+    Dynamic(Granularity),
+    /// To E4M3, in blocks of 1 × 32 under scales that are powers of two.
+    Mx(ScaleEncoding),
+}
+
+impl Outline {
+    /// The name of a tensor of the layer.
+    pub(super) fn name(&self, tensor: &str) -> String {
+        if self.path.is_empty() { tensor.to_owned() } else { format!("{}.{tensor}", self.path) }
+    }
+
+    /// The number of blocks above one another and side by side.
+    pub(super) fn grid(&self) -> [usize; 2] {
+        self.granularity.blocks(&self.shape).grid().into()
+    }
+
+    /// Whether the scales are those of the MX formats.
+    pub(super) fn is_mx(&self) -> bool {
+        self.exponents && self.granularity == Granularity::PerBlock { rows: 1, cols: 32 }
+    }
+
+    /// Fails unless the weight is of the one format that most dialects have.
+    pub(super) fn check_e4m3(&self) -> Result<(), String> {
+        if self.format == Fp8::E4M3 { Ok(()) } else { Err(format!("weights in {}; it has E4M3 alone", self.format)) }
+    }
+
+    /// How the input is quantized, or why no dialect of another library can say so.
+    pub(super) fn inputs(&self) -> Result<Inputs, String> {
+        let Some(quantizer) = &self.activations else { return Ok(Inputs::Full) };
+        let Quantizer { format, granularity, scaling, scale_encoding, amax_epsilon: _, rounding, overflow } =
+            *quantizer;
+        if format != Fp8::E4M3 {
+            return Err(format!("inputs in {format}; it has E4M3 alone"));
+        }
+        if rounding != Rounding::NearestEven || overflow != Overflow::Saturate {
+            return Err("inputs that are rounded stochastically or do not saturate".to_owned());
+        }
+        match (scaling, scale_encoding) {
+            (Scaling::Static(scale), _) => Ok(Inputs::Static(scale)),
+            (Scaling::Delayed { .. }, _) => Err("inputs with delayed scaling; calibrate the model first".to_owned()),
+            (_, ScaleEncoding::F32 | ScaleEncoding::F32Reciprocal) => Ok(Inputs::Dynamic(granularity)),
+            (_, ScaleEncoding::E8M0(_)) if granularity == (Granularity::PerBlock { rows: 1, cols: 32 }) => {
+                Ok(Inputs::Mx(scale_encoding))
+            }
+            _ => Err("inputs with scales that are powers of two, other than in blocks of 1 × 32".to_owned()),
+        }
+    }
+
+    /// The spelling of a weight in `F8_E4M3` with its scales in `F32`.
+    pub(super) fn spell(&self, scales: &str, scales_shape: impl Into<Vec<usize>>) -> Spelling {
+        Spelling {
+            codes: self.name("weight"),
+            codes_dtype: Dtype::F8_E4M3,
+            scales: self.name(scales),
+            scales_dtype: Dtype::F32,
+            scales_shape: scales_shape.into(),
+            input_scale: None,
+        }
+    }
+}
+
+impl Spelling {
+    /// The same with exponents for scales.
+    pub(super) fn with_exponents(self) -> Self {
+        Self { scales_dtype: Dtype::U8, ..self }
+    }
+
+    /// The same with a static scale of the input.
+    pub(super) fn with_input_scale(self, name: String, value: f32, shape: impl Into<Vec<usize>>) -> Self {
+        Self { input_scale: Some(InputScale { name, value, shape: shape.into() }), ..self }
+    }
+}

@@ -1,0 +1,242 @@
+//! A checkpoint that is open for reading.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+
+use super::backend::Backend;
+use super::config::Configs;
+use super::dialect::Dialect;
+use super::shards::Shards;
+use super::stored::Stored;
+use crate::format::Fp8;
+use crate::quantizer::{Fp8Tensor, Granularity, Quantizer};
+use crate::{Error, Result};
+
+/// A safetensors checkpoint with tensors in FP8, in any [`Dialect`].
+///
+/// Tensors have the names that a model asks for: `model.layers.0.mlp.up_proj.weight` is one tensor, whatever its codes and
+/// scales are called in the files. Nothing but headers is read before a tensor is asked for, and then nothing but that tensor.
+///
+/// A checkpoint without FP8 tensors is one, too; all of its tensors are then in full precision.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    content: Arc<Content>,
+    with_activations: bool,
+}
+
+#[derive(Debug)]
+struct Content {
+    shards: Shards,
+    dialect: Dialect,
+    quantized: BTreeMap<String, Stored>,
+    /// The names of the tensors that are not part of a quantized one.
+    plain: Vec<String>,
+}
+
+/// A quantized tensor of a checkpoint, as its header and its configuration describe it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StoredWeight {
+    /// The name that a model asks for.
+    pub name: String,
+    /// Its dimensions; of the weight of a linear layer `[outputs, inputs]`.
+    pub shape: Vec<usize>,
+    /// The format of its codes.
+    pub format: Fp8,
+    /// Which codes share a scale.
+    pub granularity: Granularity,
+    /// How the input of its layer is quantized, if the checkpoint says that it is.
+    pub activations: Option<Quantizer>,
+}
+
+/// A `VarBuilder` over the FP8 checkpoint in a folder, an index, or files.
+///
+/// Any candle model gets its weights dequantized, in `dtype`. Where a model asks through [`linear`](crate::linear()),
+/// [`linear_no_bias`](crate::linear_no_bias) or [`linear_b`](crate::linear_b), the slot gets a
+/// [`FrozenLinear`](crate::FrozenLinear) with the codes of the checkpoint, which quantizes its input if the checkpoint says so.
+/// Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
+///
+/// ```no_run
+/// use altgrad_core::{Linear, checkpoint, linear};
+/// use candle_core::{DType, Device};
+///
+/// let vb = checkpoint::var_builder(&["Qwen3-8B-FP8"], DType::BF16, &Device::Cpu)?;
+/// let up_proj = linear(4096, 12288, vb.pp("model.layers.0.mlp.up_proj"))?;
+/// assert!(matches!(up_proj, Linear::Frozen(_)));
+/// # Ok::<(), altgrad_core::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`Checkpoint::open`]; what is wrong with a tensor's values is an error when a model asks for it.
+pub fn var_builder<P: AsRef<Path>>(paths: &[P], dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    Ok(Checkpoint::open(paths)?.var_builder(dtype, device))
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint whose dialect its configuration or, without one, its tensors tell.
+    ///
+    /// `paths` is a folder, or an index (`model.safetensors.index.json`), or all files of the checkpoint. The configuration is
+    /// read from `config.json` and `hf_quant_config.json` in the folder of the first. Of a folder the index is read if there is
+    /// one, else `model.safetensors`, else every file that ends with `.safetensors`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnreadableFile`] and [`Error::InvalidCheckpoint`], which name the file and the tensor: a file that is missing,
+    /// incomplete or damaged; a dialect that is unknown or ambiguous; a scale that is missing, left over, or of a wrong shape.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
+        Self::open_with(paths, |shards, configs| Dialect::detect(shards, configs))
+    }
+
+    /// Opens a checkpoint of a dialect that neither configuration nor tensors tell.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_as<P: AsRef<Path>>(paths: &[P], dialect: Dialect) -> Result<Self> {
+        Self::open_with(paths, |_, _| Ok(dialect))
+    }
+
+    fn open_with<P: AsRef<Path>>(
+        paths: &[P],
+        dialect: impl FnOnce(&Shards, &Configs) -> Result<Dialect>,
+    ) -> Result<Self> {
+        let shards = Shards::open(paths)?;
+        let configs = Configs::read(shards.folder())?;
+        let dialect = dialect(&shards, &configs)?;
+        let quantized = dialect.read(&shards, &configs)?;
+        let parts: HashSet<&str> = quantized.values().flat_map(Stored::parts).collect();
+        let plain = shards.tensors().map(|(name, _)| name).filter(|name| !parts.contains(name)).map(str::to_owned);
+        let plain = plain.collect();
+        Ok(Self { content: Arc::new(Content { shards, dialect, quantized, plain }), with_activations: true })
+    }
+
+    /// The same checkpoint, whose layers leave their input as it is.
+    #[must_use]
+    pub fn without_activations(self) -> Self {
+        Self { with_activations: false, ..self }
+    }
+
+    /// The dialect that the checkpoint is written in.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.content.dialect
+    }
+
+    /// The names of all tensors, quantized ones first, each in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.content.quantized.keys().chain(&self.content.plain).map(String::as_str)
+    }
+
+    /// The quantized tensors in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// A static scale of an input that is none.
+    pub fn quantized(&self) -> Result<Vec<StoredWeight>> {
+        let describe = |(name, stored): (&String, &Stored)| {
+            Ok(StoredWeight {
+                name: name.clone(),
+                shape: stored.shape.clone(),
+                format: stored.format,
+                granularity: stored.granularity,
+                activations: self.activations_of(stored)?,
+            })
+        };
+        self.content.quantized.iter().map(describe).collect()
+    }
+
+    /// A tensor in `dtype`, dequantized if it is quantized: the product of code and scale in `f32`, rounded to `dtype`.
+    ///
+    /// # Errors
+    ///
+    /// A tensor that is not there, cannot be read, or has a scale that is not a positive finite number.
+    pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.content.quantized.get(name) {
+            Some(stored) => stored.load(&self.content.shards, dtype, device)?.dequantize(),
+            None => Ok(self.content.shards.tensor(name, device)?.to_dtype(dtype)?),
+        }
+    }
+
+    /// The codes and scales of a quantized tensor, to be dequantized to `dtype`.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor`](Self::tensor), and a tensor that is not quantized.
+    pub fn fp8_tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Fp8Tensor> {
+        match self.content.quantized.get(name) {
+            Some(stored) => stored.load(&self.content.shards, dtype, device),
+            None => {
+                let why = if self.content.shards.contains(name) { "is not quantized" } else { "is not there" };
+                Err(self.content.shards.invalid(name, why))
+            }
+        }
+    }
+
+    /// A `VarBuilder` over the checkpoint; see [`var_builder`].
+    #[must_use]
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(Backend(self.clone())), dtype, device.clone())
+    }
+
+    /// Sets the variables of a model to the dequantized tensors of the checkpoint, so that it can be trained from there.
+    ///
+    /// ```no_run
+    /// # use altgrad_core::{Fp8, Quantizable, checkpoint::Checkpoint, linear};
+    /// # use candle_core::{DType, Device};
+    /// use candle_nn::{VarBuilder, VarMap};
+    ///
+    /// let variables = VarMap::new();
+    /// let mut model = linear(64, 64, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+    /// Checkpoint::open(&["checkpoint"])?.load_variables(&variables)?;
+    /// model.quantize(Fp8::E4M3)?;
+    /// # Ok::<(), altgrad_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A variable that the checkpoint does not have, or has in another shape; then no variable has changed.
+    pub fn load_variables(&self, variables: &VarMap) -> Result<()> {
+        let variables = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut values = Vec::with_capacity(variables.len());
+        for (name, variable) in variables.iter() {
+            let value = self.tensor(name, variable.dtype(), variable.device())?;
+            if value.shape() != variable.shape() {
+                let why = format!("has shape {:?}, but the variable {:?}", value.dims(), variable.dims());
+                return Err(self.content.shards.invalid(name, why));
+            }
+            values.push((variable, value));
+        }
+        values.into_iter().try_for_each(|(variable, value)| Ok::<_, Error>(variable.set(&value)?))
+    }
+
+    /// The dimensions of a tensor, if there is one of this name.
+    pub(super) fn dims(&self, name: &str) -> Option<&[usize]> {
+        let Content { quantized, shards, plain, .. } = &*self.content;
+        match quantized.get(name) {
+            Some(stored) => Some(&stored.shape),
+            None if plain.binary_search_by(|plain| plain.as_str().cmp(name)).is_ok() => {
+                shards.info(name).map(|info| &info.shape[..])
+            }
+            None => None,
+        }
+    }
+
+    /// The quantized tensor of this name.
+    pub(super) fn stored(&self, name: &str) -> Option<&Stored> {
+        self.content.quantized.get(name)
+    }
+
+    pub(super) fn shards(&self) -> &Shards {
+        &self.content.shards
+    }
+
+    /// The quantizer of the input of a tensor's layer.
+    pub(super) fn activations_of(&self, stored: &Stored) -> Result<Option<Quantizer>> {
+        if self.with_activations { stored.activations(&self.content.shards) } else { Ok(None) }
+    }
+}

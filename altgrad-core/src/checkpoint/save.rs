@@ -1,0 +1,231 @@
+//! Writing a model as an FP8 checkpoint.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::Path as FilePath;
+
+use candle_core::{Tensor, TensorId};
+use safetensors::{Dtype, View};
+use serde_json::{Map, Value};
+
+use super::config::{CONFIG, HF_QUANT_CONFIG, read};
+use super::dialect::Dialect;
+use super::outline::{Outline, Spelling};
+use super::writer::{CheckpointWriter, Entry};
+use crate::layer::{FrozenLinear, Linear};
+use crate::model::{Path, Quantizable, Visitor};
+use crate::quantizer::is_power_of_two;
+use crate::{Error, Result};
+
+/// The size above which a checkpoint is cut into several files, as transformers does.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+/// Writes a model as an FP8 checkpoint into a new folder.
+///
+/// Short for a [`Writer`] with its defaults.
+///
+/// ```
+/// use altgrad_core::checkpoint::{self, Dialect};
+/// # use altgrad_core::{Fp8, Linear, Quantizable, linear};
+/// # use candle_core::{DType, Device};
+/// # use candle_nn::{VarBuilder, VarMap};
+/// # let variables = VarMap::new();
+/// # let mut model = linear(64, 32, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+/// # let folder = tempfile::tempdir().map_err(candle_core::Error::wrap)?;
+/// # let folder = folder.path().join("out");
+/// model.quantize(Fp8::E4M3)?;
+/// model.freeze()?;
+/// checkpoint::save(&model, &folder, Dialect::CompressedTensors)?;
+///
+/// let vb = checkpoint::var_builder(&[&folder], DType::F32, &Device::Cpu)?;
+/// assert!(matches!(linear(64, 32, vb)?, Linear::Frozen(_)));
+/// # Ok::<(), altgrad_core::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`Writer::save`].
+pub fn save<M: Quantizable + ?Sized>(model: &M, folder: impl AsRef<FilePath>, dialect: Dialect) -> Result<()> {
+    Writer::new(dialect).save(model, folder)
+}
+
+/// How models are written as FP8 checkpoints.
+///
+/// ```no_run
+/// use altgrad_core::checkpoint::{Dialect, Writer};
+/// # use altgrad_core::{Linear, Result};
+///
+/// # fn save(model: &Linear) -> Result<()> {
+/// // With the architecture and all else that the original `config.json` says:
+/// Writer::new(Dialect::CompressedTensors).config_from("llama/config.json")?.save(model, "llama-fp8")
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Writer {
+    dialect: Dialect,
+    config: Map<String, Value>,
+    shard_bytes: usize,
+}
+
+impl Writer {
+    /// Writes in this dialect, a `config.json` with nothing but a `quantization_config`, and files of up to 5 GB.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, config: Map::new(), shard_bytes: SHARD_BYTES }
+    }
+
+    /// The same with the fields of another `config.json`, which other libraries need to know what the model is. Its
+    /// `quantization_config`, if it has one, is replaced.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or no JSON object.
+    pub fn config_from(self, file: impl AsRef<FilePath>) -> Result<Self> {
+        let file = file.as_ref();
+        match read(file)? {
+            Some((_, config)) => Ok(Self { config, ..self }),
+            None => Err(Error::UnreadableFile { file: file.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
+        }
+    }
+
+    /// The same with another size above which the checkpoint is cut into several files. A tensor is never cut.
+    #[must_use]
+    pub fn shard_bytes(self, shard_bytes: usize) -> Self {
+        Self { shard_bytes, ..self }
+    }
+
+    /// Writes a model: the codes of its frozen layers, those that its quantized layers would compute with next, and all other
+    /// tensors as they are.
+    ///
+    /// Everything is written into a temporary folder first, which is renamed in the end. A tensor that the model uses in
+    /// several places is written once, under its first path. What is marked `#[quant(ignore)]` is not seen and not written.
+    /// An input with delayed scaling is written with the scale that its history gives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotExpressible`], which names the layer and the dialects that can; [`Error::TargetExists`] if there is something
+    /// in the folder; [`Error::Unwritable`]; a weight that is not finite. Then nothing is left.
+    pub fn save<M: Quantizable + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
+        let contents = Contents::of(model)?;
+        let mut outlines = Vec::new();
+        let mut entries = Vec::new();
+        let mut spellings = Vec::new();
+        for (name, tensor) in &contents.tensors {
+            entries.push(Entry::new(name, View::dtype(tensor), tensor.dims()));
+        }
+        for (path, layer) in &contents.quantized {
+            let outline = outline(path, layer)?;
+            let spelling = self.dialect.spell(&outline)?;
+            entries.extend(spelling.entries(&outline));
+            outlines.push(outline);
+            spellings.push(spelling);
+        }
+        let description = self.dialect.describe(&outlines, &contents.full_precision)?;
+        let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, self.shard_bytes)?;
+        for (name, tensor) in &contents.tensors {
+            writer.append(name, &View::data(tensor))?;
+        }
+        for ((path, layer), spelling) in contents.quantized.iter().zip(&spellings) {
+            let weight = layer.weight()?;
+            let codes = weight.codes().flatten_all()?.to_vec1::<u8>()?;
+            writer.append(&spelling.codes, &codes)?;
+            let scales = weight.scales().flatten_all()?.to_vec1::<f32>()?;
+            spelling.write_scales(&mut writer, &scales).map_err(|error| error.at(path))?;
+        }
+        let mut config = self.config.clone();
+        config.insert("quantization_config".to_owned(), description.quantization);
+        writer.add_json(CONFIG, &Value::Object(config))?;
+        if let Some(config) = description.hf_quant {
+            writer.add_json(HF_QUANT_CONFIG, &config)?;
+        }
+        writer.finish()
+    }
+}
+
+/// What a model holds.
+#[derive(Default)]
+struct Contents<'m> {
+    /// The layers that become codes, with their paths.
+    quantized: Vec<(String, Cow<'m, FrozenLinear>)>,
+    /// The paths of linear layers that stay as they are.
+    full_precision: Vec<String>,
+    /// All other tensors, once each.
+    tensors: Vec<(String, Tensor)>,
+    seen: HashSet<TensorId>,
+}
+
+impl<'m> Contents<'m> {
+    fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
+        let mut contents = Self::default();
+        model.visit(&Path::root(), &mut contents)?;
+        Ok(contents)
+    }
+
+    fn add(&mut self, name: String, tensor: &Tensor) {
+        if self.seen.insert(tensor.id()) {
+            self.tensors.push((name, tensor.detach()));
+        }
+    }
+}
+
+impl<'m> Visitor<'m> for Contents<'m> {
+    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
+        let name = path.to_string();
+        if let Some(bias) = layer.bias() {
+            self.add(path.field("bias").to_string(), bias);
+        }
+        let frozen = match layer {
+            Linear::Full(layer) => {
+                self.add(path.field("weight").to_string(), layer.weight());
+                self.full_precision.push(name);
+                return Ok(());
+            }
+            Linear::Quantized(layer) => Cow::Owned(layer.freeze().map_err(|error| error.at(&name))?),
+            Linear::Frozen(layer) => Cow::Borrowed(&**layer),
+        };
+        self.quantized.push((name, frozen));
+        Ok(())
+    }
+
+    fn tensor(&mut self, path: &Path<'_>, tensor: &'m Tensor) -> Result<()> {
+        self.add(path.to_string(), tensor);
+        Ok(())
+    }
+}
+
+fn outline(path: &str, layer: &FrozenLinear) -> Result<Outline> {
+    Ok(Outline {
+        path: path.to_owned(),
+        shape: *layer.dims(),
+        format: layer.format(),
+        granularity: layer.granularity(),
+        exponents: layer.scales()?.iter().all(|scale| is_power_of_two(*scale)),
+        activations: layer.standing_activations(),
+    })
+}
+
+impl Spelling {
+    /// The tensors of a layer.
+    pub(super) fn entries(&self, layer: &Outline) -> Vec<Entry> {
+        let mut entries = vec![
+            Entry::new(&self.codes, self.codes_dtype, layer.shape),
+            Entry::new(&self.scales, self.scales_dtype, self.scales_shape.clone()),
+        ];
+        entries.extend(self.input_scale.iter().map(|input| Entry::new(&input.name, Dtype::F32, input.shape.clone())));
+        entries
+    }
+
+    /// Writes the scales of a layer.
+    pub(super) fn write_scales(&self, writer: &mut CheckpointWriter, scales: &[f32]) -> Result<()> {
+        let bytes: Vec<u8> = match self.scales_dtype {
+            Dtype::F32 => scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
+            // Of a power of two the biased exponent; 2⁻¹²⁷ is the one that f32 has as a subnormal.
+            _ => scales.iter().map(|scale| (scale.to_bits() >> 23) as u8).collect(),
+        };
+        writer.append(&self.scales, &bytes)?;
+        match &self.input_scale {
+            Some(input) => writer.append(&input.name, &input.value.to_le_bytes()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The files of a checkpoint that is being written: complete under their names, or not there at all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::file::invalid;
+use super::shards::{INDEX, SINGLE};
+use crate::{Error, Result};
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Entry {
+    pub(super) fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<usize>>) -> Self {
+        Self { name: name.into(), dtype, shape: shape.into() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
+
+/// A checkpoint in a temporary folder, beside the one that it will be renamed to. Dropped unfinished, it leaves nothing.
+pub(super) struct CheckpointWriter {
+    target: PathBuf,
+    folder: TempDir,
+    shards: Vec<File>,
+    places: HashMap<String, Place>,
+}
+
+/// Where the bytes of a tensor go.
+struct Place {
+    shard: usize,
+    position: u64,
+    bytes: usize,
+    written: usize,
+}
+
+impl CheckpointWriter {
+    /// Lays out files of at most `shard_bytes`, unless a tensor alone is larger, with the tensors in the order given.
+    pub(super) fn create(target: &Path, entries: &[Entry], shard_bytes: usize) -> Result<Self> {
+        check_target(target)?;
+        let parent = match target.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let folder = fs::create_dir_all(parent)
+            .and_then(|()| temporary_folder(parent))
+            .map_err(|source| Error::Unwritable { file: target.to_owned(), source })?;
+        let mut writer = Self { target: target.to_owned(), folder, shards: Vec::new(), places: HashMap::new() };
+        let groups = cut(entries, shard_bytes);
+        let mut weight_map = BTreeMap::new();
+        for (number, group) in groups.iter().enumerate() {
+            let name = match groups.len() {
+                1 => SINGLE.to_owned(),
+                count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+            };
+            weight_map.extend(group.iter().map(|entry| (entry.name.clone(), name.clone())));
+            writer.add_shard(&name, group)?;
+        }
+        if groups.len() > 1 {
+            let total_size: usize = entries.iter().map(Entry::bytes).sum();
+            let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+            writer.add_json(INDEX, &index)?;
+        }
+        Ok(writer)
+    }
+
+    fn add_shard(&mut self, name: &str, entries: &[&Entry]) -> Result<()> {
+        // Wide elements first, so that each tensor is aligned to its elements, as the `safetensors` library has it.
+        let mut entries = entries.to_vec();
+        entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
+        let mut end = 0;
+        let mut tensors = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let data_offsets = (end, end + entry.bytes());
+            tensors.push((
+                entry.name.clone(),
+                TensorInfo { dtype: entry.dtype, shape: entry.shape.clone(), data_offsets },
+            ));
+            end = data_offsets.1;
+        }
+        let path = self.folder.path().join(name);
+        // Loaders of transformers ask which framework wrote a file.
+        let metadata = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
+        let header = Metadata::new(metadata, tensors)
+            .map_err(|error| error.to_string())
+            .and_then(|header| serde_json::to_vec(&header).map_err(|error| error.to_string()))
+            .map_err(|why| invalid(&path, None, why))?;
+        let mut header = header;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let start = 8 + header.len() as u64;
+        let write = || {
+            let mut file = File::create(&path)?;
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            file.set_len(start + end as u64)?;
+            Ok(file)
+        };
+        self.shards.push(write().map_err(|source| self.unwritable(source))?);
+        let mut position = start;
+        for entry in entries {
+            let place = Place { shard: self.shards.len() - 1, position, bytes: entry.bytes(), written: 0 };
+            position += place.bytes as u64;
+            if self.places.insert(entry.name.clone(), place).is_some() {
+                return Err(invalid(&self.target, Some(&entry.name), "would be written twice".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the next bytes of a tensor.
+    pub(super) fn append(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let Some(place) = self.places.get_mut(name).filter(|place| bytes.len() <= place.bytes - place.written) else {
+            return Err(invalid(&self.target, Some(name), format!("has no place for {} bytes more", bytes.len())));
+        };
+        let position = place.position + place.written as u64;
+        place.written += bytes.len();
+        let file = &mut self.shards[place.shard];
+        let written = file.seek(SeekFrom::Start(position)).and_then(|_| file.write_all(bytes));
+        written.map_err(|source| self.unwritable(source))
+    }
+
+    /// Adds a file of JSON.
+    pub(super) fn add_json(&mut self, name: &str, content: &serde_json::Value) -> Result<()> {
+        let write = || {
+            let mut file = File::create(self.folder.path().join(name))?;
+            serde_json::to_writer_pretty(&mut file, content)?;
+            file.write_all(b"\n")?;
+            file.sync_all()
+        };
+        write().map_err(|source| self.unwritable(source))
+    }
+
+    /// Adds a copy of a file.
+    pub(super) fn add_copy(&mut self, file: &Path) -> Result<()> {
+        let Some(name) = file.file_name() else { return Ok(()) };
+        fs::copy(file, self.folder.path().join(name)).map(|_| ()).map_err(|source| self.unwritable(source))
+    }
+
+    /// Gives the files their names.
+    pub(super) fn finish(self) -> Result<()> {
+        if let Some((name, _)) = self.places.iter().find(|(_, place)| place.written != place.bytes) {
+            return Err(invalid(&self.target, Some(name), "was not written to its end".to_owned()));
+        }
+        for file in &self.shards {
+            file.sync_all().map_err(|source| self.unwritable(source))?;
+        }
+        check_target(&self.target)?;
+        // An empty folder there would be replaced on some systems, and be in the way on others.
+        if self.target.is_dir() {
+            fs::remove_dir(&self.target).map_err(|source| self.unwritable(source))?;
+        }
+        fs::rename(self.folder.path(), &self.target).map_err(|source| self.unwritable(source))?;
+        // The folder has another name now, so there is nothing to remove.
+        let _ = self.folder.keep();
+        Ok(())
+    }
+
+    fn unwritable(&self, source: io::Error) -> Error {
+        Error::Unwritable { file: self.target.clone(), source }
+    }
+}
+
+/// Fails if there is something that would be overwritten.
+fn check_target(target: &Path) -> Result<()> {
+    let is_free = match fs::read_dir(target) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if is_free { Ok(()) } else { Err(Error::TargetExists { folder: target.to_owned() }) }
+}
+
+/// A folder with the permissions that any new folder gets.
+fn temporary_folder(parent: &Path) -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".altgrad-checkpoint-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(parent)
+}
+
+/// The entries of each file.
+fn cut(entries: &[Entry], shard_bytes: usize) -> Vec<Vec<&Entry>> {
+    let mut shards: Vec<Vec<&Entry>> = vec![Vec::new()];
+    let mut filled = 0_usize;
+    for entry in entries {
+        let bytes = entry.bytes();
+        if filled > 0 && filled.saturating_add(bytes) > shard_bytes {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(entry);
+        }
+    }
+    shards
+}
