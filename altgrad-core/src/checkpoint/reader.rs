@@ -11,7 +11,7 @@ use super::backend::Backend;
 use super::config::Configs;
 use super::dialect::Dialect;
 use super::shards::Shards;
-use super::stored::Stored;
+use super::stored::{Stored, format_of};
 use crate::format::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer};
 use crate::{Error, Result};
@@ -110,8 +110,14 @@ impl Checkpoint {
         let dialect = dialect(&shards, &configs)?;
         let quantized = dialect.read(&shards, &configs)?;
         let parts: HashSet<&str> = quantized.values().flat_map(Stored::parts).collect();
-        let plain = shards.tensors().map(|(name, _)| name).filter(|name| !parts.contains(name)).map(str::to_owned);
-        let plain = plain.collect();
+        let mut plain = Vec::new();
+        for (name, info) in shards.tensors().filter(|(name, _)| !parts.contains(name)) {
+            if format_of(info.dtype).is_some() {
+                let why = format!("is of dtype {}, but the dialect {dialect} says nothing of it", info.dtype);
+                return Err(shards.invalid(name, why));
+            }
+            plain.push(name.to_owned());
+        }
         Ok(Self { content: Arc::new(Content { shards, dialect, quantized, plain }), with_activations: true })
     }
 

@@ -62,7 +62,7 @@ from transformers import (
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize, _dequantize_fp8_weight
 
 SEED = 8
-SIZE_LIMIT = 600_000
+SIZE_LIMIT = 620_000
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 DTYPE_NAMES = {BF16: "BF16", F16: "F16", F32: "F32"}
 FORMATS = {
@@ -74,14 +74,17 @@ FORMATS = {
 # Magnitude of the largest finite code.
 LARGEST_CODE = {torch.float8_e4m3fn: 0x7E, torch.float8_e5m2: 0x7B}
 
+VOCABULARY = 4
 EMBEDDING, HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm"
-QUERY, UP, DOWN = (f"model.layers.0.{name}" for name in ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj"))
-LAYERS = {QUERY: (24, 32), UP: (20, 32), DOWN: (16, 64)}
+ATTENTION, MLP = "model.layers.0.self_attn", "model.layers.0.mlp"
+QUERY, UP, DOWN = f"{ATTENTION}.q_proj", f"{MLP}.up_proj", f"{MLP}.down_proj"
+LAYERS = {QUERY: (20, 32), UP: (7, 32), DOWN: (3, 64)}
 # Of 128 x 128 blocks, ragged ones where the reference can.
-RAGGED_LAYERS = {QUERY: (130, 132), UP: (130, 8), DOWN: (3, 260)}
-RAGGED_ROW_LAYERS = {QUERY: (130, 128), UP: (3, 256), DOWN: (1, 128)}
-SMALL_LLAMA = dict(hidden_size=16, intermediate_size=24, head_dim=8)
+RAGGED_LAYERS = {QUERY: (129, 129), UP: (130, 3), DOWN: (3, 260)}
+SHORT_LAYERS = {QUERY: (5, 128), UP: (3, 256)}
+SMALL_LLAMA = dict(hidden_size=8, intermediate_size=24, head_dim=8)
 MX_LLAMA = dict(hidden_size=32, intermediate_size=32, head_dim=16)
+MX_MLP_LLAMA = dict(hidden_size=32, intermediate_size=32, head_dim=4)
 
 
 # Weights and models.
@@ -102,7 +105,7 @@ def weight(shape, dtype):
 
 def small_model(dtype, layers=None):
     """Modules at the paths of a language model; the query projection has a bias."""
-    modules = {EMBEDDING: nn.Embedding(6, 32), NORM: nn.RMSNorm(32), HEAD: nn.Linear(32, 6, bias=False)}
+    modules = {EMBEDDING: nn.Embedding(VOCABULARY, 32), NORM: nn.RMSNorm(32), HEAD: nn.Linear(32, VOCABULARY, bias=False)}
     for path, (rows, columns) in (layers or LAYERS).items():
         modules[path] = nn.Linear(columns, rows, bias=path == QUERY)
     root = nn.Module()
@@ -125,7 +128,7 @@ def llama(dtype, hidden_size, intermediate_size, head_dim):
         num_attention_heads=2,
         num_key_value_heads=1,
         num_hidden_layers=1,
-        vocab_size=6,
+        vocab_size=VOCABULARY,
         max_position_embeddings=16,
         attention_bias=True,
         tie_word_embeddings=False,
@@ -196,6 +199,7 @@ def sort_metadata(path):
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    path.chmod(0o644)
 
 
 def save_config(folder, quantization_config=None, config=None):
@@ -253,6 +257,9 @@ def compressed_tensors(folder, model, config_groups, config=None, by_model=False
     }
     for module in layers.values():
         calibrate(module)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("k_scale", "v_scale")):
+            parameter.data.fill_(STATIC_INPUT)
     if by_model:
         compressor = ModelCompressor.from_pretrained_model(model)
     else:
@@ -306,7 +313,6 @@ def compressed_activations(module):
 def compressed_llama(folder):
     """A language model with scales for the cache of keys and values, ignored by a regular expression."""
     model = llama(BF16, **SMALL_LLAMA)
-    attention = model.model.layers[0].self_attn
     entry = compressed_tensors(
         folder,
         model,
@@ -315,13 +321,13 @@ def compressed_llama(folder):
         ignore=["re:.*lm_head"],
         kv_cache_scheme=arguments("tensor"),
     )
-    assert attention.k_scale.numel() == 1
+    assert f"{ATTENTION}.k_scale" in load_file(folder / "model.safetensors")
     return entry
 
 
 def compressed_scheme_list(folder):
     """The short spelling, which the reference reads but does not write: a scheme's name and its targets."""
-    entry = compressed_tensors(folder, small_model(BF16, {QUERY: (24, 32)}), {"FP8_DYNAMIC": ["Linear"]})
+    entry = compressed_tensors(folder, small_model(BF16, {QUERY: (9, 32)}), {"FP8_DYNAMIC": ["Linear"]})
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["quantization_config"]["config_groups"] = {"FP8_DYNAMIC": ["Linear"]}
@@ -347,7 +353,7 @@ COMPRESSED_TENSORS = {
     "channel-weight-only": compressed(BF16, one_group(CHANNEL)),
     "block-16x32": compressed(F32, one_group(arguments("block", block_structure=[16, 32]), TOKEN)),
     "block-16x32-weight-only": compressed(BF16, one_group(arguments("block", block_structure=[16, 32]))),
-    "block-128": compressed(BF16, {"FP8_BLOCK": ["Linear"]}, RAGGED_ROW_LAYERS),
+    "block-128": compressed(BF16, {"FP8_BLOCK": ["Linear"]}, SHORT_LAYERS),
     "group": compressed(
         F32,
         one_group(arguments("group", group_size=16), arguments("group", group_size=16, dynamic=True)),
@@ -361,8 +367,8 @@ COMPRESSED_TENSORS = {
             "group_1": group(CHANNEL, TOKEN),
         },
     ),
-    "embedding": compressed(BF16, {"group_0": group(CHANNEL, None, ["Embedding", QUERY])}, {QUERY: (24, 32)}),
-    "scheme-name": compressed(BF16, {"FP8_DYNAMIC": ["Linear"]}, {QUERY: (24, 32)}),
+    "embedding": compressed(BF16, {"group_0": group(CHANNEL, None, ["Embedding", QUERY])}, {QUERY: (9, 32)}),
+    "scheme-name": compressed(BF16, {"FP8_DYNAMIC": ["Linear"]}, {QUERY: (9, 32)}),
     "scheme-list": compressed_scheme_list,
     "llama": compressed_llama,
 }
@@ -430,9 +436,9 @@ def transformers_small(block, layers=None, scale_shape=None, scale_dtype=None, *
 def transformers_without_config(folder):
     """Only the names of the scales tell that this is FP8; the blocks are DeepSeek's."""
     layers = {
-        "model.layers.0.self_attn.kv_b_proj": (130, 12),
-        "model.layers.0.mlp.experts.0.down_proj": (9, 132),
-        "model.layers.0.mlp.experts.1.down_proj": (9, 132),
+        f"{ATTENTION}.kv_b_proj": (130, 4),
+        f"{MLP}.experts.0.down_proj": (3, 132),
+        f"{MLP}.experts.1.down_proj": (3, 132),
     }
     config = FineGrainedFP8Config(weight_block_size=(128, 128))
     stored, expected, tensors = transformers_tensors(small_model(F32, layers), config)
@@ -445,14 +451,14 @@ def transformers_experts(block, dtype):
     """Experts fused into tensors of three dimensions; without blocks a scale for each half of `gate_up_proj`."""
 
     def make(folder):
-        experts, hidden, inner = 2, 32, 16
+        experts, hidden, inner = 2, 16, 8
         shapes = {"gate_up_proj": (experts, 2 * inner, hidden), "down_proj": (experts, hidden, inner)}
         config = FineGrainedFP8Config(weight_block_size=block, modules_to_not_convert=[HEAD])
-        stored = floats(small_model(dtype, {QUERY: (16, 32)}))
+        stored = floats(small_model(dtype, {QUERY: (9, 32)}))
         del stored[f"{QUERY}.weight"], stored[f"{QUERY}.bias"]
         expected, tensors = dict(stored), []
         for name, shape in shapes.items():
-            path = f"model.layers.0.mlp.experts.{name}"
+            path = f"{MLP}.experts.{name}"
             edges = block or ((inner, hidden) if name == "gate_up_proj" else shape[1:])
             codes, scale = quantize_blocks(weight(shape, dtype), FineGrainedFP8Config(weight_block_size=edges))
             stored[path], stored[f"{path}_scale_inv"] = codes, scale
@@ -466,7 +472,7 @@ def transformers_experts(block, dtype):
     return make
 
 
-def transformers_llama(max_shard_size):
+def transformers_llama(max_shard_size, sharded):
     def make(folder):
         model = llama(BF16, **SMALL_LLAMA)
         config = FineGrainedFP8Config(weight_block_size=(8, 8), modules_to_not_convert=[HEAD])
@@ -475,7 +481,8 @@ def transformers_llama(max_shard_size):
         for path in folder.glob("*.safetensors"):
             sort_metadata(path)
         index = folder / "model.safetensors.index.json"
-        if index.exists():
+        assert index.exists() == sharded
+        if sharded:
             files = json.loads(index.read_text())["weight_map"]
             names = [tensor["name"] for tensor in tensors]
             assert any(files[name] != files[f"{name}_scale_inv"] for name in names)
@@ -490,17 +497,17 @@ def transformers_llama(max_shard_size):
 
 TRANSFORMERS = {
     "block-128-ragged": transformers_small((128, 128), RAGGED_LAYERS),
-    "block-8x16": transformers_small((8, 16), {QUERY: (24, 32), UP: (16, 32), DOWN: (16, 64)}),
-    "block-16x32-ragged": transformers_small((16, 32), {QUERY: (24, 40), UP: (20, 70), DOWN: (3, 5)}),
+    "block-8x16": transformers_small((8, 16), {QUERY: (16, 32), UP: (8, 32), DOWN: (8, 48)}),
+    "block-16x32-ragged": transformers_small((16, 32), {QUERY: (20, 40), UP: (7, 70), DOWN: (3, 5)}),
     "tensor": transformers_small(None, scale_shape=()),
     "tensor-static": transformers_small(None, scale_shape=(1, 1), activation_scheme="static"),
-    "ue8m0": transformers_small((8, 32), {QUERY: (24, 32), DOWN: (16, 64)}, scale_fmt="ue8m0"),
-    "ue8m0-bytes": transformers_small((1, 32), scale_dtype=torch.uint8, scale_fmt="ue8m0"),
+    "ue8m0": transformers_small((8, 32), {QUERY: (16, 32), DOWN: (8, 64)}, scale_fmt="ue8m0"),
+    "ue8m0-bytes": transformers_small((1, 32), {QUERY: (9, 32), DOWN: (3, 64)}, scale_dtype=torch.uint8, scale_fmt="ue8m0"),
     "without-config": transformers_without_config,
-    "experts": transformers_experts((16, 16), F32),
+    "experts": transformers_experts((8, 8), F32),
     "experts-tensor": transformers_experts(None, F32),
-    "llama": transformers_llama("1GB"),
-    "llama-sharded": transformers_llama(2000),
+    "llama": transformers_llama("1GB", sharded=False),
+    "llama-sharded": transformers_llama(1000, sharded=True),
 }
 
 
@@ -637,9 +644,10 @@ def modelopt_activations(module):
     return modelopt_granularity(quantizer) if is_dynamic else "static"
 
 
-def modelopt_dequantize(codes, scale, blocks):
+def modelopt_dequantize(codes, scale, blocks, dtype):
+    """In f32 where scales are: to any other dtype ModelOpt would round the scales first and then the product."""
     if scale.dtype == torch.uint8:
-        return MXFP8QTensor(codes.shape, F32, codes).dequantize(F32, scale=scale)
+        return MXFP8QTensor(codes.shape, dtype, codes).dequantize(dtype, scale=scale)
     values = FP8QTensor(codes.shape, F32, codes.float())
     if isinstance(blocks, list):
         grid = [math.ceil(size / edge) for size, edge in zip(codes.shape, blocks)]
@@ -652,7 +660,7 @@ def modelopt(config, dtype=F32, shape=None, compress=False, drop=None):
 
     def make(folder):
         model = llama(dtype, **(shape or SMALL_LLAMA))
-        mtq.quantize(model, copy.deepcopy(config), lambda model: model(torch.arange(6).unsqueeze(0)))
+        mtq.quantize(model, copy.deepcopy(config), lambda model: model(torch.arange(VOCABULARY).unsqueeze(0)))
         described = {
             f"{path}.weight": (modelopt_granularity(module.weight_quantizer), modelopt_activations(module))
             for path, module in model.named_modules()
@@ -675,7 +683,7 @@ def modelopt(config, dtype=F32, shape=None, compress=False, drop=None):
         tensors = []
         for name, (blocks, activations) in described.items():
             codes, scale = stored[name], stored[f"{name}_scale"]
-            expected[name] = modelopt_dequantize(codes, scale, blocks)
+            expected[name] = modelopt_dequantize(codes, scale, blocks, dtype)
             if activations == "static":
                 activations = {"static": float(stored[name.replace("weight", "input_scale")])}
             tensors.append(quantized(name, codes.dtype, blocks, activations))
@@ -695,7 +703,7 @@ MODELOPT = {
     "block-16-compressed": modelopt(modelopt_config(BLOCKS, block=16), compress=True),
     "block-128": modelopt(modelopt_config(BLOCKS), shape={**SMALL_LLAMA, "intermediate_size": 130}),
     "mxfp8": modelopt(modelopt_config("MXFP8_DEFAULT_CFG"), BF16, MX_LLAMA),
-    "mixed": modelopt(modelopt_config("FP8_DEFAULT_CFG", *MX_FOR_MLP), F32, MX_LLAMA),
+    "mixed": modelopt(modelopt_config("FP8_DEFAULT_CFG", *MX_FOR_MLP), F32, MX_MLP_LLAMA),
 }
 
 
@@ -708,7 +716,7 @@ def plain(folder):
     stored, expected, tensors = {}, {}, []
     for dtype, name in FORMATS.items():
         path = f"{name.lower()}.weight"
-        stored[path] = codes.view(dtype)
+        stored[path] = codes.clone().view(dtype)
         expected[path] = stored[path].float()
         second = codes.numpy().view(getattr(ml_dtypes, str(dtype).split(".")[1])).astype(np.float32)
         np.testing.assert_array_equal(expected[path].numpy(), second)
@@ -742,6 +750,16 @@ def check_codes(folder, tensors):
     assert seen and tensors, folder.name
 
 
+def manifest_text(manifest):
+    """JSON with a line for each tensor."""
+    entries = []
+    for entry in manifest:
+        head = json.dumps({key: value for key, value in entry.items() if key != "tensors"})
+        tensors = ",\n  ".join(json.dumps(tensor) for tensor in entry["tensors"])
+        entries.append(f'{head[:-1]}, "tensors": [\n  {tensors}\n ]}}')
+    return "[\n " + ",\n ".join(entries) + "\n]\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "fixtures")
@@ -761,8 +779,8 @@ def main():
             size = sum(path.stat().st_size for path in folder.iterdir())
             total += size
             print(f"{folder.name:45} {len(entry['tensors'])} tensors {size:7} bytes")
-    text = json.dumps(manifest, indent=1)
-    (root / "manifest.json").write_text(text + "\n")
+    text = manifest_text(manifest)
+    (root / "manifest.json").write_text(text)
     print(f"{len(manifest)} checkpoints, {total + len(text)} bytes")
     assert total + len(text) <= SIZE_LIMIT
 
