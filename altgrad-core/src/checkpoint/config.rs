@@ -61,10 +61,16 @@ impl Section {
 
     /// The section as a value of a dialect.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_path_to_error::deserialize(&self.value).map_err(|error| {
+        self.parse_part("", &self.value)
+    }
+
+    /// What is, or stands for, a field of the section, as a value of a dialect.
+    pub(super) fn parse_part<T: DeserializeOwned>(&self, field: &str, value: &Value) -> Result<T> {
+        serde_path_to_error::deserialize(value).map_err(|error| {
             let (path, inner) = (error.path().to_string(), error.inner());
-            let field = if path == "." { self.field.clone() } else { [&*self.field, &path].join(".") };
-            invalid(&self.file, None, format!("`{}`: {inner}", field.trim_start_matches('.')))
+            let fields = [&self.field, field, &path].into_iter().filter(|field| !field.is_empty() && *field != ".");
+            let field = fields.collect::<Vec<_>>().join(".");
+            invalid(&self.file, None, format!("`{field}`: {inner}"))
         })
     }
 

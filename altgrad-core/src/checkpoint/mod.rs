@@ -1,9 +1,11 @@
 //! FP8 checkpoints of other ecosystems: reading them as a `VarBuilder` or tensor by tensor, and writing them.
 
 mod backend;
+mod compare;
 mod config;
 mod dialect;
 mod file;
+mod inspect;
 mod outline;
 mod reader;
 mod save;
@@ -11,6 +13,8 @@ mod shards;
 mod stored;
 mod writer;
 
+pub use compare::{Comparison, TensorComparison, compare};
 pub use dialect::Dialect;
+pub use inspect::{Contents, QuantizedContents, TensorContents};
 pub use reader::{Checkpoint, StoredWeight, var_builder};
 pub use save::{Writer, save};

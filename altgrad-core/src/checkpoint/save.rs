@@ -94,6 +94,20 @@ impl Writer {
         Self { shard_bytes, ..self }
     }
 
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The fields of `config.json` that were given.
+    pub(super) fn fields(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// The size above which the checkpoint is cut.
+    pub(super) fn largest_shard(&self) -> usize {
+        self.shard_bytes
+    }
+
     /// Writes a model: the codes of its frozen layers, those that its quantized layers would compute with next, and all other
     /// tensors as they are.
     ///
@@ -106,26 +120,26 @@ impl Writer {
     /// [`Error::NotExpressible`], which names the layer and the dialects that can; [`Error::TargetExists`] if there is something
     /// in the folder; [`Error::Unwritable`]; a weight that is not finite. Then nothing is left.
     pub fn save<M: Quantizable + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
-        let contents = Contents::of(model)?;
+        let parts = Parts::of(model)?;
         let mut outlines = Vec::new();
         let mut entries = Vec::new();
         let mut spellings = Vec::new();
-        for (name, tensor) in &contents.tensors {
+        for (name, tensor) in &parts.tensors {
             entries.push(Entry::new(name, View::dtype(tensor), tensor.dims()));
         }
-        for (path, layer) in &contents.quantized {
+        for (path, layer) in &parts.quantized {
             let outline = outline(path, layer)?;
             let spelling = self.dialect.spell(&outline)?;
             entries.extend(spelling.entries(&outline));
             outlines.push(outline);
             spellings.push(spelling);
         }
-        let description = self.dialect.describe(&outlines, &contents.full_precision)?;
+        let description = self.dialect.describe(&outlines, &parts.full_precision)?;
         let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, self.shard_bytes)?;
-        for (name, tensor) in &contents.tensors {
+        for (name, tensor) in &parts.tensors {
             writer.append(name, &View::data(tensor))?;
         }
-        for ((path, layer), spelling) in contents.quantized.iter().zip(&spellings) {
+        for ((path, layer), spelling) in parts.quantized.iter().zip(&spellings) {
             let weight = layer.weight()?;
             let codes = weight.codes().flatten_all()?.to_vec1::<u8>()?;
             writer.append(&spelling.codes, &codes)?;
@@ -144,7 +158,7 @@ impl Writer {
 
 /// What a model holds.
 #[derive(Default)]
-struct Contents<'m> {
+struct Parts<'m> {
     /// The layers that become codes, with their paths.
     quantized: Vec<(String, Cow<'m, FrozenLinear>)>,
     /// The paths of linear layers that stay as they are.
@@ -154,11 +168,11 @@ struct Contents<'m> {
     seen: HashSet<TensorId>,
 }
 
-impl<'m> Contents<'m> {
+impl<'m> Parts<'m> {
     fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
-        let mut contents = Self::default();
-        model.visit(&Path::root(), &mut contents)?;
-        Ok(contents)
+        let mut parts = Self::default();
+        model.visit(&Path::root(), &mut parts)?;
+        Ok(parts)
     }
 
     fn add(&mut self, name: String, tensor: &Tensor) {
@@ -168,7 +182,7 @@ impl<'m> Contents<'m> {
     }
 }
 
-impl<'m> Visitor<'m> for Contents<'m> {
+impl<'m> Visitor<'m> for Parts<'m> {
     fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
         let name = path.to_string();
         if let Some(bias) = layer.bias() {

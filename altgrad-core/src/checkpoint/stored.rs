@@ -79,7 +79,9 @@ fn blocks_of(
     let (rows, cols) = (rows.div_ceil(block_rows), cols.div_ceil(block_cols));
     let plain = [matrices, &[rows, cols]].concat();
     let spaced = [matrices, &[rows, 1, cols, 1]].concat();
-    let fits = scales == plain || scales == spaced;
+    // Some writers drop the dimensions of a single scale.
+    let is_one = plain.iter().chain(scales).all(|size| *size == 1);
+    let fits = scales == plain || scales == spaced || is_one;
     fits.then_some(Granularity::PerBlock { rows: block_rows, cols: block_cols })
 }
 

@@ -27,7 +27,7 @@ impl Entry {
         Self { name: name.into(), dtype, shape: shape.into() }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 }

@@ -19,4 +19,5 @@ pub use config::{QuantConfig, Rule, TiePolicy};
 pub use path::Path;
 pub use quantizable::Quantizable;
 pub use report::{Action, LayerReport, QuantReport, SkipReason};
+pub(crate) use report::{human_bytes, style};
 pub use visitor::{Visitor, VisitorMut};

@@ -196,7 +196,7 @@ impl fmt::Display for QuantReport {
 
 /// Gives a finished table the look of all reports: as wide as the formatter asks for, 100 columns by default, with numbers
 /// from column `first_number` on.
-pub(super) fn style(table: &mut Table, f: &fmt::Formatter<'_>, first_number: usize) {
+pub(crate) fn style(table: &mut Table, f: &fmt::Formatter<'_>, first_number: usize) {
     table
         .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
@@ -218,7 +218,7 @@ fn bytes_text(before: usize, after: usize) -> String {
 }
 
 /// A number of bytes in the largest decimal unit that leaves something before the point.
-fn human_bytes(bytes: usize) -> String {
+pub(crate) fn human_bytes(bytes: usize) -> String {
     let (mut value, mut unit) = (bytes as f64, "B");
     for larger in ["kB", "MB", "GB", "TB"] {
         if value < 1000.0 {

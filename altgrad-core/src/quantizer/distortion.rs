@@ -25,13 +25,32 @@ pub struct Distortion {
 impl Distortion {
     /// Compares a tensor with its codes, which have the same shape.
     pub(crate) fn measure(original: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
+        let mut sums = DistortionSums::default();
+        sums.add(original, codes)?;
+        Ok(sums.distortion())
+    }
+}
+
+/// The [`Distortion`] of a tensor that comes in parts.
+#[derive(Debug, Default)]
+pub(crate) struct DistortionSums {
+    elements: usize,
+    signal: f64,
+    noise: f64,
+    max_abs_error: f64,
+    saturated: usize,
+    flushed_to_zero: usize,
+}
+
+impl DistortionSums {
+    /// Adds a part and its codes, which have the same shape.
+    pub(crate) fn add(&mut self, original: &Tensor, codes: &Fp8Tensor) -> Result<()> {
         // On the CPU, since not every device has f64.
         let original = original.detach().to_device(&Device::Cpu)?;
         let quantized = codes.dequantize()?.to_device(&Device::Cpu)?;
         let (scales, blocks) = (codes.scale_values()?, codes.blocks());
         let midpoint = f64::from(codes.format().overflow_midpoint());
-        let (mut signal, mut noise, mut max_abs_error) = (0f64, 0f64, 0f64);
-        let (mut saturated, mut flushed) = (0usize, 0usize);
+        self.elements += original.elem_count();
         dispatch_float!(original.dtype(), "the weight", T => {
             with_values(&original, |original: &[T]| with_values(&quantized, |quantized: &[T]| {
                 for (run, block) in blocks.runs() {
@@ -39,21 +58,30 @@ impl Distortion {
                     for (x, q) in original[run.clone()].iter().zip(&quantized[run]) {
                         let (x, q) = (x.to_f64(), q.to_f64());
                         let error = (x - q).abs();
-                        signal += x * x;
-                        noise += error * error;
-                        max_abs_error = max_abs_error.max(error);
-                        saturated += usize::from(x.abs() > limit);
-                        flushed += usize::from(x != 0.0 && q == 0.0);
+                        self.signal += x * x;
+                        self.noise += error * error;
+                        self.max_abs_error = self.max_abs_error.max(error);
+                        self.saturated += usize::from(x.abs() > limit);
+                        self.flushed_to_zero += usize::from(x != 0.0 && q == 0.0);
                     }
                 }
             }))?
-        })?;
-        let fraction = |count: usize| count as f64 / original.elem_count().max(1) as f64;
-        Ok(Self {
-            sqnr_db: if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() },
-            max_abs_error,
-            saturated: fraction(saturated),
-            flushed_to_zero: fraction(flushed),
         })
     }
+
+    /// Of all that was added.
+    pub(crate) fn distortion(&self) -> Distortion {
+        let fraction = |count: usize| count as f64 / self.elements.max(1) as f64;
+        Distortion {
+            sqnr_db: sqnr_db(self.signal, self.noise),
+            max_abs_error: self.max_abs_error,
+            saturated: fraction(self.saturated),
+            flushed_to_zero: fraction(self.flushed_to_zero),
+        }
+    }
+}
+
+/// The ratio of two sums of squares in decibels; infinite without noise.
+pub(crate) fn sqnr_db(signal: f64, noise: f64) -> f64 {
+    if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
 }

@@ -18,6 +18,7 @@ pub(crate) mod text;
 pub(crate) use codes::{Codes, Spare, has_kernels, to_storage, transposed, with_floats};
 pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;
+pub(crate) use distortion::{DistortionSums, sqnr_db};
 pub use fake_quantize::{Ste, fake_quantize, fake_quantize_with_scale};
 pub(crate) use fake_quantize::{fake_quantize_cached, fake_quantize_with};
 pub use fp8_tensor::Fp8Tensor;

@@ -83,6 +83,18 @@ impl Quantizer {
         Ok((conversion, recorded))
     }
 
+    /// How a weight is converted in the first step, with random draws from `stream`.
+    pub(crate) fn first_step(&self, weight: &Tensor, stream: u32) -> Result<Conversion> {
+        Ok(self.conversion(weight, "the weight", &self.state(), stream)?.0)
+    }
+
+    /// How a part of a weight is converted in the first step, if the weight as a whole has one scale and the largest magnitude
+    /// `amax`, and nothing is drawn.
+    pub(crate) fn conversion_under(&self, part: &Tensor, amax: f32) -> Conversion {
+        let (blocks, scales) = (self.granularity.blocks(part.dims()), vec![self.scale_of(amax, &self.history())]);
+        Conversion { format: self.format, overflow: self.overflow, blocks, scales, draws: None }
+    }
+
     /// The conversion of `x` alone, as in the first step.
     pub(super) fn first_conversion(&self, x: &Tensor, what: &'static str) -> Result<Conversion> {
         self.validate()?;

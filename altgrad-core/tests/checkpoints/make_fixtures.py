@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import transformers
 from compressed_tensors.compressors import ModelCompressor
+from compressed_tensors.compressors.format import infer_model_format
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, apply_quantization_config
 from compressed_tensors.quantization.utils import calculate_qparams
 from modelopt.torch.export import export_hf_checkpoint
@@ -62,7 +63,7 @@ from transformers import (
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize, _dequantize_fp8_weight
 
 SEED = 8
-SIZE_LIMIT = 620_000
+SIZE_LIMIT = 600_000
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 DTYPE_NAMES = {BF16: "BF16", F16: "F16", F32: "F32"}
 FORMATS = {
@@ -74,7 +75,7 @@ FORMATS = {
 # Magnitude of the largest finite code.
 LARGEST_CODE = {torch.float8_e4m3fn: 0x7E, torch.float8_e5m2: 0x7B}
 
-VOCABULARY = 4
+VOCABULARY = 2
 EMBEDDING, HEAD, NORM = "model.embed_tokens", "lm_head", "model.norm"
 ATTENTION, MLP = "model.layers.0.self_attn", "model.layers.0.mlp"
 QUERY, UP, DOWN = f"{ATTENTION}.q_proj", f"{MLP}.up_proj", f"{MLP}.down_proj"
@@ -83,6 +84,7 @@ LAYERS = {QUERY: (20, 32), UP: (7, 32), DOWN: (3, 64)}
 RAGGED_LAYERS = {QUERY: (129, 129), UP: (130, 3), DOWN: (3, 260)}
 SHORT_LAYERS = {QUERY: (5, 128), UP: (3, 256)}
 SMALL_LLAMA = dict(hidden_size=8, intermediate_size=24, head_dim=8)
+RAGGED_LLAMA = dict(hidden_size=4, intermediate_size=130, head_dim=2)
 MX_LLAMA = dict(hidden_size=32, intermediate_size=32, head_dim=16)
 MX_MLP_LLAMA = dict(hidden_size=32, intermediate_size=32, head_dim=4)
 
@@ -245,8 +247,11 @@ def strategy(args: QuantizationArgs):
     return granularity(args.strategy, args.block_structure, args.group_size)
 
 
-def compressed_tensors(folder, model, config_groups, config=None, by_model=False, ignore=(HEAD,), **others):
-    """The reference's lifecycle: apply the config, calibrate, compress, save; then decompress."""
+def compressed_tensors(folder, model, config_groups, config=None, as_given=False, ignore=(HEAD,), **others):
+    """The reference's lifecycle: apply the config, calibrate, compress, save; then decompress.
+
+    The reference writes the groups that it finds in the model, or the config `as_given`.
+    """
     names = list(model.state_dict())
     quantization_config = QuantizationConfig(config_groups=copy.deepcopy(config_groups), ignore=list(ignore), **others)
     apply_quantization_config(model, quantization_config)
@@ -260,14 +265,11 @@ def compressed_tensors(folder, model, config_groups, config=None, by_model=False
     for name, parameter in model.named_parameters():
         if name.endswith(("k_scale", "v_scale")):
             parameter.data.fill_(STATIC_INPUT)
-    if by_model:
-        compressor = ModelCompressor.from_pretrained_model(model)
-    else:
-        compressor = ModelCompressor(quantization_config=quantization_config)
+    compressor = ModelCompressor.from_pretrained_model(model)
+    if as_given:
+        quantization_config.format = infer_model_format(model)
+        compressor.quantization_config = quantization_config
     compressor.compress_model(model)
-    if not by_model:
-        formats = {str(module.quantization_scheme.format.value) for module in layers.values()}
-        quantization_config.format = formats.pop() if len(formats) == 1 else "mixed-precision"
     tensors = [
         quantized(
             f"{path}.weight",
@@ -318,6 +320,7 @@ def compressed_llama(folder):
         model,
         {"group_0": group(CHANNEL, TOKEN)},
         config=model.config,
+        as_given=True,
         ignore=["re:.*lm_head"],
         kv_cache_scheme=arguments("tensor"),
     )
@@ -348,7 +351,7 @@ COMPRESSED_TENSORS = {
     "tensor-static-bf16": compressed(BF16, one_group(arguments("tensor"), arguments("tensor", dynamic=False))),
     "tensor-dynamic-bf16": compressed(BF16, one_group(arguments("tensor"), arguments("tensor", dynamic=True))),
     "channel-dynamic-f32": compressed(F32, one_group(CHANNEL, TOKEN)),
-    "channel-dynamic-bf16": compressed(BF16, one_group(CHANNEL, TOKEN), by_model=True),
+    "channel-dynamic-bf16": compressed(BF16, one_group(CHANNEL, TOKEN)),
     "channel-dynamic-f16": compressed(F16, one_group(CHANNEL, TOKEN)),
     "channel-weight-only": compressed(BF16, one_group(CHANNEL)),
     "block-16x32": compressed(F32, one_group(arguments("block", block_structure=[16, 32]), TOKEN)),
@@ -359,7 +362,7 @@ COMPRESSED_TENSORS = {
         one_group(arguments("group", group_size=16), arguments("group", group_size=16, dynamic=True)),
     ),
     "mxfp8": compressed(BF16, {"MXFP8": ["Linear"]}),
-    "mxfp8-weight-only": compressed(F32, {"MXFP8A16": ["Linear"]}, by_model=True),
+    "mxfp8-weight-only": compressed(F32, {"MXFP8A16": ["Linear"]}),
     "mixed": compressed(
         BF16,
         {
@@ -368,7 +371,7 @@ COMPRESSED_TENSORS = {
         },
     ),
     "embedding": compressed(BF16, {"group_0": group(CHANNEL, None, ["Embedding", QUERY])}, {QUERY: (9, 32)}),
-    "scheme-name": compressed(BF16, {"FP8_DYNAMIC": ["Linear"]}, {QUERY: (9, 32)}),
+    "scheme-name": compressed(BF16, {"FP8_DYNAMIC": ["Linear"]}, {QUERY: (9, 32)}, as_given=True),
     "scheme-list": compressed_scheme_list,
     "llama": compressed_llama,
 }
@@ -701,7 +704,7 @@ MODELOPT = {
     "channel": modelopt(modelopt_config("FP8_PER_CHANNEL_PER_TOKEN_CFG")),
     "block-16": modelopt(modelopt_config(BLOCKS, block=16)),
     "block-16-compressed": modelopt(modelopt_config(BLOCKS, block=16), compress=True),
-    "block-128": modelopt(modelopt_config(BLOCKS), shape={**SMALL_LLAMA, "intermediate_size": 130}),
+    "block-128": modelopt(modelopt_config(BLOCKS), shape=RAGGED_LLAMA),
     "mxfp8": modelopt(modelopt_config("MXFP8_DEFAULT_CFG"), BF16, MX_LLAMA),
     "mixed": modelopt(modelopt_config("FP8_DEFAULT_CFG", *MX_FOR_MLP), F32, MX_MLP_LLAMA),
 }

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::checkpoint::config::Section;
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Activations, Stored, format_of, granularity_of};
 use crate::format::Fp8;
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 
@@ -47,8 +47,12 @@ const MX: &str = "MXFP8";
 /// How exponents of inputs come about.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::RoundUp);
 
-/// The side of the blocks of `FP8_PB_WO` where nothing else is said.
+/// The same, of a model whose weights were compressed before it was exported.
+const BLOCKS_REAL: &str = "FP8_PB_REAL";
+/// The side of the blocks that other libraries can multiply.
 const BLOCK: usize = 128;
+/// The sides of blocks that a checkpoint may have.
+const SIDES: [usize; 7] = [BLOCK, 256, 512, 64, 32, 16, 8];
 /// The length of the blocks of `MXFP8`.
 const MX_BLOCK: usize = 32;
 
@@ -64,9 +68,10 @@ impl Algorithms {
 pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
     let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
     let algorithms = config.quantization.unwrap_or(config.own);
+    let side_of_blocks = side_of_blocks(shards, &algorithms);
     pair(
         shards,
-        |codes| vec![format!("{codes}_scale")],
+        |codes| vec![scales_of(codes)],
         |codes, scales| {
             let Some(Algorithm { quant_algo, group_size }) = algorithms.of(layer_of(codes)) else {
                 return Err(shards.invalid(codes, "is quantized, but the configuration says no `quant_algo` for it"));
@@ -78,7 +83,7 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
                 FP8 if shards.contains(&input_scale) => (None, Some(Activations::Static(Fp8::E4M3, input_scale))),
                 FP8 => (None, None),
                 PER_CHANNEL => (None, Some(Activations::Dynamic(rows(Granularity::PerRow)))),
-                BLOCKS => (Some([side.unwrap_or(BLOCK); 2]), None),
+                BLOCKS | BLOCKS_REAL => (Some([side.unwrap_or(side_of_blocks); 2]), None),
                 MX => {
                     let cols = side.unwrap_or(MX_BLOCK);
                     let inputs = rows(Granularity::PerBlock { rows: 1, cols }).scale_encoding(MX_INPUTS);
@@ -96,6 +101,28 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
             Ok(stored)
         },
     )
+}
+
+fn scales_of(codes: &str) -> String {
+    format!("{codes}_scale")
+}
+
+/// The side of blocks that fits all layers with blocks, since the configuration does not say it.
+fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
+    let has_blocks = |codes: &str| {
+        let algorithm = algorithms.of(layer_of(codes)).map(|algorithm| algorithm.quant_algo.to_ascii_uppercase());
+        matches!(algorithm.as_deref(), Some(BLOCKS | BLOCKS_REAL))
+    };
+    let shapes: Vec<_> = shards
+        .tensors()
+        .filter(|(codes, info)| format_of(info.dtype).is_some() && has_blocks(codes))
+        .filter_map(|(codes, info)| Some((&info.shape, &shards.info(&scales_of(codes))?.shape)))
+        .collect();
+    let is_cut_by = |side: usize| {
+        let cut = Granularity::PerBlock { rows: side, cols: side };
+        shapes.iter().all(|(codes, scales)| granularity_of(codes, scales, Some([side; 2])) == Some(cut))
+    };
+    SIDES.into_iter().find(|side| is_cut_by(*side)).unwrap_or(BLOCK)
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.

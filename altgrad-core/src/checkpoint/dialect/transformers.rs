@@ -10,7 +10,7 @@ use crate::Result;
 use crate::checkpoint::config::Section;
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Activations, Stored, granularity_of};
 use crate::format::Fp8;
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 
@@ -48,31 +48,43 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
         names
     };
     pair(shards, scales_of, |codes, scales| {
-        let mut stored = Stored::new(shards, codes, Some(scales), config.weight_block_size)?;
-        stored.activations = activations(shards, codes, &config, stored.granularity)?;
+        let shape = |name| shards.info(name).map_or(&[][..], |info| &info.shape);
+        let (grid, shape) = (shape(scales), shape(codes));
+        // Experts may be cut otherwise than the configuration says of linear layers.
+        let is_configured =
+            config.weight_block_size.is_some_and(|block| granularity_of(shape, grid, Some(block)).is_some());
+        let block = if is_configured { config.weight_block_size } else { block_of_grid(shape, grid) };
+        let mut stored = Stored::new(shards, codes, Some(scales), block)?;
+        if section.is_some() {
+            stored.activations = Some(activations(shards, codes, &config)?);
+        }
         Ok(stored)
     })
 }
 
-/// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of the weight, or
-/// in whole rows.
-fn activations(shards: &Shards, codes: &str, config: &Config, weight: Granularity) -> Result<Option<Activations>> {
-    if !codes.ends_with("weight") {
-        return Ok(None);
-    }
+/// The size of the blocks that cut each of several matrices evenly into as many as it has scales.
+fn block_of_grid(shape: &[usize], grid: &[usize]) -> Option<[usize; 2]> {
+    let (&[matrices, rows, cols], &[grids, grid_rows, grid_cols]) = (shape, grid) else { return None };
+    let side = |size: usize, parts: usize| (parts > 0 && size.is_multiple_of(parts)).then(|| size / parts);
+    if matrices == grids { Some([side(rows, grid_rows)?, side(cols, grid_cols)?]) } else { None }
+}
+
+/// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights, or in
+/// whole rows.
+fn activations(shards: &Shards, codes: &str, config: &Config) -> Result<Activations> {
     if config.activation_scheme == Scheme::Static {
         let scale = beside(codes, "activation_scale");
         if !shards.contains(&scale) {
             let why = format!("has a static activation scheme, but `{}` has no `{scale}`", layer_of(codes));
             return Err(shards.invalid(codes, why));
         }
-        return Ok(Some(Activations::Static(Fp8::E4M3, scale)));
+        return Ok(Activations::Static(Fp8::E4M3, scale));
     }
-    let granularity = match weight {
-        Granularity::PerBlock { cols, .. } => Granularity::PerBlock { rows: 1, cols },
-        _ => Granularity::PerRow,
+    let granularity = match config.weight_block_size {
+        Some([_, cols]) => Granularity::PerBlock { rows: 1, cols },
+        None => Granularity::PerRow,
     };
-    Ok(Some(Activations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current))))
+    Ok(Activations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.

@@ -1,0 +1,122 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use altgrad_core::checkpoint::Dialect;
+use altgrad_core::{Granularity, QuantConfig, Recipe};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+/// Quantizes, inspects and compares FP8 checkpoints.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Columns of a table, if not those of the terminal.
+    #[arg(long, global = true)]
+    width: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer.
+    Quantize(Quantize),
+    /// Show a checkpoint's dialect, and of each tensor format, shape, scales and bytes.
+    Inspect(Source),
+    /// Show how far the tensors of the second checkpoint lie from those of the first.
+    Compare {
+        /// A folder, an index or a file.
+        first: PathBuf,
+        /// The same.
+        second: PathBuf,
+    },
+}
+
+/// Where a checkpoint is.
+#[derive(Args, Debug)]
+pub(crate) struct Source {
+    /// A folder, an index (`model.safetensors.index.json`), or all files of a checkpoint.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The dialect that it is written in, if nothing beside the files tells: compressed-tensors, transformers, torchao, modelopt,
+    /// plain or altgrad.
+    #[arg(long, value_name = "DIALECT")]
+    pub(crate) from: Option<Dialect>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Quantize {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The folder to write to, which must not exist or be empty.
+    #[arg(long, short)]
+    pub(crate) output: PathBuf,
+    /// A recipe (tensorwise, rowwise, hybrid, blockwise, mxfp8), or a format such as E4M3 for weights alone.
+    #[arg(long, default_value = "E4M3", conflicts_with = "config")]
+    recipe: Recipe,
+    /// With a format as the recipe: `tensor`, `row`, or the rows and columns of a block such as 128x128.
+    #[arg(long, default_value = "row", value_parser = granularity, conflicts_with = "config")]
+    granularity: Granularity,
+    /// Layers to keep in full precision, as patterns over paths such as `lm_head` or `model.layers.0`; can be repeated.
+    #[arg(long, value_name = "PATTERN", conflicts_with = "config")]
+    skip: Vec<String>,
+    /// A file in TOML or JSON that says all of this: recipe, rules and ties.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The dialect to write: compressed-tensors, transformers, modelopt or altgrad.
+    #[arg(long, default_value = "compressed-tensors")]
+    pub(crate) dialect: Dialect,
+    /// The size above which the checkpoint is cut into several files.
+    #[arg(long, value_name = "BYTES", default_value_t = 5_000_000_000)]
+    pub(crate) shard_bytes: usize,
+}
+
+impl Arguments {
+    /// Columns of a table.
+    pub(crate) fn width(&self) -> usize {
+        const WITHOUT_TERMINAL: usize = 100;
+        let terminal = || console_width().unwrap_or(WITHOUT_TERMINAL);
+        self.width.unwrap_or_else(terminal)
+    }
+}
+
+impl Quantize {
+    /// How the checkpoint is quantized.
+    pub(crate) fn config(&self) -> Result<QuantConfig> {
+        if let Some(file) = &self.config {
+            return Ok(QuantConfig::from_file(file)?);
+        }
+        let is_format_alone = self.recipe.activations.is_none() && self.recipe.gradients.is_none();
+        let recipe = if is_format_alone {
+            let weights = self.recipe.weights.clone().granularity(self.granularity);
+            self.recipe.clone().weights(weights)
+        } else {
+            self.recipe.clone()
+        };
+        Ok(self.skip.iter().fold(QuantConfig::new(recipe), |config, pattern| config.skip(pattern)))
+    }
+}
+
+/// The columns of the terminal, if there is one.
+fn console_width() -> Option<usize> {
+    let (_, columns) = indicatif::TermLike::height_and_width()?;
+    Some(columns)
+}
+
+fn granularity(text: &str) -> Result<Granularity> {
+    match text {
+        "tensor" => Ok(Granularity::PerTensor),
+        "row" => Ok(Granularity::PerRow),
+        block => {
+            let Some((rows, cols)) = block.split_once('x') else {
+                bail!("`{text}` is no granularity; say `tensor`, `row`, or rows and columns such as 128x128");
+            };
+            let size = |size: &str| size.trim().parse().with_context(|| format!("`{size}` in `{text}` is no number"));
+            Ok(Granularity::PerBlock { rows: size(rows)?, cols: size(cols)? })
+        }
+    }
+}

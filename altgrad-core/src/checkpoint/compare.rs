@@ -1,0 +1,109 @@
+//! How far the tensors of one checkpoint lie from those of another.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use candle_core::{DType, Device};
+use comfy_table::Table;
+use serde::Serialize;
+
+use super::reader::Checkpoint;
+use crate::model::style;
+use crate::quantizer::sqnr_db;
+use crate::{Error, Result};
+
+/// How far the tensors of one checkpoint lie from those of another, by [`compare`].
+///
+/// `Display` prints a table of 100 columns, or of the width asked for: `{comparison:80}`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// The tensors that both have, in the order of their names.
+    pub tensors: Vec<TensorComparison>,
+    /// The names that only the first has.
+    pub only_in_first: Vec<String>,
+    /// The names that only the second has.
+    pub only_in_second: Vec<String>,
+}
+
+/// How far a tensor lies from another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TensorComparison {
+    /// The name of both.
+    pub name: String,
+    /// The shape of both.
+    pub shape: Vec<usize>,
+    /// Signal-to-quantization-noise ratio, `10 log10(Σ a² / Σ (a - b)²)`, in decibels, with `a` from the first checkpoint;
+    /// infinite if they are equal, which JSON has as null.
+    pub sqnr_db: f64,
+    /// Largest `|a - b|`.
+    pub max_abs_error: f64,
+    /// Number of elements that are not the same bit for bit.
+    pub differing: usize,
+}
+
+/// Compares the values of all tensors that two checkpoints have in common, dequantized to `f32`, one at a time.
+///
+/// # Errors
+///
+/// A tensor that cannot be read, or that has another shape in the second checkpoint.
+pub fn compare(first: &Checkpoint, second: &Checkpoint) -> Result<Comparison> {
+    let [names, others] = [first, second].map(|checkpoint| checkpoint.names().collect::<BTreeSet<_>>());
+    let only = |some: &BTreeSet<&str>, others: &BTreeSet<&str>| {
+        some.difference(others).map(|name| (*name).to_owned()).collect::<Vec<_>>()
+    };
+    let tensors = names.intersection(&others).map(|name| compare_tensor(first, second, name)).collect::<Result<_>>()?;
+    Ok(Comparison { tensors, only_in_first: only(&names, &others), only_in_second: only(&others, &names) })
+}
+
+fn compare_tensor(first: &Checkpoint, second: &Checkpoint, name: &str) -> Result<TensorComparison> {
+    let load = |checkpoint: &Checkpoint| {
+        let tensor = checkpoint.tensor(name, DType::F32, &Device::Cpu)?;
+        Ok::<_, Error>((tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1::<f32>()?))
+    };
+    let ((shape, a), (other, b)) = (load(first)?, load(second)?);
+    if shape != other {
+        return Err(second
+            .shards()
+            .invalid(name, format!("has shape {other:?}, but {shape:?} in the first checkpoint")));
+    }
+    let (mut signal, mut noise, mut max_abs_error, mut differing) = (0f64, 0f64, 0f64, 0);
+    for (a, b) in a.into_iter().zip(b) {
+        signal += f64::from(a) * f64::from(a);
+        // What is the same bit for bit does not differ, though it be infinite or NaN.
+        if a.to_bits() != b.to_bits() {
+            let error = (f64::from(a) - f64::from(b)).abs();
+            noise += error * error;
+            max_abs_error = if error.is_nan() { error } else { max_abs_error.max(error) };
+            differing += 1;
+        }
+    }
+    Ok(TensorComparison { name: name.to_owned(), shape, sqnr_db: sqnr_db(signal, noise), max_abs_error, differing })
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.set_header(["tensor", "", "shape", "SQNR dB", "max error"]);
+        for tensor in &self.tensors {
+            let is_equal = tensor.differing == 0;
+            table.add_row([
+                tensor.name.clone(),
+                if is_equal { "equal".to_owned() } else { String::new() },
+                tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
+                if is_equal { String::new() } else { format!("{:.1}", tensor.sqnr_db) },
+                if is_equal { String::new() } else { format!("{:.1e}", tensor.max_abs_error) },
+            ]);
+        }
+        style(&mut table, f, 2);
+        let equal = self.tensors.iter().filter(|tensor| tensor.differing == 0).count();
+        write!(f, "{table}\n{} tensors in both, {equal} of them equal", self.tensors.len())?;
+        for (what, names) in [("first", &self.only_in_first), ("second", &self.only_in_second)] {
+            if !names.is_empty() {
+                write!(f, "; only in the {what}: {}", names.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! The dialect of compressed-tensors: `weight_scale`, and groups of layers with their schemes in `config.json`.
+
+mod scheme;
+mod spell;
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::{beside, layer_of, pair};
+use crate::checkpoint::config::Section;
+use crate::checkpoint::shards::Shards;
+use crate::checkpoint::stored::{Activations, Stored};
+use crate::format::Fp8;
+use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+use crate::{Error, Result};
+use scheme::{Args, Config, Dynamic, Group, preset};
+pub(super) use spell::{config, spell};
+
+/// How exponents of inputs come about. Its own rule rounds up from 1.9375 on, as no other does; this is the nearest.
+const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
+
+/// Weights with their `weight_scale`.
+pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
+    let groups = section.map(groups).transpose()?.unwrap_or_default();
+    let groups = Groups::new(&groups, section)?;
+    pair(
+        shards,
+        |codes| vec![format!("{codes}_scale")],
+        |codes, scales| {
+            let group = groups.of(layer_of(codes));
+            let weights = group.and_then(|group| group.weights.as_ref());
+            if let Some(Err(why)) = weights.map(Args::check) {
+                return Err(shards.invalid(codes, format!("is quantized in a way that altgrad does not read: {why}")));
+            }
+            let mut stored = Stored::new(shards, codes, Some(scales), weights.and_then(Args::block))?;
+            stored.activations = match group.and_then(|group| group.input_activations.as_ref()) {
+                Some(args) => Some(activations(shards, codes, args)?),
+                None => None,
+            };
+            Ok(stored)
+        },
+    )
+}
+
+/// The groups of a configuration with their names.
+fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
+    let read = |(name, group): (String, Value)| {
+        let group = if group.is_array() {
+            preset(&name, &group).ok_or_else(|| {
+                section
+                    .invalid(format!("the scheme `{name}` is none of FP8, FP8_DYNAMIC, FP8_BLOCK, MXFP8 and MXFP8A16"))
+            })?
+        } else {
+            group
+        };
+        let group = section.parse_part(&format!("config_groups.{name}"), &group)?;
+        Ok((name, group))
+    };
+    section.parse::<Config>()?.config_groups.into_iter().map(read).collect()
+}
+
+/// The groups with their targets, ready to match.
+struct Groups<'c> {
+    /// Those that name layers, by a regular expression or in full.
+    by_name: Vec<(Target, &'c Group)>,
+    /// Those that name a class of modules such as `Linear`, which all weights with codes are taken to be of.
+    by_class: Vec<&'c Group>,
+}
+
+enum Target {
+    Name(String),
+    Pattern(Regex),
+}
+
+impl<'c> Groups<'c> {
+    fn new(known: &'c [(String, Group)], section: Option<&Section>) -> Result<Self> {
+        let mut groups = Self { by_name: Vec::new(), by_class: Vec::new() };
+        for (name, group) in known {
+            for target in &group.targets {
+                if let Some(pattern) = target.strip_prefix("re:") {
+                    // Python's `re.match` is bound to the beginning alone.
+                    let pattern = Regex::new(&format!("^(?:{pattern})")).map_err(|error| {
+                        let why = format!("the target `{target}` of `{name}` is no regular expression: {error}");
+                        match section {
+                            Some(section) => section.invalid(why),
+                            None => Error::InvalidPattern { pattern: target.clone(), why },
+                        }
+                    })?;
+                    groups.by_name.push((Target::Pattern(pattern), group));
+                } else {
+                    groups.by_name.push((Target::Name(target.clone()), group));
+                    if !target.contains('.') {
+                        groups.by_class.push(group);
+                    }
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    fn of(&self, layer: &str) -> Option<&'c Group> {
+        let named = self.by_name.iter().find(|(target, _)| match target {
+            Target::Name(name) => name == layer,
+            Target::Pattern(pattern) => pattern.is_match(layer),
+        });
+        named.map(|(_, group)| *group).or_else(|| self.by_class.first().copied())
+    }
+}
+
+fn activations(shards: &Shards, codes: &str, args: &Args) -> Result<Activations> {
+    args.check().map_err(|why| {
+        shards.invalid(codes, format!("has inputs that are quantized in a way that altgrad does not read: {why}"))
+    })?;
+    match args.dynamic {
+        Dynamic::Always(true) => {}
+        Dynamic::Always(false) => {
+            let scale = beside(codes, "input_scale");
+            return if shards.contains(&scale) {
+                Ok(Activations::Static(Fp8::E4M3, scale))
+            } else {
+                Err(shards.invalid(codes, format!("has inputs with a static scale, but there is no `{scale}`")))
+            };
+        }
+        Dynamic::Other(ref word) => {
+            return Err(
+                shards.invalid(codes, format!("has inputs with `dynamic` `{word}`, which altgrad does not read"))
+            );
+        }
+    }
+    let granularity = match (args.strategy.as_deref(), args.block()) {
+        (Some("token" | "channel"), _) => Granularity::PerRow,
+        (Some("group"), Some([rows, cols])) | (None, Some([rows, cols])) => Granularity::PerBlock { rows, cols },
+        (Some("tensor") | None, _) => Granularity::PerTensor,
+        (Some(strategy), _) => {
+            let why = format!("has inputs quantized by the strategy `{strategy}`, which altgrad does not read");
+            return Err(shards.invalid(codes, why));
+        }
+    };
+    let encoding = if args.is_mx() { MX_INPUTS } else { ScaleEncoding::F32 };
+    let quantizer = Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
+    Ok(Activations::Dynamic(quantizer.scale_encoding(encoding)))
+}

@@ -1,0 +1,127 @@
+//! Writing the dialect of compressed-tensors.
+
+use serde_json::{Map, Value, json};
+
+use super::MX_INPUTS;
+use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::quantizer::Granularity;
+
+/// The dtype of exponents for scales.
+const MX_SCALES: &str = "torch.uint8";
+
+/// The spelling of a layer, or what of it the dialect cannot say.
+pub(in crate::checkpoint::dialect) fn spell(layer: &Outline) -> Result<Spelling, String> {
+    layer.check_e4m3()?;
+    input_args(layer)?;
+    let [outputs, inputs] = layer.shape;
+    let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
+    let spelling = match layer.granularity {
+        Granularity::PerTensor => spelling(&[1]),
+        Granularity::PerRow => spelling(&[outputs, 1]),
+        Granularity::PerBlock { cols, .. } if !inputs.is_multiple_of(cols) => {
+            return Err(format!("blocks of {cols} columns in a weight of {inputs}, which is no multiple"));
+        }
+        Granularity::PerBlock { .. } if layer.is_mx() => spelling(&layer.grid()).with_exponents(),
+        Granularity::PerBlock { .. } => spelling(&layer.grid()),
+    };
+    Ok(match layer.inputs()? {
+        Inputs::Static(scale) => spelling.with_input_scale(layer.name("input_scale"), scale, [1]),
+        _ => spelling,
+    })
+}
+
+/// What `quantization_config` says: a group for each way in which layers are quantized.
+pub(in crate::checkpoint::dialect) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
+    let mut schemes: Vec<(Value, Vec<&str>)> = Vec::new();
+    for layer in layers {
+        let inputs = input_args(layer)?;
+        let format = match (layer.is_mx(), &inputs) {
+            (true, _) => "mxfp8-quantized",
+            (false, Value::Null) => "naive-quantized",
+            (false, _) => "float-quantized",
+        };
+        let scheme = json!({
+            "weights": weight_args(layer),
+            "input_activations": inputs,
+            "output_activations": null,
+            "format": format,
+        });
+        match schemes.iter_mut().find(|(known, _)| *known == scheme) {
+            Some((_, paths)) => paths.push(&layer.path),
+            None => schemes.push((scheme, vec![&layer.path])),
+        }
+    }
+    let format = match schemes.split_first() {
+        Some(((first, _), others)) if others.iter().all(|(scheme, _)| scheme["format"] == first["format"]) => {
+            first["format"].clone()
+        }
+        _ => "mixed-precision".into(),
+    };
+    let is_one = schemes.len() == 1;
+    let groups: Map<String, Value> = schemes
+        .into_iter()
+        .enumerate()
+        .map(|(number, (mut scheme, paths))| {
+            // One way for all layers is said of their class, so that fused layers of other frameworks find it.
+            scheme["targets"] = if is_one { json!(["Linear"]) } else { json!(paths) };
+            (format!("group_{number}"), scheme)
+        })
+        .collect();
+    Ok(json!({
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "quantization_status": "compressed",
+        "global_compression_ratio": null,
+        "kv_cache_scheme": null,
+        "config_groups": groups,
+        "ignore": full_precision,
+    }))
+}
+
+/// `QuantizationArgs` of a weight.
+fn weight_args(layer: &Outline) -> Value {
+    let mut args = args("tensor", false);
+    match layer.granularity {
+        Granularity::PerTensor => {}
+        Granularity::PerRow => args["strategy"] = "channel".into(),
+        Granularity::PerBlock { rows: 1, cols } => {
+            args["strategy"] = "group".into();
+            args["group_size"] = cols.into();
+        }
+        Granularity::PerBlock { rows, cols } => {
+            args["strategy"] = "block".into();
+            args["block_structure"] = json!([rows, cols]);
+        }
+    }
+    if layer.is_mx() {
+        args["scale_dtype"] = MX_SCALES.into();
+    }
+    args
+}
+
+/// `QuantizationArgs` of a layer's input, null for one in full precision, or what of it the dialect cannot say.
+fn input_args(layer: &Outline) -> Result<Value, String> {
+    match layer.inputs()? {
+        Inputs::Full => Ok(Value::Null),
+        Inputs::Static(_) => Ok(args("tensor", false)),
+        Inputs::Dynamic(Granularity::PerTensor) => Ok(args("tensor", true)),
+        Inputs::Dynamic(Granularity::PerRow) => Ok(args("token", true)),
+        Inputs::Dynamic(Granularity::PerBlock { rows: 1, cols }) => {
+            let mut args = args("group", true);
+            args["group_size"] = cols.into();
+            Ok(args)
+        }
+        Inputs::Dynamic(Granularity::PerBlock { .. }) => Err("inputs in blocks of several rows".to_owned()),
+        Inputs::Mx(MX_INPUTS) => {
+            let mut args = args("group", true);
+            args["group_size"] = 32.into();
+            args["scale_dtype"] = MX_SCALES.into();
+            Ok(args)
+        }
+        Inputs::Mx(encoding) => Err(format!("inputs with scales by {encoding:?}; it rounds exponents down")),
+    }
+}
+
+fn args(strategy: &str, dynamic: bool) -> Value {
+    json!({ "num_bits": 8, "type": "float", "symmetric": true, "dynamic": dynamic, "strategy": strategy, "group_size": null })
+}

@@ -1,0 +1,162 @@
+//! What is in a checkpoint, as values, as a table and as JSON.
+
+use std::fmt;
+
+use comfy_table::Table;
+use serde::{Serialize, Serializer};
+
+use super::dialect::Dialect;
+use super::reader::Checkpoint;
+use super::stored::read_scales;
+use crate::Result;
+use crate::format::Fp8;
+use crate::model::{human_bytes, style};
+use crate::quantizer::{Granularity, Quantizer, Scaling};
+
+/// What is in a checkpoint, by [`Checkpoint::inspect`].
+///
+/// `Display` prints a table of 100 columns, or of the width asked for: `{contents:80}`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Contents {
+    /// The dialect that it is written in.
+    #[serde(serialize_with = "name_of")]
+    pub dialect: Dialect,
+    /// All tensors, quantized ones first, each in the order of their names.
+    pub tensors: Vec<TensorContents>,
+}
+
+/// What a tensor of a checkpoint is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TensorContents {
+    /// The name that a model asks for.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// The dtype of its values, or of its codes, as safetensors calls it.
+    pub dtype: String,
+    /// How it is quantized, if it is.
+    pub quantized: Option<QuantizedContents>,
+    /// Bytes of its values, or of its codes and scales.
+    pub bytes: usize,
+}
+
+/// How a tensor of a checkpoint is quantized.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct QuantizedContents {
+    /// The format of its codes.
+    pub format: Fp8,
+    /// Which codes share a scale.
+    pub granularity: Granularity,
+    /// Number of scales.
+    pub scales: usize,
+    /// The smallest scale.
+    pub smallest_scale: f32,
+    /// The largest scale.
+    pub largest_scale: f32,
+    /// How the input of its layer is quantized, if it is.
+    pub activations: Option<Quantizer>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn name_of<S: Serializer>(dialect: &Dialect, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(dialect.name())
+}
+
+impl Checkpoint {
+    /// Looks at all headers and scales.
+    ///
+    /// # Errors
+    ///
+    /// A scale that is not a positive finite number.
+    pub fn inspect(&self) -> Result<Contents> {
+        let tensors = self.names().map(|name| self.inspect_tensor(name)).collect::<Result<_>>()?;
+        Ok(Contents { dialect: self.dialect(), tensors })
+    }
+
+    fn inspect_tensor(&self, name: &str) -> Result<TensorContents> {
+        let shards = self.shards();
+        let bytes_of = |name: &str| shards.info(name).map_or(0, |info| info.data_offsets.1 - info.data_offsets.0);
+        let dtype_of = |name: &str| shards.info(name).map_or_else(String::new, |info| info.dtype.to_string());
+        let Some(stored) = self.stored(name) else {
+            let shape = self.dims(name).unwrap_or_default().to_vec();
+            return Ok(TensorContents {
+                name: name.to_owned(),
+                shape,
+                dtype: dtype_of(name),
+                quantized: None,
+                bytes: bytes_of(name),
+            });
+        };
+        let scales = stored.scales.as_deref().map(|name| read_scales(shards, name)).transpose()?.unwrap_or(vec![1.0]);
+        let quantized = QuantizedContents {
+            format: stored.format,
+            granularity: stored.granularity,
+            scales: scales.len(),
+            smallest_scale: scales.iter().copied().fold(f32::INFINITY, f32::min),
+            largest_scale: scales.iter().copied().fold(0.0, f32::max),
+            activations: self.activations_of(stored)?,
+        };
+        Ok(TensorContents {
+            name: name.to_owned(),
+            shape: stored.shape.clone(),
+            dtype: dtype_of(&stored.codes),
+            quantized: Some(quantized),
+            bytes: stored.parts().map(bytes_of).sum(),
+        })
+    }
+}
+
+impl Contents {
+    /// Bytes of all tensors.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.set_header(["tensor", "format", "shape", "scales", "from", "to", "inputs", "bytes"]);
+        for tensor in &self.tensors {
+            let quantized =
+                |cell: fn(&QuantizedContents) -> String| tensor.quantized.as_ref().map(cell).unwrap_or_default();
+            let format = tensor
+                .quantized
+                .as_ref()
+                .map_or_else(|| tensor.dtype.clone(), |quantized| quantized.format.to_string());
+            table.add_row([
+                tensor.name.clone(),
+                format,
+                tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
+                quantized(|it| granularity_text(it.granularity)),
+                quantized(|it| format!("{:.1e}", it.smallest_scale)),
+                quantized(|it| format!("{:.1e}", it.largest_scale)),
+                quantized(|it| it.activations.as_ref().map_or_else(|| "–".to_owned(), inputs_text)),
+                human_bytes(tensor.bytes),
+            ]);
+        }
+        style(&mut table, f, 4);
+        let quantized = self.tensors.iter().filter(|tensor| tensor.quantized.is_some()).count();
+        let (dialect, bytes) = (self.dialect, human_bytes(self.bytes()));
+        write!(f, "{table}\ndialect {dialect}, {quantized} of {} tensors quantized, {bytes}", self.tensors.len())
+    }
+}
+
+fn granularity_text(granularity: Granularity) -> String {
+    match granularity {
+        Granularity::PerTensor => "a tensor".to_owned(),
+        Granularity::PerRow => "a row".to_owned(),
+        Granularity::PerBlock { rows, cols } => format!("{rows}×{cols}"),
+    }
+}
+
+fn inputs_text(quantizer: &Quantizer) -> String {
+    match quantizer.scaling {
+        Scaling::Static(scale) => format!("{} {scale:.1e}", quantizer.format),
+        _ => format!("{} {}", quantizer.format, granularity_text(quantizer.granularity)),
+    }
+}
