@@ -10,6 +10,7 @@ mod path;
 mod pattern;
 mod quantizable;
 mod report;
+mod rulebook;
 mod state;
 mod surgery;
 mod visitor;

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use candle_core::Tensor;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
 
+use crate::Result;
 use crate::format::Fp8;
-use crate::layer::Recipe;
-use crate::quantizer::Distortion;
+use crate::layer::{FrozenLinear, Recipe};
+use crate::quantizer::{Distortion, Fp8Tensor};
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
 /// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)), layer
@@ -49,6 +51,20 @@ pub struct LayerReport {
     /// Bytes of the weight after it. A layer that trains keeps its full-precision weight, so only freezing saves
     /// memory.
     pub bytes_after: usize,
+}
+
+/// What a layer's codes are like.
+#[derive(Clone, Copy)]
+pub(super) struct Measured {
+    pub(super) distortion: Distortion,
+    pub(super) bytes: usize,
+}
+
+impl Measured {
+    pub(super) fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
+        let distortion = Distortion::measure(weight, codes)?;
+        Ok(Self { distortion, bytes: FrozenLinear::weight_bytes_of(codes) })
+    }
 }
 
 /// What was done to a layer.
