@@ -37,6 +37,10 @@ impl Rulebook {
         Ok(Self { config, patterns })
     }
 
+    pub(super) fn config(&self) -> &QuantConfig {
+        &self.config
+    }
+
     /// The layer's recipe, or why it gets none.
     pub(super) fn decide<'d>(&'d self, layer: &Undecided<'d>) -> Result<&'d Recipe, SkipReason> {
         if layer.skipped {
@@ -53,6 +57,12 @@ impl Rulebook {
             Some(dtype) if !is_supported(dtype) => Err(SkipReason::Unsupported(format!("weight of dtype {dtype:?}"))),
             _ => Ok(recipe),
         }
+    }
+
+    /// Whether the rule that decides about `path` means this layer and not all that is below an ancestor.
+    pub(super) fn names(&self, path: &str) -> bool {
+        let ancestor = path.rsplit_once('.').map(|(ancestor, _)| ancestor);
+        self.deciding(path).is_some_and(|number| !ancestor.is_some_and(|path| self.patterns[number].matches(path)))
     }
 
     /// Fails if there is a rule that decides about none of all the layers of a model.
