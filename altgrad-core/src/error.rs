@@ -163,6 +163,13 @@ pub enum Error {
     )]
     NoLayers,
 
+    /// A model has asked a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) for no linear weight yet.
+    #[error(
+        "no linear weight was asked for: build the model from `builder()` first; \
+         a linear weight is a matrix whose name ends with `weight`"
+    )]
+    NoWeights,
+
     /// [`freeze`](crate::Quantizable::freeze) found nothing to freeze.
     #[error("no layer of the model is quantized, so there is nothing to freeze; call `quantize` first")]
     NothingToFreeze,

@@ -19,8 +19,8 @@ pub use layer::{
     Compute, FrozenLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias,
 };
 pub use model::{
-    Action, CalibrationReport, LayerCalibration, LayerReport, Path, QuantConfig, QuantReport, Quantizable, Rule,
-    SkipReason, TiePolicy, Visitor, VisitorMut,
+    Action, CalibrationReport, LayerCalibration, LayerReport, Path, QuantConfig, QuantReport, Quantizable,
+    QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Visitor, VisitorMut,
 };
 pub use quantizer::{
     AmaxHistory, Distortion, E8M0Rule, Fp8Tensor, Granularity, Observer, Quantizer, Rounding, ScaleEncoding, Scaling,

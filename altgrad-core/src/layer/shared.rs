@@ -47,7 +47,7 @@ impl Shared {
 
 impl Role {
     /// Before the first step of the tensor that the field `name` of a layer's recipe is for.
-    pub(super) fn new(name: &'static str, quantizer: Option<&Quantizer>, path: &str) -> Self {
+    pub(crate) fn new(name: &'static str, quantizer: Option<&Quantizer>, path: &str) -> Self {
         Self {
             name,
             state: Mutex::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
@@ -91,7 +91,7 @@ impl Role {
     }
 
     /// How `x` is converted in the step at hand, with the number of that step; in training it is added to the state.
-    pub(super) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
+    pub(crate) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
         let mut state = self.lock();
         let step = state.step;
         let (conversion, amax) = quantizer.conversion(x, self.what(), &state, self.stream)?;

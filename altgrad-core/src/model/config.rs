@@ -3,13 +3,12 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::inspect::{Inspection, nearest};
 use super::pattern::Pattern;
+use crate::Result;
 use crate::format::Fp8;
 use crate::layer::Recipe;
 use crate::quantizer::Quantizer;
 use crate::quantizer::text::or_full_precision;
-use crate::{Error, Result};
 
 /// How a whole model is quantized.
 ///
@@ -165,35 +164,6 @@ impl QuantConfig {
     #[must_use]
     pub fn ties(self, ties: TiePolicy) -> Self {
         Self { ties, ..self }
-    }
-
-    /// For each layer the number of the rule that decides about it, if one does.
-    ///
-    /// Fails if there is a rule that decides about none.
-    pub(super) fn matching_rules(&self, model: &Inspection<'_>) -> Result<Vec<Option<usize>>> {
-        let patterns = self.rules.iter().map(|rule| Pattern::new(&rule.pattern)).collect::<Result<Vec<_>>>()?;
-        let deciding: Vec<Option<usize>> =
-            model.layers.iter().map(|found| patterns.iter().position(|pattern| pattern.matches(&found.path))).collect();
-        for (number, (rule, pattern)) in self.rules.iter().zip(&patterns).enumerate() {
-            if deciding.contains(&Some(number)) {
-                continue;
-            }
-            let pattern_text = rule.pattern.clone();
-            let matched = model.layers.iter().zip(&deciding).filter(|(found, _)| pattern.matches(&found.path));
-            let mut earlier: Vec<usize> = matched.filter_map(|(_, decided)| *decided).collect();
-            earlier.sort_unstable();
-            earlier.dedup();
-            if earlier.is_empty() {
-                let paths = model.layers.iter().map(|found| found.path.as_str());
-                return Err(Error::RuleMatchesNothing {
-                    nearest: nearest(&pattern_text, paths),
-                    pattern: pattern_text,
-                });
-            }
-            let earlier = earlier.into_iter().map(|number| self.rules[number].pattern.clone()).collect();
-            return Err(Error::RuleNeverApplies { pattern: pattern_text, earlier });
-        }
-        Ok(deciding)
     }
 }
 

@@ -113,7 +113,7 @@ impl QuantConfig {
     }
 
     /// What reading checks: writing down what cannot be read would only move the error to where it is hard to mend.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.recipe.validate().map_err(|error| invalid("recipe".to_owned(), error.to_string()))?;
         for (number, rule) in self.rules.iter().enumerate() {
             let field = |name| format!("rules[{number}].{name}");
@@ -126,7 +126,8 @@ impl QuantConfig {
     }
 }
 
-fn invalid(field: String, why: String) -> Error {
+/// An error of a config that was read from no file.
+pub(super) fn invalid(field: String, why: String) -> Error {
     Error::InvalidConfig { file: None, position: None, field, why }
 }
 

@@ -77,7 +77,7 @@ pub trait Quantizable {
     where
         Self: Sized,
     {
-        surgery::quantize(self, &config.into())
+        surgery::quantize(self, config.into())
     }
 
     /// Reduces every quantized layer to its codes: one byte a weight.

@@ -2,16 +2,19 @@
 
 use std::fmt;
 
+use candle_core::Tensor;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
 
+use crate::Result;
 use crate::format::Fp8;
-use crate::layer::Recipe;
-use crate::quantizer::Distortion;
+use crate::layer::{FrozenLinear, Recipe};
+use crate::quantizer::{Distortion, Fp8Tensor};
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
 /// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)), layer
-/// by layer in the order of declaration.
+/// by layer in the order of declaration; or what a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) handed out, in that
+/// order.
 ///
 /// `Display` prints a table of 100 columns, or of the width asked for: `{report:80}`. Where more than weights is
 /// quantized, its formats are those of weights, activations and gradients: `E4M3/E4M3/E5M2`.
@@ -51,6 +54,20 @@ pub struct LayerReport {
     pub bytes_after: usize,
 }
 
+/// What a layer's codes are like.
+#[derive(Clone, Copy)]
+pub(super) struct Measured {
+    pub(super) distortion: Distortion,
+    pub(super) bytes: usize,
+}
+
+impl Measured {
+    pub(super) fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
+        let distortion = Distortion::measure(weight, codes)?;
+        Ok(Self { distortion, bytes: FrozenLinear::weight_bytes_of(codes) })
+    }
+}
+
 /// What was done to a layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +96,9 @@ pub enum SkipReason {
     Tied(String),
     /// Its weight is of a kind that cannot be quantized.
     Unsupported(String),
+    /// Its path is that of an embedding, and no rule names it. Only a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder),
+    /// which sees no types, goes by that.
+    Embedding,
     /// There was nothing to freeze or to restore.
     NotQuantized,
 }
@@ -157,6 +177,7 @@ impl fmt::Display for SkipReason {
             Self::Rule(pattern) => write!(f, "rule {pattern}"),
             Self::Tied(path) => write!(f, "tied to {path}"),
             Self::Unsupported(why) => write!(f, "{why}"),
+            Self::Embedding => f.write_str("embedding, unless a rule names it"),
             Self::NotQuantized => f.write_str("not quantized"),
         }
     }

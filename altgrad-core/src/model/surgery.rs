@@ -5,26 +5,12 @@ use std::sync::Arc;
 use candle_core::{Tensor, TensorId, Var};
 
 use super::Quantizable;
-use super::config::{QuantConfig, TiePolicy};
+use super::config::QuantConfig;
 use super::inspect::{Found, Inspection, Slots, check_same_paths, for_each_quantized};
-use super::report::{Action, LayerReport, QuantReport, SkipReason};
-use crate::layer::{Compute, FrozenLinear, Linear, QuantizedLinear, Recipe};
-use crate::quantizer::{Distortion, Fp8Tensor, is_supported};
+use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
+use super::rulebook::{Rulebook, Undecided};
+use crate::layer::{Compute, Linear, QuantizedLinear, Recipe};
 use crate::{Error, Result};
-
-/// What a layer's codes are like.
-#[derive(Clone, Copy)]
-struct Measured {
-    distortion: Distortion,
-    bytes: usize,
-}
-
-impl Measured {
-    fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
-        let distortion = Distortion::measure(weight, codes)?;
-        Ok(Self { distortion, bytes: FrozenLinear::weight_bytes_of(codes) })
-    }
-}
 
 /// One layer's share of an operation.
 struct Step {
@@ -65,45 +51,30 @@ impl Step {
     }
 }
 
-pub(super) fn quantize<M: Quantizable + ?Sized>(model: &mut M, config: &QuantConfig) -> Result<QuantReport> {
+pub(super) fn quantize<M: Quantizable + ?Sized>(model: &mut M, config: QuantConfig) -> Result<QuantReport> {
     let steps = {
         let model = Inspection::of(model)?;
         if model.layers.is_empty() {
             return Err(Error::NoLayers);
         }
-        let rules = config.matching_rules(&model)?;
-        let decide = |(found, rule): (&Found<'_>, Option<usize>)| match decide(config, &model, found, rule) {
-            Ok(recipe) => quantize_layer(found, &recipe),
-            Err(reason) => Ok(Step::skip(found, reason)),
+        let rulebook = Rulebook::new(config)?;
+        rulebook.check_rules(model.layers.iter().map(|found| found.path.as_str()))?;
+        let step = |found: &Found<'_>| {
+            let layer = Undecided {
+                path: &found.path,
+                skipped: found.skipped,
+                recipe: found.recipe.as_ref(),
+                tied_to: model.tied_to(found),
+                dtype: found.layer.master_weight().map(Tensor::dtype),
+            };
+            match rulebook.decide(&layer) {
+                Ok(recipe) => quantize_layer(found, recipe),
+                Err(reason) => Ok(Step::skip(found, reason)),
+            }
         };
-        model.layers.iter().zip(rules).map(decide).collect::<Result<Vec<_>>>()?
+        model.layers.iter().map(step).collect::<Result<Vec<_>>>()?
     };
     replace(model, steps)
-}
-
-/// The layer's recipe, or why it gets none.
-fn decide(
-    config: &QuantConfig,
-    model: &Inspection<'_>,
-    found: &Found<'_>,
-    rule: Option<usize>,
-) -> Result<Recipe, SkipReason> {
-    if found.skipped {
-        return Err(SkipReason::Attribute);
-    }
-    let recipe = match rule.map(|number| &config.rules[number]) {
-        Some(rule) => rule.recipe.as_ref().ok_or_else(|| SkipReason::Rule(rule.pattern.clone()))?,
-        None => found.recipe.as_ref().unwrap_or(&config.recipe),
-    };
-    if let (TiePolicy::KeepFullPrecision, Some(other)) = (config.ties, model.tied_to(found)) {
-        return Err(SkipReason::Tied(other.to_owned()));
-    }
-    match found.layer.master_weight() {
-        Some(weight) if !is_supported(weight.dtype()) => {
-            Err(SkipReason::Unsupported(format!("weight of dtype {:?}", weight.dtype())))
-        }
-        _ => Ok(recipe.clone()),
-    }
 }
 
 fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {

@@ -1,0 +1,114 @@
+//! What a model asks a `VarBuilder` for, and what that tells about the tensor.
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// What a model asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// The tensor's full name.
+    pub(super) name: String,
+    /// The shape that it must have, if the model says so.
+    pub(super) shape: Option<Shape>,
+    pub(super) init: Init,
+    pub(super) dtype: DType,
+    pub(super) device: Device,
+}
+
+/// What a matrix is, by the way in which it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The weight of a linear layer.
+    Linear,
+    /// An embedding's table.
+    Embedding,
+    /// One of the two: nothing but its name was said.
+    Unsaid,
+}
+
+impl Request {
+    /// The tensor that `vb`, which must be at its root, has under the name.
+    pub(super) fn fetch(&self, vb: &VarBuilder<'_>) -> candle_core::Result<Tensor> {
+        let vb = vb.clone().set_device(self.device.clone());
+        match &self.shape {
+            Some(shape) => vb.get_with_hints_dtype(shape.clone(), &self.name, self.init, self.dtype),
+            None => vb.get_unchecked_dtype(&self.name, self.dtype),
+        }
+    }
+
+    /// The path of the layer whose weight this is, if the name is that of a weight.
+    pub(super) fn layer(&self) -> Option<&str> {
+        if self.name == "weight" { Some("") } else { self.name.strip_suffix(".weight") }
+    }
+
+    /// What a matrix is. `candle_nn`'s constructors tell by how they initialize.
+    pub(super) fn kind(&self) -> Kind {
+        match self.init {
+            Init::Kaiming { .. } => Kind::Linear,
+            Init::Randn { mean: 0.0, stdev: 1.0 } => Kind::Embedding,
+            Init::Const(_) | Init::Randn { .. } | Init::Uniform { .. } => Kind::Unsaid,
+        }
+    }
+
+    /// Whether this asks again for what `other` asked for and got as `tensor`.
+    pub(super) fn repeats(&self, other: &Self, tensor: &Tensor) -> bool {
+        self.name == other.name
+            && self.dtype == other.dtype
+            && self.device.same_device(&other.device)
+            && self.shape.as_ref().is_none_or(|shape| shape == tensor.shape())
+    }
+}
+
+/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions.
+pub(super) fn looks_like_embedding(path: &str) -> bool {
+    let segment = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
+    let is_sign = |word: &str| {
+        matches!(word, "wte" | "wpe" | "emb" | "embs" | "embd" | "pos")
+            || word.starts_with("embed")
+            || word.starts_with("position")
+    };
+    segment == "shared" || segment.split(['_', '-']).any(is_sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::looks_like_embedding;
+
+    #[test]
+    fn embeddings_are_told_by_the_last_segment() {
+        // Paths of models in candle-transformers, and of checkpoints that others read.
+        for path in [
+            "transformer.wte",
+            "transformer.wpe",
+            "wte",
+            "shared",
+            "encoder.embed_tokens",
+            "model.decoder.embed_positions",
+            "audio_tower.embed_positions",
+            "embeddings.position_embedding",
+            "bert.embeddings.word_embeddings",
+            "model.embeddings.tok_embeddings",
+            "blocks.0.ffn.s_emb",
+            "blocks.0.qkv.k_emb_x",
+            "pos_embed",
+        ] {
+            assert!(looks_like_embedding(path), "{path}");
+        }
+        for path in [
+            "",
+            "lm_head",
+            "head",
+            "cls.predictions.decoder",
+            "model.layers.0.mlp.gate",
+            "model.layers.0.self_attn.q_proj",
+            "embeddings.projection",
+            "t_embedder.mlp.0",
+            "blocks.0.att.receptance",
+            "shared_expert.gate_proj",
+            "mid_block.attentions.0.proj_attn",
+            "composition",
+        ] {
+            assert!(!looks_like_embedding(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Who decides about a layer: a config's rules, matched with paths, and what else is known of the layer.
+
+use candle_core::DType;
+
+use super::config::{QuantConfig, TiePolicy};
+use super::inspect::nearest;
+use super::pattern::Pattern;
+use super::report::SkipReason;
+use crate::layer::Recipe;
+use crate::quantizer::is_supported;
+use crate::{Error, Result};
+
+/// A config ready to decide about layers.
+pub(super) struct Rulebook {
+    config: QuantConfig,
+    /// One for each rule.
+    patterns: Vec<Pattern>,
+}
+
+/// A layer that is to be decided about.
+pub(super) struct Undecided<'l> {
+    pub(super) path: &'l str,
+    /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
+    pub(super) skipped: bool,
+    /// The nearest `#[quant(recipe = …)]`.
+    pub(super) recipe: Option<&'l Recipe>,
+    /// The other tensor of the model that is the layer's weight.
+    pub(super) tied_to: Option<&'l str>,
+    /// That of the full-precision weight, if the layer still has it.
+    pub(super) dtype: Option<DType>,
+}
+
+impl Rulebook {
+    /// Fails if a pattern is not well formed.
+    pub(super) fn new(config: QuantConfig) -> Result<Self> {
+        let patterns = config.rules.iter().map(|rule| Pattern::new(&rule.pattern)).collect::<Result<_>>()?;
+        Ok(Self { config, patterns })
+    }
+
+    pub(super) fn config(&self) -> &QuantConfig {
+        &self.config
+    }
+
+    /// The layer's recipe, or why it gets none.
+    pub(super) fn decide<'d>(&'d self, layer: &Undecided<'d>) -> Result<&'d Recipe, SkipReason> {
+        if layer.skipped {
+            return Err(SkipReason::Attribute);
+        }
+        let recipe = match self.deciding(layer.path).map(|number| &self.config.rules[number]) {
+            Some(rule) => rule.recipe.as_ref().ok_or_else(|| SkipReason::Rule(rule.pattern.clone()))?,
+            None => layer.recipe.unwrap_or(&self.config.recipe),
+        };
+        if let (TiePolicy::KeepFullPrecision, Some(other)) = (self.config.ties, layer.tied_to) {
+            return Err(SkipReason::Tied(other.to_owned()));
+        }
+        match layer.dtype {
+            Some(dtype) if !is_supported(dtype) => Err(SkipReason::Unsupported(format!("weight of dtype {dtype:?}"))),
+            _ => Ok(recipe),
+        }
+    }
+
+    /// Whether the rule that decides about `path` means this layer and not all that is below an ancestor.
+    pub(super) fn names(&self, path: &str) -> bool {
+        let ancestor = path.rsplit_once('.').map(|(ancestor, _)| ancestor);
+        self.deciding(path).is_some_and(|number| !ancestor.is_some_and(|path| self.patterns[number].matches(path)))
+    }
+
+    /// Fails if there is a rule that decides about none of all the layers of a model.
+    pub(super) fn check_rules<'p>(&self, paths: impl Iterator<Item = &'p str> + Clone) -> Result<()> {
+        let deciding: Vec<Option<usize>> = paths.clone().map(|path| self.deciding(path)).collect();
+        for (number, (rule, pattern)) in self.config.rules.iter().zip(&self.patterns).enumerate() {
+            if deciding.contains(&Some(number)) {
+                continue;
+            }
+            let pattern_text = rule.pattern.clone();
+            let matched = paths.clone().zip(&deciding).filter(|(path, _)| pattern.matches(path));
+            let mut earlier: Vec<usize> = matched.filter_map(|(_, decided)| *decided).collect();
+            earlier.sort_unstable();
+            earlier.dedup();
+            if earlier.is_empty() {
+                return Err(Error::RuleMatchesNothing {
+                    nearest: nearest(&pattern_text, paths),
+                    pattern: pattern_text,
+                });
+            }
+            let earlier = earlier.into_iter().map(|number| self.config.rules[number].pattern.clone()).collect();
+            return Err(Error::RuleNeverApplies { pattern: pattern_text, earlier });
+        }
+        Ok(())
+    }
+
+    /// The number of the rule that decides about the layer at `path`, if one does.
+    fn deciding(&self, path: &str) -> Option<usize> {
+        self.patterns.iter().position(|pattern| pattern.matches(path))
+    }
+}

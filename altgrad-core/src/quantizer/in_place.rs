@@ -1,0 +1,111 @@
+//! A fake-quantized tensor that is computed anew in place, for whoever holds clones of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::backend::{BackendDevice, BackendStorage};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shape, Tensor};
+
+use super::{Fp8Tensor, Granularity, Ste, fake_quantize_with};
+use crate::Result;
+use crate::kernels::Conversion;
+
+/// A tensor that holds the fake-quantized values of another, its source, as they were at the last
+/// [`update`](Self::update), and whose gradient goes to the source through an estimator.
+#[derive(Debug)]
+pub(crate) struct InPlace {
+    tensor: Tensor,
+    ste: Ste,
+    latest: Arc<Mutex<Latest>>,
+}
+
+/// What the values were computed from last.
+#[derive(Debug, Default)]
+struct Latest {
+    /// How the source was converted; `None` if the values are its own.
+    conversion: Option<Arc<Conversion>>,
+    /// The source, where the backward pass needs to know it: that of the first time may be a copy of a variable that has
+    /// moved since.
+    source: Option<Tensor>,
+}
+
+impl InPlace {
+    pub(crate) fn new(source: &Tensor, conversion: Conversion, ste: Ste) -> Result<Self> {
+        let latest = Arc::new(Mutex::new(Latest::default()));
+        let tensor = source.apply_op1(Estimator { ste, latest: Arc::clone(&latest) })?;
+        let in_place = Self { tensor, ste, latest };
+        in_place.update(source, Some(conversion))?;
+        Ok(in_place)
+    }
+
+    /// What to hand out.
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The codes of `source` under the scales of the last update; `None` if there were none.
+    pub(crate) fn codes(&self, source: &Tensor, granularity: Granularity) -> Result<Option<Fp8Tensor>> {
+        let conversion = lock(&self.latest).conversion.clone();
+        conversion.map(|conversion| Fp8Tensor::convert(source, &conversion, granularity)).transpose()
+    }
+
+    /// Takes over the fake-quantized values of `source`, or without a conversion its own.
+    pub(crate) fn update(&self, source: &Tensor, conversion: Option<Conversion>) -> Result<()> {
+        let (conversion, source) = (conversion.map(Arc::new), source.detach().contiguous()?);
+        let values = match &conversion {
+            Some(conversion) => fake_quantize_with(&source, Arc::clone(conversion), self.ste)?,
+            None => source.clone(),
+        };
+        // Kernels of devices do not run over nothing.
+        if values.elem_count() > 0 {
+            self.tensor.slice_set(&values, 0, 0)?;
+        }
+        let needed = self.ste == Ste::Clipped && self.tensor.track_op();
+        *lock(&self.latest) = Latest { conversion, source: needed.then_some(source) };
+        Ok(())
+    }
+}
+
+/// A lock that a panicking thread left behind guards plain values, so they are as good as before.
+fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
+    latest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The backward pass, and in the forward pass nothing but room for the values.
+struct Estimator {
+    ste: Ste,
+    latest: Arc<Mutex<Latest>>,
+}
+
+impl CustomOp1 for Estimator {
+    fn name(&self) -> &'static str {
+        "fake_quantize_in_place"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        room(storage, layout)
+    }
+
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        room(storage, layout)
+    }
+
+    fn metal_fwd(&self, storage: &MetalStorage, layout: &Layout) -> candle_core::Result<(MetalStorage, Shape)> {
+        room(storage, layout)
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let latest = lock(&self.latest);
+        Ok(Some(match (&latest.conversion, &latest.source) {
+            (Some(conversion), Some(source)) => self.ste.backward(source, conversion, grad)?,
+            _ => grad.clone(),
+        }))
+    }
+}
+
+/// Zeros of the shape and dtype of a tensor.
+fn room<S>(storage: &S, layout: &Layout) -> candle_core::Result<(S, Shape)>
+where
+    S: BackendStorage<Device: BackendDevice<Storage = S>>,
+{
+    Ok((storage.device().zeros_impl(layout.shape(), storage.dtype())?, layout.shape().clone()))
+}
