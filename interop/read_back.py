@@ -54,7 +54,8 @@ class Checkpoint:
 
     def quantized(self, suffix="_scale"):
         """Names of the quantized tensors that have a scale."""
-        return [name for name, tensor in self.tensors.items() if tensor.dtype in FP8 and f"{name}{suffix}" in self.tensors]
+        codes = (name for name, tensor in self.tensors.items() if tensor.dtype in FP8)
+        return [name for name in codes if f"{name}{suffix}" in self.tensors]
 
     def others(self):
         """Tensors that are stored as a model has them, by name."""
@@ -139,8 +140,6 @@ def empty_model(checkpoint):
         path, _, parameter = name.rpartition(".")
         if parameter != "weight":
             continue
-        scale = checkpoint.tensors.get(f"{name}_scale")
-        dtype = tensor.dtype if tensor.dtype not in FP8 else scale.dtype if scale.is_floating_point() else torch.bfloat16
         bias = checkpoint.tensors.get(f"{path}.bias")
         *parents, last = path.split(".")
         owner = root
@@ -148,17 +147,29 @@ def empty_model(checkpoint):
             if not hasattr(owner, parent):
                 owner.add_module(parent, nn.Module())
             owner = getattr(owner, parent)
-        owner.add_module(last, empty_module(path, tensor.shape, dtype, bias))
+        owner.add_module(last, empty_module(path, tensor.shape, float_dtype(checkpoint, name), bias))
     return root
+
+
+def float_dtype(checkpoint, name):
+    """The dtype of a weight before it was quantized: compressed-tensors has scales in the same."""
+    dtype = checkpoint.tensors[name].dtype
+    if dtype not in FP8:
+        return dtype
+    if f"{name}_scale" not in checkpoint.tensors:
+        raise Malformed(f"{name} has no scale")
+    dtype = checkpoint.tensors[f"{name}_scale"].dtype
+    return dtype if dtype.is_floating_point else torch.bfloat16
 
 
 def empty_module(path, shape, dtype, bias):
     if len(shape) == 2 and "embed" in path:
-        return nn.Embedding(*shape, dtype=dtype)
-    if len(shape) == 2:
-        return nn.Linear(shape[1], shape[0], bias=bias is not None, dtype=dtype)
-    module = nn.Module()
-    module.weight = nn.Parameter(torch.empty(shape, dtype=dtype))
+        module = nn.Embedding(*shape, dtype=dtype)
+    elif len(shape) == 2:
+        module = nn.Linear(shape[1], shape[0], bias=False, dtype=dtype)
+    else:
+        module = nn.Module()
+        module.weight = nn.Parameter(torch.empty(shape, dtype=dtype))
     if bias is not None:
         module.bias = nn.Parameter(torch.empty_like(bias))
     return module
@@ -207,8 +218,8 @@ def has_model(checkpoint):
     """Whether there is a model that `AutoModelForCausalLM` can load and dequantize."""
     if checkpoint.dialect != "fp8" or not checkpoint.quantization or "model_type" not in checkpoint.config:
         return False
-    block = transformers_block(checkpoint)
-    return block is None or all(is_whole(checkpoint.tensors[name].shape, block) for name in checkpoint.quantized("_scale_inv"))
+    block, names = transformers_block(checkpoint), checkpoint.quantized("_scale_inv")
+    return block is None or all(is_whole(checkpoint.tensors[name].shape, block) for name in names)
 
 
 # torchao.
@@ -245,7 +256,8 @@ def read_modelopt(checkpoint):
         elif algorithm == "FP8_PER_CHANNEL_PER_TOKEN":
             values[name] = tensor.dequantize(F32, scale=scale.reshape(-1, 1))
         else:
-            grid = [size for size in (scale.shape[::2] if scale.ndim == 4 else scale.shape)]
+            # In four dimensions, every other one is of size 1.
+            grid = list(scale.shape[::2] if scale.ndim == 4 else scale.shape)
             rows, columns = (edge(size, count) for size, count in zip(codes.shape, grid))
             values[name] = tensor.dequantize(F32, scale=scale.reshape(grid), block_sizes={-2: rows, -1: columns})
     return values
@@ -311,7 +323,8 @@ def difference(actual, expected):
     if not len(places):
         return "signs of zero or the last bits differ"
     place = tuple(places[0].tolist())
-    return f"{len(places)} of {actual.numel()} differ, first at {list(place)}: {actual[place]}, expected {expected[place]}"
+    first = f"first at {list(place)}: {actual[place]}, expected {expected[place]}"
+    return f"{len(places)} of {actual.numel()} differ, {first}"
 
 
 def check_configs(checkpoint):

@@ -6,6 +6,7 @@ use altgrad_core::checkpoint::Dialect;
 use altgrad_core::{Granularity, QuantConfig, Recipe};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use console::Term;
 
 /// Quantizes, inspects and compares FP8 checkpoints.
 #[derive(Debug, Parser)]
@@ -79,8 +80,8 @@ impl Arguments {
     /// Columns of a table.
     pub(crate) fn width(&self) -> usize {
         const WITHOUT_TERMINAL: usize = 100;
-        let terminal = || console_width().unwrap_or(WITHOUT_TERMINAL);
-        self.width.unwrap_or_else(terminal)
+        let terminal = || Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+        self.width.or_else(terminal).unwrap_or(WITHOUT_TERMINAL)
     }
 }
 
@@ -99,12 +100,6 @@ impl Quantize {
         };
         Ok(self.skip.iter().fold(QuantConfig::new(recipe), |config, pattern| config.skip(pattern)))
     }
-}
-
-/// The columns of the terminal, if there is one.
-fn console_width() -> Option<usize> {
-    let (_, columns) = indicatif::TermLike::height_and_width()?;
-    Some(columns)
 }
 
 fn granularity(text: &str) -> Result<Granularity> {

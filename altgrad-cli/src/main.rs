@@ -8,7 +8,7 @@ mod progress;
 use std::process::ExitCode;
 
 use altgrad_core::checkpoint::{self, Checkpoint, Writer};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard output is for results alone.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error:#}\n"));
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error}\n"));
             ExitCode::FAILURE
         }
     }
@@ -43,7 +43,7 @@ fn quantize_checkpoint(quantize: &Quantize) -> Result<altgrad_core::QuantReport>
     let bar = progress::Bar::new();
     let report = writer.quantize(&original, config, &quantize.output, |progress| bar.show(progress));
     bar.finish();
-    report.with_context(|| format!("nothing was written to `{}`", quantize.output.display()))
+    Ok(report?)
 }
 
 fn open(source: &Source) -> altgrad_core::Result<Checkpoint> {

@@ -16,9 +16,8 @@ use super::save::Writer;
 use super::shards::Shards;
 use super::writer::{CheckpointWriter, Entry};
 use crate::layer::Recipe;
-use crate::model::{
-    Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided, looks_like_embedding,
-};
+use crate::model::names::{layer_of_weight, looks_like_embedding};
+use crate::model::{Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided};
 use crate::quantizer::{
     DistortionSums, Fp8Tensor, Granularity, Quantizer, Rounding, ScaleEncoding, check_finite, stream,
 };
@@ -142,8 +141,8 @@ impl Writer {
 
     fn plan<'c>(&self, shards: &'c Shards, config: QuantConfig) -> Result<Vec<Plan<'c>>> {
         let rulebook = Rulebook::new(config)?;
-        let paths: Vec<&str> =
-            shards.tensors().filter_map(|(name, info)| Some(path_of_matrix(name, info)?)).collect();
+        rulebook.config().check()?;
+        let paths: Vec<&str> = shards.tensors().filter_map(|(name, info)| Some(path_of_matrix(name, info)?)).collect();
         if paths.is_empty() {
             let why = "it has no linear weight: a matrix whose name ends with `weight`".to_owned();
             return Err(super::file::invalid(shards.folder(), None, why));
@@ -151,7 +150,9 @@ impl Writer {
         rulebook.check_rules(paths.iter().copied())?;
         let plan = |(name, info): (&'c str, &'c TensorInfo)| {
             let layer = match path_of_matrix(name, info) {
-                Some(path) => Some(Layer { path: path.to_owned(), becomes: self.decide(shards, &rulebook, path, name, info)? }),
+                Some(path) => {
+                    Some(Layer { path: path.to_owned(), becomes: self.decide(shards, &rulebook, path, name, info)? })
+                }
                 None => None,
             };
             let (begin, end) = info.data_offsets;
@@ -179,7 +180,6 @@ impl Writer {
             Ok(recipe) => recipe.clone(),
             Err(reason) => return Ok(Err(reason)),
         };
-        recipe.validate().map_err(|error| error.at(path))?;
         let [outputs, inputs] = info.shape[..] else { return Err(shards.invalid(name, "is no matrix")) };
         let outline = Outline {
             path: path.to_owned(),
@@ -340,8 +340,7 @@ impl Plan<'_> {
 
 /// The layer whose weight a tensor may be.
 fn path_of_matrix<'n>(name: &'n str, info: &TensorInfo) -> Option<&'n str> {
-    let path = name.strip_suffix("weight").filter(|path| path.is_empty() || path.ends_with('.'))?;
-    (info.shape.len() == 2).then(|| path.strip_suffix('.').unwrap_or(path))
+    layer_of_weight(name).filter(|_| info.shape.len() == 2)
 }
 
 /// Whether a layer is one that other libraries have to be told to leave alone.

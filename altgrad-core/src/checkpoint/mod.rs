@@ -3,6 +3,7 @@
 mod backend;
 mod compare;
 mod config;
+mod convert;
 mod dialect;
 mod file;
 mod inspect;
@@ -14,6 +15,7 @@ mod stored;
 mod writer;
 
 pub use compare::{Comparison, TensorComparison, compare};
+pub use convert::Progress;
 pub use dialect::Dialect;
 pub use inspect::{Contents, QuantizedContents, TensorContents};
 pub use reader::{Checkpoint, StoredWeight, var_builder};

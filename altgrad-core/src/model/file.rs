@@ -113,7 +113,7 @@ impl QuantConfig {
     }
 
     /// What reading checks: writing down what cannot be read would only move the error to where it is hard to mend.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.recipe.validate().map_err(|error| invalid("recipe".to_owned(), error.to_string()))?;
         for (number, rule) in self.rules.iter().enumerate() {
             let field = |name| format!("rules[{number}].{name}");

@@ -11,38 +11,38 @@ use crate::quantizer::is_supported;
 use crate::{Error, Result};
 
 /// A config ready to decide about layers.
-pub(super) struct Rulebook {
+pub(crate) struct Rulebook {
     config: QuantConfig,
     /// One for each rule.
     patterns: Vec<Pattern>,
 }
 
 /// A layer that is to be decided about.
-pub(super) struct Undecided<'l> {
-    pub(super) path: &'l str,
+pub(crate) struct Undecided<'l> {
+    pub(crate) path: &'l str,
     /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
-    pub(super) skipped: bool,
+    pub(crate) skipped: bool,
     /// The nearest `#[quant(recipe = …)]`.
-    pub(super) recipe: Option<&'l Recipe>,
+    pub(crate) recipe: Option<&'l Recipe>,
     /// The other tensor of the model that is the layer's weight.
-    pub(super) tied_to: Option<&'l str>,
+    pub(crate) tied_to: Option<&'l str>,
     /// That of the full-precision weight, if the layer still has it.
-    pub(super) dtype: Option<DType>,
+    pub(crate) dtype: Option<DType>,
 }
 
 impl Rulebook {
     /// Fails if a pattern is not well formed.
-    pub(super) fn new(config: QuantConfig) -> Result<Self> {
+    pub(crate) fn new(config: QuantConfig) -> Result<Self> {
         let patterns = config.rules.iter().map(|rule| Pattern::new(&rule.pattern)).collect::<Result<_>>()?;
         Ok(Self { config, patterns })
     }
 
-    pub(super) fn config(&self) -> &QuantConfig {
+    pub(crate) fn config(&self) -> &QuantConfig {
         &self.config
     }
 
     /// The layer's recipe, or why it gets none.
-    pub(super) fn decide<'d>(&'d self, layer: &Undecided<'d>) -> Result<&'d Recipe, SkipReason> {
+    pub(crate) fn decide<'d>(&'d self, layer: &Undecided<'d>) -> Result<&'d Recipe, SkipReason> {
         if layer.skipped {
             return Err(SkipReason::Attribute);
         }
@@ -60,13 +60,13 @@ impl Rulebook {
     }
 
     /// Whether the rule that decides about `path` means this layer and not all that is below an ancestor.
-    pub(super) fn names(&self, path: &str) -> bool {
+    pub(crate) fn names(&self, path: &str) -> bool {
         let ancestor = path.rsplit_once('.').map(|(ancestor, _)| ancestor);
         self.deciding(path).is_some_and(|number| !ancestor.is_some_and(|path| self.patterns[number].matches(path)))
     }
 
     /// Fails if there is a rule that decides about none of all the layers of a model.
-    pub(super) fn check_rules<'p>(&self, paths: impl Iterator<Item = &'p str> + Clone) -> Result<()> {
+    pub(crate) fn check_rules<'p>(&self, paths: impl Iterator<Item = &'p str> + Clone) -> Result<()> {
         let deciding: Vec<Option<usize>> = paths.clone().map(|path| self.deciding(path)).collect();
         for (number, (rule, pattern)) in self.config.rules.iter().zip(&self.patterns).enumerate() {
             if deciding.contains(&Some(number)) {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests compare exact values and fail by panicking")]
 
+mod convert;
 mod damaged;
 mod fixtures;
 mod layers;

@@ -1,8 +1,6 @@
 """Writes the small FP8 checkpoints in `fixtures/` with the reference implementations of their dialects.
 
-    python -m venv venv
-    venv/bin/pip install torch==2.15.0 torchao==0.18.0 compressed-tensors==0.20.0 transformers==5.23.0 \
-        nvidia-modelopt==0.47.0 safetensors==0.8.0 ml_dtypes==0.6.0 accelerate==1.15.0 requests==2.34.2
+    venv/bin/pip install ml_dtypes==0.6.0     # in addition to what `interop/README.md` installs
     venv/bin/python make_fixtures.py          # Python 3.11; less than a minute; CPU only; the output is deterministic
 
 A folder a checkpoint: the files as the reference writes them, and `expected.safetensors` with what the reference
@@ -107,7 +105,8 @@ def weight(shape, dtype):
 
 def small_model(dtype, layers=None):
     """Modules at the paths of a language model; the query projection has a bias."""
-    modules = {EMBEDDING: nn.Embedding(VOCABULARY, 32), NORM: nn.RMSNorm(32), HEAD: nn.Linear(32, VOCABULARY, bias=False)}
+    modules = {NORM: nn.RMSNorm(32), EMBEDDING: nn.Embedding(VOCABULARY, 32)}
+    modules[HEAD] = nn.Linear(32, VOCABULARY, bias=False)
     for path, (rows, columns) in (layers or LAYERS).items():
         modules[path] = nn.Linear(columns, rows, bias=path == QUERY)
     root = nn.Module()
@@ -505,7 +504,9 @@ TRANSFORMERS = {
     "tensor": transformers_small(None, scale_shape=()),
     "tensor-static": transformers_small(None, scale_shape=(1, 1), activation_scheme="static"),
     "ue8m0": transformers_small((8, 32), {QUERY: (16, 32), DOWN: (8, 64)}, scale_fmt="ue8m0"),
-    "ue8m0-bytes": transformers_small((1, 32), {QUERY: (9, 32), DOWN: (3, 64)}, scale_dtype=torch.uint8, scale_fmt="ue8m0"),
+    "ue8m0-bytes": transformers_small(
+        (1, 32), {QUERY: (9, 32), DOWN: (3, 64)}, scale_dtype=torch.uint8, scale_fmt="ue8m0"
+    ),
     "without-config": transformers_without_config,
     "experts": transformers_experts((8, 8), F32),
     "experts-tensor": transformers_experts(None, F32),

@@ -168,6 +168,11 @@ pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
     config["quant_method"] = "modelopt".into();
     config["ignore"] = config["exclude_modules"].take();
     config["producer"] = hf_quant_config["producer"].clone();
+    if config["quant_algo"] == FP8 {
+        let args = json!({ "dynamic": false, "num_bits": 8, "type": "float" });
+        let group = json!({ "input_activations": args, "weights": args, "targets": ["Linear"] });
+        config["config_groups"] = json!({ "group_0": group });
+    }
     if let Some(config) = config.as_object_mut() {
         config.retain(|_, value| !value.is_null());
     }

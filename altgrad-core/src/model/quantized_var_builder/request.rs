@@ -3,6 +3,8 @@
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
+use crate::model::names::layer_of_weight;
+
 /// What a model asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -38,7 +40,7 @@ impl Request {
 
     /// The path of the layer whose weight this is, if the name is that of a weight.
     pub(super) fn layer(&self) -> Option<&str> {
-        if self.name == "weight" { Some("") } else { self.name.strip_suffix(".weight") }
+        layer_of_weight(&self.name)
     }
 
     /// What a matrix is. `candle_nn`'s constructors tell by how they initialize.
@@ -56,59 +58,5 @@ impl Request {
             && self.dtype == other.dtype
             && self.device.same_device(&other.device)
             && self.shape.as_ref().is_none_or(|shape| shape == tensor.shape())
-    }
-}
-
-/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions.
-pub(super) fn looks_like_embedding(path: &str) -> bool {
-    let segment = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
-    let is_sign = |word: &str| {
-        matches!(word, "wte" | "wpe" | "emb" | "embs" | "embd" | "pos")
-            || word.starts_with("embed")
-            || word.starts_with("position")
-    };
-    segment == "shared" || segment.split(['_', '-']).any(is_sign)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::looks_like_embedding;
-
-    #[test]
-    fn embeddings_are_told_by_the_last_segment() {
-        // Paths of models in candle-transformers, and of checkpoints that others read.
-        for path in [
-            "transformer.wte",
-            "transformer.wpe",
-            "wte",
-            "shared",
-            "encoder.embed_tokens",
-            "model.decoder.embed_positions",
-            "audio_tower.embed_positions",
-            "embeddings.position_embedding",
-            "bert.embeddings.word_embeddings",
-            "model.embeddings.tok_embeddings",
-            "blocks.0.ffn.s_emb",
-            "blocks.0.qkv.k_emb_x",
-            "pos_embed",
-        ] {
-            assert!(looks_like_embedding(path), "{path}");
-        }
-        for path in [
-            "",
-            "lm_head",
-            "head",
-            "cls.predictions.decoder",
-            "model.layers.0.mlp.gate",
-            "model.layers.0.self_attn.q_proj",
-            "embeddings.projection",
-            "t_embedder.mlp.0",
-            "blocks.0.att.receptance",
-            "shared_expert.gate_proj",
-            "mid_block.attentions.0.proj_attn",
-            "composition",
-        ] {
-            assert!(!looks_like_embedding(path), "{path}");
-        }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
 
-use super::request::{Kind, Request, looks_like_embedding};
+use super::request::{Kind, Request};
 use crate::kernels::Conversion;
 use crate::layer::{Recipe, Role};
 use crate::model::config::TiePolicy;
+use crate::model::names::looks_like_embedding;
 use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use crate::model::rulebook::{Rulebook, Undecided};
 use crate::quantizer::{InPlace, check_finite};

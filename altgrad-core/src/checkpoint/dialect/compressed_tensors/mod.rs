@@ -61,51 +61,43 @@ fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
     section.parse::<Config>()?.config_groups.into_iter().map(read).collect()
 }
 
-/// The groups with their targets, ready to match.
+/// The groups by their targets, in the order in which a target is looked for: the name of a layer, a regular expression
+/// over names, a class of modules such as `Linear`, which all weights with codes are taken to be of.
+#[derive(Default)]
 struct Groups<'c> {
-    /// Those that name layers, by a regular expression or in full.
-    by_name: Vec<(Target, &'c Group)>,
-    /// Those that name a class of modules such as `Linear`, which all weights with codes are taken to be of.
+    by_name: Vec<(&'c str, &'c Group)>,
+    by_pattern: Vec<(Regex, &'c Group)>,
     by_class: Vec<&'c Group>,
-}
-
-enum Target {
-    Name(String),
-    Pattern(Regex),
 }
 
 impl<'c> Groups<'c> {
     fn new(known: &'c [(String, Group)], section: Option<&Section>) -> Result<Self> {
-        let mut groups = Self { by_name: Vec::new(), by_class: Vec::new() };
+        let mut groups = Self::default();
         for (name, group) in known {
             for target in &group.targets {
-                if let Some(pattern) = target.strip_prefix("re:") {
-                    // Python's `re.match` is bound to the beginning alone.
-                    let pattern = Regex::new(&format!("^(?:{pattern})")).map_err(|error| {
-                        let why = format!("the target `{target}` of `{name}` is no regular expression: {error}");
-                        match section {
-                            Some(section) => section.invalid(why),
-                            None => Error::InvalidPattern { pattern: target.clone(), why },
-                        }
-                    })?;
-                    groups.by_name.push((Target::Pattern(pattern), group));
-                } else {
-                    groups.by_name.push((Target::Name(target.clone()), group));
-                    if !target.contains('.') {
-                        groups.by_class.push(group);
+                let Some(pattern) = target.strip_prefix("re:") else {
+                    groups.by_name.push((target, group));
+                    groups.by_class.extend((!target.contains('.')).then_some(group));
+                    continue;
+                };
+                // Python's `re.match` is bound to the beginning alone.
+                let pattern = Regex::new(&format!("^(?:{pattern})")).map_err(|error| {
+                    let why = format!("the target `{target}` of `{name}` is no regular expression: {error}");
+                    match section {
+                        Some(section) => section.invalid(why),
+                        None => Error::InvalidPattern { pattern: target.clone(), why },
                     }
-                }
+                })?;
+                groups.by_pattern.push((pattern, group));
             }
         }
         Ok(groups)
     }
 
     fn of(&self, layer: &str) -> Option<&'c Group> {
-        let named = self.by_name.iter().find(|(target, _)| match target {
-            Target::Name(name) => name == layer,
-            Target::Pattern(pattern) => pattern.is_match(layer),
-        });
-        named.map(|(_, group)| *group).or_else(|| self.by_class.first().copied())
+        let named = self.by_name.iter().find(|(name, _)| *name == layer).map(|(_, group)| *group);
+        let matched = || self.by_pattern.iter().find(|(pattern, _)| pattern.is_match(layer)).map(|(_, group)| *group);
+        named.or_else(matched).or_else(|| self.by_class.first().copied())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
 /// What `quantization_config` says (compressed-tensors, `QuantizationConfig`).
@@ -33,6 +33,7 @@ pub(super) struct Args {
     #[serde(default)]
     pub(super) dynamic: Dynamic,
     pub(super) group_size: Option<i64>,
+    #[serde(default, deserialize_with = "block_structure")]
     pub(super) block_structure: Option<[usize; 2]>,
     pub(super) scale_dtype: Option<String>,
 }
@@ -48,6 +49,24 @@ pub(super) enum Dynamic {
 impl Default for Dynamic {
     fn default() -> Self {
         Self::Always(false)
+    }
+}
+
+/// Rows and columns of a block: a list, or in old files text such as `128x128`.
+fn block_structure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[usize; 2]>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "rows and columns, such as [128, 128]")]
+    enum Spelled {
+        Sides([usize; 2]),
+        Text(String),
+    }
+    match Option::<Spelled>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Spelled::Sides(sides)) => Ok(Some(sides)),
+        Some(Spelled::Text(text)) => {
+            let sides = text.split_once('x').and_then(|(rows, cols)| Some([rows.parse().ok()?, cols.parse().ok()?]));
+            sides.map(Some).ok_or_else(|| D::Error::custom(format!("`{text}` is no block; it should be like 128x128")))
+        }
     }
 }
 
