@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use clap::Parser;
-use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, PaddingParams, Tokenizer, TruncationParams};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -85,8 +85,8 @@ impl Encoder {
         let batch = |paragraphs: &[&str]| {
             let encodings = tokenizer.encode_batch(paragraphs.to_vec(), true).map_err(anyhow::Error::from_boxed)?;
             let tensor = |numbers: Vec<&[u32]>| Tensor::new(numbers, &Device::Cpu);
-            let tokens = tensor(encodings.iter().map(|encoding| encoding.get_ids()).collect())?;
-            let mask = tensor(encodings.iter().map(|encoding| encoding.get_attention_mask()).collect())?;
+            let tokens = tensor(encodings.iter().map(Encoding::get_ids).collect())?;
+            let mask = tensor(encodings.iter().map(Encoding::get_attention_mask).collect())?;
             Ok((tokens, mask))
         };
         Ok(Self { config, batches: paragraphs.chunks(BATCH).map(batch).collect::<Result<_>>()? })

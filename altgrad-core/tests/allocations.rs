@@ -4,9 +4,12 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe to implement; this one passes everything on")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
 use altgrad_core::{Fp8, FrozenLinear, Granularity, Linear, Quantizable, QuantizedLinear, Quantizer, Recipe};
 use candle_core::{DType, Device, Module, Tensor, Var};
 
@@ -16,9 +19,15 @@ struct Counting;
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 static COUNTS: [AtomicUsize; usize::BITS as usize] = [const { AtomicUsize::new(0) }; usize::BITS as usize];
 
+/// Bytes that are allocated at the moment, and the most there were since it was last set.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
 fn count(size: usize) {
     BYTES.fetch_add(size, Ordering::Relaxed);
     COUNTS[size.max(1).ilog2() as usize].fetch_add(1, Ordering::Relaxed);
+    let live = LIVE.fetch_add(size, Ordering::Relaxed) + size;
+    PEAK.fetch_max(live, Ordering::Relaxed);
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
@@ -37,11 +46,13 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as in `alloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as in `alloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -202,5 +213,44 @@ fn a_frozen_layer_takes_a_byte_a_weight() {
             let codes = |packed: &altgrad_core::Fp8Tensor| packed.codes().to_vec2::<u8>().unwrap();
             assert_eq!(codes(&frozen.weight().unwrap()), codes(&packed));
         }
+    }
+}
+
+#[test]
+fn quantizing_a_checkpoint_takes_memory_for_pieces_alone() {
+    const BOUND: usize = 16 << 20;
+    let _alone = ALONE.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // 128 MiB in two tensors, written without having them in memory.
+    let (rows, cols) = (4096, 4096);
+    let bytes = 4 * rows * cols;
+    let tensor = |first: usize| {
+        format!(r#"{{"dtype":"F32","shape":[{rows},{cols}],"data_offsets":[{first},{}]}}"#, first + bytes)
+    };
+    let header = format!(r#"{{"a.weight":{},"b.weight":{}}}"#, tensor(0), tensor(bytes));
+    let path = folder.path().join("model.safetensors");
+    let mut file = BufWriter::new(File::create(&path).unwrap());
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    for i in 0..2 * rows * cols {
+        file.write_all(&((i % 1009) as f32 - 504.0).to_le_bytes()).unwrap();
+    }
+    file.flush().unwrap();
+    drop(file);
+
+    let original = Checkpoint::open(&[&path]).unwrap();
+    for (number, granularity) in
+        [Granularity::PerTensor, Granularity::PerRow, Granularity::PerBlock { rows: 128, cols: 128 }]
+            .into_iter()
+            .enumerate()
+    {
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let quantizer = Quantizer::new(Fp8::E4M3).granularity(granularity);
+        let out = folder.path().join(number.to_string());
+        Writer::new(Dialect::CompressedTensors).quantize(&original, quantizer, out, |_| ()).unwrap();
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        println!("{granularity:?}: {:.1} MB at most", peak as f64 / 1e6);
+        assert!(peak < BOUND, "{granularity:?}: {peak} bytes");
     }
 }

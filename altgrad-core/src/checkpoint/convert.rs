@@ -142,7 +142,7 @@ impl Writer {
     fn plan<'c>(&self, shards: &'c Shards, config: QuantConfig) -> Result<Vec<Plan<'c>>> {
         let rulebook = Rulebook::new(config)?;
         rulebook.config().check()?;
-        let paths: Vec<&str> = shards.tensors().filter_map(|(name, info)| Some(path_of_matrix(name, info)?)).collect();
+        let paths: Vec<&str> = shards.tensors().filter_map(|(name, info)| path_of_matrix(name, info)).collect();
         if paths.is_empty() {
             let why = "it has no linear weight: a matrix whose name ends with `weight`".to_owned();
             return Err(super::file::invalid(shards.folder(), None, why));
@@ -302,7 +302,7 @@ impl Plan<'_> {
     /// The tensor cut between blocks, into pieces that are no longer than need be.
     fn pieces(&self, weights: &Quantizer) -> Vec<Piece> {
         let rows = self.info.shape.first().copied().unwrap_or(0);
-        let row_bytes = if rows == 0 { 0 } else { self.bytes / rows };
+        let row_bytes = self.bytes.checked_div(rows).unwrap_or(0);
         let block_rows = match weights.granularity {
             Granularity::PerBlock { rows, .. } => rows,
             _ => 1,

@@ -89,7 +89,7 @@ impl Checkpoint {
     /// [`Error::UnreadableFile`] and [`Error::InvalidCheckpoint`], which name the file and the tensor: a file that is missing,
     /// incomplete or damaged; a dialect that is unknown or ambiguous; a scale that is missing, left over, or of a wrong shape.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
-        Self::open_with(paths, |shards, configs| Dialect::detect(shards, configs))
+        Self::open_with(paths, Dialect::detect)
     }
 
     /// Opens a checkpoint of a dialect that neither configuration nor tensors tell.
@@ -174,13 +174,11 @@ impl Checkpoint {
     ///
     /// As [`tensor`](Self::tensor), and a tensor that is not quantized.
     pub fn fp8_tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Fp8Tensor> {
-        match self.content.quantized.get(name) {
-            Some(stored) => stored.load(&self.content.shards, dtype, device),
-            None => {
-                let why = if self.content.shards.contains(name) { "is not quantized" } else { "is not there" };
-                Err(self.content.shards.invalid(name, why))
-            }
+        if let Some(stored) = self.stored(name) {
+            return stored.load(self.shards(), dtype, device);
         }
+        let why = if self.shards().contains(name) { "is not quantized" } else { "is not there" };
+        Err(self.shards().invalid(name, why))
     }
 
     /// A `VarBuilder` over the checkpoint; see [`var_builder`].

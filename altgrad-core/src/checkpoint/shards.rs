@@ -44,13 +44,14 @@ impl Shards {
                 return Self::open_index(first);
             }
         }
-        Self::open_files(folder_of(first), paths.iter().map(|path| path.as_ref().to_owned()).collect())
+        let paths: Vec<_> = paths.iter().map(|path| path.as_ref().to_owned()).collect();
+        Self::open_files(folder_of(first), &paths)
     }
 
     fn open_folder(folder: &Path) -> Result<Self> {
         for (name, open) in [
             (INDEX, Self::open_index as fn(&Path) -> Result<Self>),
-            (SINGLE, |file| Self::open_files(folder_of(file), vec![file.to_owned()])),
+            (SINGLE, |file| Self::open_files(folder_of(file), &[file.to_owned()])),
         ] {
             let file = folder.join(name);
             if file.is_file() {
@@ -69,7 +70,7 @@ impl Shards {
         if files.is_empty() {
             return Err(invalid(folder, None, format!("it holds no `.safetensors` file and no `{INDEX}`")));
         }
-        Self::open_files(folder, files)
+        Self::open_files(folder, &files)
     }
 
     fn open_index(index: &Path) -> Result<Self> {
@@ -91,7 +92,8 @@ impl Shards {
                 return Err(invalid(index, Some(name), why));
             }
         }
-        let shards = Self::open_files(folder, files.into_iter().map(|file| folder.join(file)).collect())?;
+        let files: Vec<_> = files.into_iter().map(|file| folder.join(file)).collect();
+        let shards = Self::open_files(folder, &files)?;
         for (name, file) in &weight_map {
             if shards.places.get(name).is_none_or(|place| shards.files[*place].path() != folder.join(file)) {
                 let why = format!("is said to be in `{}`, but is not", file.display());
@@ -101,7 +103,7 @@ impl Shards {
         Ok(shards)
     }
 
-    fn open_files(folder: &Path, paths: Vec<PathBuf>) -> Result<Self> {
+    fn open_files(folder: &Path, paths: &[PathBuf]) -> Result<Self> {
         let files = paths.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>>>()?;
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for (place, file) in files.iter().enumerate() {

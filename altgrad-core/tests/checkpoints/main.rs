@@ -5,6 +5,7 @@
 mod convert;
 mod damaged;
 mod fixtures;
+mod interop;
 mod layers;
 mod round_trip;
 

@@ -65,9 +65,9 @@ fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
 /// over names, a class of modules such as `Linear`, which all weights with codes are taken to be of.
 #[derive(Default)]
 struct Groups<'c> {
-    by_name: Vec<(&'c str, &'c Group)>,
-    by_pattern: Vec<(Regex, &'c Group)>,
-    by_class: Vec<&'c Group>,
+    named: Vec<(&'c str, &'c Group)>,
+    patterns: Vec<(Regex, &'c Group)>,
+    classes: Vec<&'c Group>,
 }
 
 impl<'c> Groups<'c> {
@@ -76,8 +76,8 @@ impl<'c> Groups<'c> {
         for (name, group) in known {
             for target in &group.targets {
                 let Some(pattern) = target.strip_prefix("re:") else {
-                    groups.by_name.push((target, group));
-                    groups.by_class.extend((!target.contains('.')).then_some(group));
+                    groups.named.push((target, group));
+                    groups.classes.extend((!target.contains('.')).then_some(group));
                     continue;
                 };
                 // Python's `re.match` is bound to the beginning alone.
@@ -88,16 +88,16 @@ impl<'c> Groups<'c> {
                         None => Error::InvalidPattern { pattern: target.clone(), why },
                     }
                 })?;
-                groups.by_pattern.push((pattern, group));
+                groups.patterns.push((pattern, group));
             }
         }
         Ok(groups)
     }
 
     fn of(&self, layer: &str) -> Option<&'c Group> {
-        let named = self.by_name.iter().find(|(name, _)| *name == layer).map(|(_, group)| *group);
-        let matched = || self.by_pattern.iter().find(|(pattern, _)| pattern.is_match(layer)).map(|(_, group)| *group);
-        named.or_else(matched).or_else(|| self.by_class.first().copied())
+        let named = self.named.iter().find(|(name, _)| *name == layer).map(|(_, group)| *group);
+        let matched = || self.patterns.iter().find(|(pattern, _)| pattern.is_match(layer)).map(|(_, group)| *group);
+        named.or_else(matched).or_else(|| self.classes.first().copied())
     }
 }
 
@@ -123,7 +123,7 @@ fn activations(shards: &Shards, codes: &str, args: &Args) -> Result<Activations>
     }
     let granularity = match (args.strategy.as_deref(), args.block()) {
         (Some("token" | "channel"), _) => Granularity::PerRow,
-        (Some("group"), Some([rows, cols])) | (None, Some([rows, cols])) => Granularity::PerBlock { rows, cols },
+        (Some("group") | None, Some([rows, cols])) => Granularity::PerBlock { rows, cols },
         (Some("tensor") | None, _) => Granularity::PerTensor,
         (Some(strategy), _) => {
             let why = format!("has inputs quantized by the strategy `{strategy}`, which altgrad does not read");
