@@ -22,17 +22,17 @@ struct Arguments {
     /// A folder with `model.safetensors`, `config.json` and `tokenizer.json` of a BERT such as all-MiniLM-L6-v2.
     #[arg(long)]
     model: PathBuf,
-    /// The text to embed, a paragraph at a time.
+    /// The text to embed, a line of more than 100 bytes at a time.
     #[arg(long)]
     text: PathBuf,
-    /// Paragraphs to embed.
+    /// Lines to embed.
     #[arg(long, default_value_t = 64)]
-    paragraphs: usize,
+    lines: usize,
 }
 
-/// Paragraphs in one batch.
+/// Lines in one batch.
 const BATCH: usize = 16;
-/// Tokens of a paragraph that count.
+/// Tokens of a line that count.
 const TOKENS: usize = 128;
 
 fn main() -> Result<()> {
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     let vb = original.var_builder(DType::F32, &device);
     let encoder = Encoder::new(&arguments)?;
     let expected = encoder.embed(vb.clone())?;
-    println!("{} paragraphs, embeddings of {} numbers", expected.dim(0)?, expected.dim(1)?);
+    println!("{} lines, embeddings of {} numbers", expected.dim(0)?, expected.dim(1)?);
     println!("weights in  scales    mean cosine   least cosine   the same from disk");
     for (_, format) in Fp8::NAMED.into_iter().take(8) {
         for (name, granularity) in [("tensor", Granularity::PerTensor), ("row", Granularity::PerRow)] {
@@ -63,10 +63,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Paragraphs as tokens, and what the model is.
+/// Lines as tokens, and what the model is.
 struct Encoder {
     config: Config,
-    /// Tokens and what of them is no padding, `(paragraphs, tokens)`.
+    /// Tokens and what of them is no padding, `(lines, tokens)`.
     batches: Vec<(Tensor, Tensor)>,
 }
 
@@ -79,20 +79,20 @@ impl Encoder {
         let truncation = TruncationParams { max_length: TOKENS, ..TruncationParams::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(anyhow::Error::from_boxed)?;
         let text = String::from_utf8_lossy(&read(&arguments.text)?).into_owned();
-        let paragraphs: Vec<&str> =
-            text.split("\n\n").map(str::trim).filter(|text| text.len() > 100).take(arguments.paragraphs).collect();
-        ensure!(!paragraphs.is_empty(), "`{}` has no paragraph of more than 100 bytes", arguments.text.display());
-        let batch = |paragraphs: &[&str]| {
-            let encodings = tokenizer.encode_batch(paragraphs.to_vec(), true).map_err(anyhow::Error::from_boxed)?;
+        let lines: Vec<&str> =
+            text.lines().map(str::trim).filter(|text| text.len() > 100).take(arguments.lines).collect();
+        ensure!(!lines.is_empty(), "`{}` has no line of more than 100 bytes", arguments.text.display());
+        let batch = |lines: &[&str]| {
+            let encodings = tokenizer.encode_batch(lines.to_vec(), true).map_err(anyhow::Error::from_boxed)?;
             let tensor = |numbers: Vec<&[u32]>| Tensor::new(numbers, &Device::Cpu);
             let tokens = tensor(encodings.iter().map(Encoding::get_ids).collect())?;
             let mask = tensor(encodings.iter().map(Encoding::get_attention_mask).collect())?;
             Ok((tokens, mask))
         };
-        Ok(Self { config, batches: paragraphs.chunks(BATCH).map(batch).collect::<Result<_>>()? })
+        Ok(Self { config, batches: lines.chunks(BATCH).map(batch).collect::<Result<_>>()? })
     }
 
-    /// The mean of the last hidden states of each paragraph, of length 1.
+    /// The mean of the last hidden states of each line, of length 1.
     fn embed(&self, vb: VarBuilder<'_>) -> Result<Tensor> {
         let model = BertModel::load(vb, &self.config)?;
         let embed = |(tokens, mask): &(Tensor, Tensor)| {

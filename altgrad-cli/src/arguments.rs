@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer.
-    Quantize(Quantize),
+    Quantize(Box<Quantize>),
     /// Show a checkpoint's dialect, and of each tensor format, shape, scales and bytes.
     Inspect(Source),
     /// Show how far the tensors of the second checkpoint lie from those of the first.
@@ -98,7 +98,7 @@ impl Quantize {
         } else {
             self.recipe.clone()
         };
-        Ok(self.skip.iter().fold(QuantConfig::new(recipe), |config, pattern| config.skip(pattern)))
+        Ok(self.skip.iter().fold(QuantConfig::new(recipe), QuantConfig::skip))
     }
 }
 
