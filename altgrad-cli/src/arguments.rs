@@ -34,6 +34,12 @@ pub(crate) enum Command {
         first: PathBuf,
         /// The same.
         second: PathBuf,
+        /// The dialect of the first, if nothing beside its files tells.
+        #[arg(long, value_name = "DIALECT")]
+        first_from: Option<Dialect>,
+        /// The dialect of the second.
+        #[arg(long, value_name = "DIALECT")]
+        second_from: Option<Dialect>,
     },
 }
 
@@ -59,9 +65,9 @@ pub(crate) struct Quantize {
     /// A recipe (tensorwise, rowwise, hybrid, blockwise, mxfp8), or a format such as E4M3 for weights alone.
     #[arg(long, default_value = "E4M3", conflicts_with = "config")]
     recipe: Recipe,
-    /// With a format as the recipe: `tensor`, `row`, or the rows and columns of a block such as 128x128.
-    #[arg(long, default_value = "row", value_parser = granularity, conflicts_with = "config")]
-    granularity: Granularity,
+    /// With a format as the recipe: `tensor`, `row` (if nothing is said), or the rows and columns of a block such as 128x128.
+    #[arg(long, value_parser = granularity, conflicts_with = "config")]
+    granularity: Option<Granularity>,
     /// Layers to keep in full precision, as patterns over paths such as `lm_head` or `model.layers.0`; can be repeated.
     #[arg(long, value_name = "PATTERN", conflicts_with = "config")]
     skip: Vec<String>,
@@ -77,11 +83,11 @@ pub(crate) struct Quantize {
 }
 
 impl Arguments {
-    /// Columns of a table.
+    /// Columns of a table: as many as it needs if it is not for a terminal, so that each row is one line there.
     pub(crate) fn width(&self) -> usize {
-        const WITHOUT_TERMINAL: usize = 100;
+        const UNLIMITED: usize = u16::MAX as usize;
         let terminal = || Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-        self.width.or_else(terminal).unwrap_or(WITHOUT_TERMINAL)
+        self.width.or_else(terminal).unwrap_or(UNLIMITED)
     }
 }
 
@@ -92,11 +98,16 @@ impl Quantize {
             return Ok(QuantConfig::from_file(file)?);
         }
         let is_format_alone = self.recipe.activations.is_none() && self.recipe.gradients.is_none();
-        let recipe = if is_format_alone {
-            let weights = self.recipe.weights.clone().granularity(self.granularity);
-            self.recipe.clone().weights(weights)
-        } else {
-            self.recipe.clone()
+        let recipe = match self.granularity {
+            Some(_) if !is_format_alone => bail!(
+                "`--granularity` is for a format as the recipe, such as E4M3; what else this recipe says is in its definition, \
+                 and a file with `--config` can say it otherwise"
+            ),
+            granularity if is_format_alone => {
+                let granularity = granularity.unwrap_or(Granularity::PerRow);
+                self.recipe.clone().weights(self.recipe.weights.clone().granularity(granularity))
+            }
+            _ => self.recipe.clone(),
         };
         Ok(self.skip.iter().fold(QuantConfig::new(recipe), QuantConfig::skip))
     }

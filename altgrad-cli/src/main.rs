@@ -1,13 +1,14 @@
 //! The command `altgrad`: quantizes, inspects and compares checkpoints.
 
-#![allow(clippy::print_stdout, reason = "a program for the command line")]
-
 mod arguments;
 mod progress;
 
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use altgrad_core::checkpoint::{self, Checkpoint, Writer};
+use altgrad_core::checkpoint::{self, Checkpoint, Dialect, Writer};
 use anyhow::Result;
 use clap::Parser;
 use serde::Serialize;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard output is for results alone.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error}\n"));
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -28,17 +29,17 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Quantize(quantize) => print(&quantize_checkpoint(quantize)?, arguments),
-        Command::Inspect(source) => print(&open(source)?.inspect()?, arguments),
-        Command::Compare { first, second } => {
-            let [first, second] = [first, second].map(|path| Checkpoint::open(&[path]));
-            print(&checkpoint::compare(&first?, &second?)?, arguments)
+        Command::Inspect(Source { paths, from }) => print(&open(paths, *from)?.inspect()?, arguments),
+        Command::Compare { first, second, first_from, second_from } => {
+            let (first, second) = (open(&[first], *first_from)?, open(&[second], *second_from)?);
+            print(&checkpoint::compare(&first, &second)?, arguments)
         }
     }
 }
 
 fn quantize_checkpoint(quantize: &Quantize) -> Result<altgrad_core::QuantReport> {
     let config = quantize.config()?;
-    let original = open(&quantize.source)?;
+    let original = open(&quantize.source.paths, quantize.source.from)?;
     let writer = Writer::new(quantize.dialect).shard_bytes(quantize.shard_bytes);
     let bar = progress::Bar::new();
     let report = writer.quantize(&original, config, &quantize.output, |progress| bar.show(progress));
@@ -46,19 +47,24 @@ fn quantize_checkpoint(quantize: &Quantize) -> Result<altgrad_core::QuantReport>
     Ok(report?)
 }
 
-fn open(source: &Source) -> altgrad_core::Result<Checkpoint> {
-    match source.from {
-        Some(dialect) => Checkpoint::open_as(&source.paths, dialect),
-        None => Checkpoint::open(&source.paths),
+fn open<P: AsRef<Path>>(paths: &[P], dialect: Option<Dialect>) -> altgrad_core::Result<Checkpoint> {
+    match dialect {
+        Some(dialect) => Checkpoint::open_as(paths, dialect),
+        None => Checkpoint::open(paths),
     }
 }
 
 /// Prints a result as a table as wide as the terminal, or as JSON.
-fn print(result: &(impl Serialize + std::fmt::Display), arguments: &Arguments) -> Result<()> {
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(result)?);
+fn print(result: &(impl Serialize + Display), arguments: &Arguments) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let printed = if arguments.json {
+        writeln!(stdout, "{}", serde_json::to_string_pretty(result)?)
     } else {
-        println!("{result:width$}", width = arguments.width());
+        writeln!(stdout, "{result:width$}", width = arguments.width())
+    };
+    match printed {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
     }
-    Ok(())
 }

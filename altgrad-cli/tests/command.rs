@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -87,6 +87,10 @@ fn errors_say_what_to_do_and_leave_nothing() {
         ),
         (&["quantize", "in", "-o", "out", "--skip", "lm_heat"], &["lm_heat", "lm_head"]),
         (&["quantize", "in", "-o", "out", "--granularity", "rows"], &["rows", "128x128"]),
+        (
+            &["quantize", "in", "-o", "out", "--recipe", "rowwise", "--granularity", "row"],
+            &["--granularity", "--config"],
+        ),
         (&["quantize", "in", "-o", "out", "--dialect", "modelop"], &["modelop", "did you mean `modelopt`"]),
         (&["quantize", "nothing", "-o", "out"], &["nothing"]),
         (&["quantize", "in", "-o", "in"], &["is there and not an empty folder"]),
@@ -99,4 +103,33 @@ fn errors_say_what_to_do_and_leave_nothing() {
         }
         assert_eq!(message.lines().filter(|line| line.starts_with("error:")).count(), 1, "{message}");
     }
+}
+
+#[test]
+fn a_reader_that_stops_is_no_failure() {
+    let folder = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_altgrad"));
+    let mut child = command
+        .current_dir(folder.path())
+        .args(["inspect", "in"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_tells_no_dialect_is_compared_when_it_is_said() {
+    let folder = folder();
+    let path = folder.path();
+    stdout(path, &["quantize", "in", "--output", "out"]);
+    std::fs::remove_file(path.join("out/config.json")).unwrap();
+    let output = altgrad(path, &["compare", "in", "out"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("--from"), "{message}");
+    let comparison = stdout(path, &["compare", "in", "out", "--second-from", "compressed-tensors"]);
+    assert!(comparison.contains("2 tensors in both"), "{comparison}");
 }

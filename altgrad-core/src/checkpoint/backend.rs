@@ -35,7 +35,7 @@ impl SimpleBackend for Backend {
                 expected: shape,
                 got: Shape::from(dims),
             }),
-            None => Err(candle_core::Error::CannotFindTensor { path: name.to_owned() }),
+            None => Err(self.0.not_there(name).into()),
         }
     }
 
@@ -47,7 +47,7 @@ impl SimpleBackend for Backend {
         }
         match self.0.dims(name) {
             Some(_) => Ok(self.0.tensor(name, dtype, device)?),
-            None => Err(candle_core::Error::CannotFindTensor { path: name.to_owned() }),
+            None => Err(self.0.not_there(name).into()),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 /// About as many bytes are read at once.
 const PIECE: usize = 4 << 20;
 /// The files beside a checkpoint that belong to the model.
-const COMPANIONS: [&str; 5] = ["json", "txt", "model", "jinja", "tiktoken"];
+const COMPANIONS: [&str; 6] = ["json", "txt", "model", "jinja", "tiktoken", "py"];
 
 /// How far [`Writer::quantize`] has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,8 @@ struct Quantized {
 
 impl Writer {
     /// Quantizes a checkpoint in full precision into a new folder, as [`Quantizable::quantize`](crate::Quantizable::quantize) and
-    /// [`save`](Self::save) would do with its model, and copies its configuration and its tokenizer.
+    /// [`save`](Self::save) would do with its model, and copies its configuration and, of a folder or an index, its tokenizer and
+    /// its own code.
     ///
     /// A linear weight is a matrix whose name ends with `weight`. Files do not tell embeddings from linear layers, so a path
     /// that looks like that of an embedding stays in full precision unless a rule names it. Gradients of recipes are of no
@@ -103,8 +104,10 @@ impl Writer {
         let layers = || plans.iter().filter_map(|plan| plan.layer.as_ref());
         let outlines: Vec<Outline> =
             layers().filter_map(|layer| Some(layer.becomes.as_ref().ok()?.outline.clone())).collect();
+        // What looks like an embedding may be a linear layer, which other libraries have to be told to leave alone; to be told
+        // so of an embedding does them no harm.
         let full_precision: Vec<String> =
-            layers().filter(|layer| is_linear_in_full_precision(layer)).map(|layer| layer.path.clone()).collect();
+            layers().filter(|layer| layer.becomes.is_err()).map(|layer| layer.path.clone()).collect();
         let description = self.dialect().describe(&outlines, &full_precision)?;
 
         let entries: Vec<Entry> = plans.iter().flat_map(Plan::entries).collect();
@@ -125,8 +128,11 @@ impl Writer {
         if let Some(config) = description.hf_quant {
             writer.add_json(HF_QUANT_CONFIG, &config)?;
         }
-        for file in companions(shards.folder())? {
-            writer.add_copy(&file)?;
+        // Among files that were given one by one there may be any others.
+        if shards.is_whole_folder() {
+            for file in companions(shards.folder())? {
+                writer.add_copy(&file)?;
+            }
         }
         writer.finish()?;
         Ok(QuantReport { layers: reports })
@@ -169,14 +175,12 @@ impl Writer {
         name: &str,
         info: &TensorInfo,
     ) -> Result<Result<Quantized, SkipReason>> {
-        if looks_like_embedding(path) && !rulebook.names(path) {
-            return Ok(Err(SkipReason::Embedding));
-        }
         if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
             return Ok(Err(SkipReason::Unsupported(format!("weight of dtype {}", info.dtype))));
         }
         let undecided = Undecided { path, skipped: false, recipe: None, tied_to: None, dtype: None };
         let recipe = match rulebook.decide(&undecided) {
+            Ok(_) if looks_like_embedding(path) && !rulebook.names(path) => return Ok(Err(SkipReason::Embedding)),
             Ok(recipe) => recipe.clone(),
             Err(reason) => return Ok(Err(reason)),
         };
@@ -295,6 +299,8 @@ impl Plan<'_> {
 struct Piece {
     first_row: usize,
     rows: usize,
+    /// In bytes from the beginning of the tensor.
+    offset: usize,
     bytes: usize,
 }
 
@@ -310,19 +316,18 @@ impl Plan<'_> {
         let step = match weights.rounding {
             // Random draws are numbered through the tensor.
             Rounding::Stochastic { .. } => rows,
-            Rounding::NearestEven => (PIECE / row_bytes.max(1)).next_multiple_of(block_rows),
+            Rounding::NearestEven => (PIECE / row_bytes.max(1)).max(1).next_multiple_of(block_rows),
         };
         let piece = |first_row: usize| {
             let rows = step.min(rows - first_row);
-            Piece { first_row, rows, bytes: rows * row_bytes }
+            Piece { first_row, rows, offset: first_row * row_bytes, bytes: rows * row_bytes }
         };
         (0..rows).step_by(step.max(1)).map(piece).collect()
     }
 
     /// The values of a piece, which must be finite, and their largest magnitude.
     fn load(&self, shards: &Shards, path: &str, piece: &Piece) -> Result<(Tensor, f32)> {
-        let offset = piece.first_row * (piece.bytes / piece.rows);
-        let bytes = shards.read_part(self.name, offset, piece.bytes)?;
+        let bytes = shards.read_part(self.name, piece.offset, piece.bytes)?;
         let dims = vec![piece.rows, self.info.shape[1]];
         let view = TensorView::new(self.info.dtype, dims, &bytes)
             .map_err(|error| shards.invalid(self.name, error.to_string()))?;
@@ -341,11 +346,6 @@ impl Plan<'_> {
 /// The layer whose weight a tensor may be.
 fn path_of_matrix<'n>(name: &'n str, info: &TensorInfo) -> Option<&'n str> {
     layer_of_weight(name).filter(|_| info.shape.len() == 2)
-}
-
-/// Whether a layer is one that other libraries have to be told to leave alone.
-fn is_linear_in_full_precision(layer: &Layer) -> bool {
-    matches!(&layer.becomes, Err(reason) if *reason != SkipReason::Embedding)
 }
 
 /// The files of a folder that belong to its model and are not written anew.

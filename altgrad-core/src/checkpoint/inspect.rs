@@ -7,7 +7,6 @@ use serde::{Serialize, Serializer};
 
 use super::dialect::Dialect;
 use super::reader::Checkpoint;
-use super::stored::read_scales;
 use crate::Result;
 use crate::format::Fp8;
 use crate::model::{human_bytes, style};
@@ -90,7 +89,7 @@ impl Checkpoint {
                 bytes: bytes_of(name),
             });
         };
-        let scales = stored.scales.as_deref().map(|name| read_scales(shards, name)).transpose()?.unwrap_or(vec![1.0]);
+        let scales = stored.scale_values(shards)?;
         let quantized = QuantizedContents {
             format: stored.format,
             granularity: stored.granularity,
@@ -132,7 +131,7 @@ impl fmt::Display for Contents {
                 tensor.name.clone(),
                 format,
                 tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
-                quantized(|it| granularity_text(it.granularity)),
+                quantized(|it| it.granularity.to_string()),
                 quantized(|it| format!("{:.1e}", it.smallest_scale)),
                 quantized(|it| format!("{:.1e}", it.largest_scale)),
                 quantized(|it| it.activations.as_ref().map_or_else(|| "–".to_owned(), inputs_text)),
@@ -146,17 +145,9 @@ impl fmt::Display for Contents {
     }
 }
 
-fn granularity_text(granularity: Granularity) -> String {
-    match granularity {
-        Granularity::PerTensor => "a tensor".to_owned(),
-        Granularity::PerRow => "a row".to_owned(),
-        Granularity::PerBlock { rows, cols } => format!("{rows}×{cols}"),
-    }
-}
-
 fn inputs_text(quantizer: &Quantizer) -> String {
     match quantizer.scaling {
         Scaling::Static(scale) => format!("{} {scale:.1e}", quantizer.format),
-        _ => format!("{} {}", quantizer.format, granularity_text(quantizer.granularity)),
+        _ => format!("{} {}", quantizer.format, quantizer.granularity),
     }
 }

@@ -13,6 +13,7 @@ use super::dialect::Dialect;
 use super::shards::Shards;
 use super::stored::{Stored, format_of};
 use crate::format::Fp8;
+use crate::model::nearest;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer};
 use crate::{Error, Result};
 
@@ -164,6 +165,7 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         match self.content.quantized.get(name) {
             Some(stored) => stored.load(&self.content.shards, dtype, device)?.dequantize(),
+            None if self.dims(name).is_none() => Err(self.not_there(name)),
             None => Ok(self.content.shards.tensor(name, device)?.to_dtype(dtype)?),
         }
     }
@@ -177,8 +179,18 @@ impl Checkpoint {
         if let Some(stored) = self.stored(name) {
             return stored.load(self.shards(), dtype, device);
         }
-        let why = if self.shards().contains(name) { "is not quantized" } else { "is not there" };
-        Err(self.shards().invalid(name, why))
+        if self.shards().contains(name) {
+            Err(self.shards().invalid(name, "is not quantized"))
+        } else {
+            Err(self.not_there(name))
+        }
+    }
+
+    /// An error about a tensor that nothing is known of.
+    pub(super) fn not_there(&self, name: &str) -> Error {
+        let near: Vec<String> = nearest(name, self.names()).into_iter().map(|name| format!("`{name}`")).collect();
+        let near = if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) };
+        self.shards().invalid(name, format!("is not there{near}"))
     }
 
     /// A `VarBuilder` over the checkpoint; see [`var_builder`].

@@ -20,6 +20,7 @@ pub(super) const SINGLE: &str = "model.safetensors";
 #[derive(Debug)]
 pub(super) struct Shards {
     folder: PathBuf,
+    is_whole_folder: bool,
     files: Vec<SafetensorsFile>,
     places: BTreeMap<String, usize>,
 }
@@ -37,11 +38,10 @@ impl Shards {
             return Err(invalid(Path::new(""), None, "no file or folder was given".to_owned()));
         };
         if let [_] = paths {
-            if first.is_dir() {
-                return Self::open_folder(first);
-            }
-            if first.extension().is_some_and(|extension| extension == "json") {
-                return Self::open_index(first);
+            let is_folder = first.is_dir();
+            if is_folder || first.extension().is_some_and(|extension| extension == "json") {
+                let shards = if is_folder { Self::open_folder(first)? } else { Self::open_index(first)? };
+                return Ok(Self { is_whole_folder: true, ..shards });
             }
         }
         let paths: Vec<_> = paths.iter().map(|path| path.as_ref().to_owned()).collect();
@@ -114,12 +114,17 @@ impl Shards {
                 }
             }
         }
-        Ok(Self { folder: folder.to_owned(), files, places })
+        Ok(Self { folder: folder.to_owned(), is_whole_folder: false, files, places })
     }
 
     /// Where the configuration lies that belongs to the files.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether the checkpoint was opened by its folder or its index, so that what else lies there belongs to it.
+    pub(super) fn is_whole_folder(&self) -> bool {
+        self.is_whole_folder
     }
 
     /// The files.

@@ -20,6 +20,8 @@ pub(super) struct Stored {
     pub(super) granularity: Granularity,
     /// The name of the tensor of scales, if there is one; without it values are the codes'.
     pub(super) scales: Option<String>,
+    /// Whether the scales lie in the order that GPUs want.
+    is_swizzled: bool,
     /// How the input of the layer is quantized, if the tensor is the weight of one and it is.
     pub(super) activations: Option<Activations>,
 }
@@ -117,8 +119,32 @@ impl Stored {
             format,
             granularity,
             scales: scales.map(str::to_owned),
+            is_swizzled: false,
             activations: None,
         })
+    }
+
+    /// The matrix whose codes and scales have these names, with a scale for each block in the order of [`unswizzle`].
+    pub(super) fn swizzled(shards: &Shards, codes: &str, scales: &str, [rows, cols]: [usize; 2]) -> Result<Self> {
+        let whole = Self::new(shards, codes, None, None)?;
+        check_scale_dtype(shards, scales)?;
+        let granularity = Granularity::PerBlock { rows, cols };
+        let (false, &[_, _], Some(info)) = (rows == 0 || cols == 0, &whole.shape[..], shards.info(scales)) else {
+            let why =
+                format!("has {:?} in blocks of {rows}×{cols}, but swizzled scales are those of a matrix", whole.shape);
+            return Err(shards.invalid(codes, why));
+        };
+        let (above, beside) = granularity.blocks(&whole.shape).grid();
+        let (tiles, actual) =
+            (above.div_ceil(TILE[0]) * beside.div_ceil(TILE[1]), info.shape.iter().product::<usize>());
+        if actual != tiles * TILE[0] * TILE[1] {
+            let why = format!(
+                "has shape {:?}, but {above} × {beside} scales fill {tiles} tiles of {} × {}",
+                info.shape, TILE[0], TILE[1]
+            );
+            return Err(shards.invalid(scales, why));
+        }
+        Ok(Self { granularity, scales: Some(scales.to_owned()), is_swizzled: true, ..whole })
     }
 
     /// The tensor of this format and granularity whose codes and scales have these names, if they fit together. Codes of a
@@ -142,12 +168,24 @@ impl Stored {
             return Err(shards.invalid(scales, why));
         }
         let (codes, scales) = (codes.to_owned(), Some(scales.to_owned()));
-        Ok(Self { codes, shape: info.shape.clone(), format, granularity, scales, activations: None })
+        Ok(Self {
+            codes,
+            shape: info.shape.clone(),
+            format,
+            granularity,
+            scales,
+            is_swizzled: false,
+            activations: None,
+        })
     }
 
-    /// The names of the tensors that it is made of.
+    /// The names of the tensors that it is made of, and of the scale of its layer's input.
     pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.codes), self.scales.as_ref()].into_iter().flatten().map(String::as_str)
+        let input = match &self.activations {
+            Some(Activations::Static(_, scale)) => Some(scale),
+            _ => None,
+        };
+        [Some(&self.codes), self.scales.as_ref(), input].into_iter().flatten().map(String::as_str)
     }
 
     /// The codes, `U8`, in the shape of the tensor.
@@ -155,12 +193,21 @@ impl Stored {
         Ok(Tensor::from_vec(shards.read(&self.codes)?, self.shape.as_slice(), &Device::Cpu)?.to_device(device)?)
     }
 
+    /// The scales in the order of their blocks.
+    pub(super) fn scale_values(&self, shards: &Shards) -> Result<Vec<f32>> {
+        match &self.scales {
+            Some(name) if self.is_swizzled => {
+                let scales = read_scales(shards, name)?;
+                Ok(unswizzle(&scales, self.granularity.blocks(&self.shape).grid()))
+            }
+            Some(name) => read_scales(shards, name),
+            None => Ok(vec![1.0]),
+        }
+    }
+
     /// The scales, `F32`, in the shape that [`Fp8Tensor::from_parts`] wants.
     pub(super) fn scales(&self, shards: &Shards, device: &Device) -> Result<Tensor> {
-        let values = match &self.scales {
-            Some(name) => read_scales(shards, name)?,
-            None => vec![1.0],
-        };
+        let values = self.scale_values(shards)?;
         Ok(Tensor::from_vec(values, self.granularity.scale_dims(&self.shape), device)?)
     }
 
@@ -194,6 +241,23 @@ fn check_scale_dtype(shards: &Shards, name: &str) -> Result<()> {
         }
         None => Err(shards.invalid(name, "is missing")),
     }
+}
+
+/// Rows and columns of the tiles that swizzled scales are cut into.
+const TILE: [usize; 2] = [128, 4];
+
+/// A matrix of scales from the order in which tensor cores read them (cuBLAS, "1D block scaling factors layout"): tiles of
+/// 128 × 4, filled up where the matrix ends; in a tile the four rows that are 32 apart lie side by side.
+fn unswizzle(scales: &[f32], (rows, cols): (usize, usize)) -> Vec<f32> {
+    const APART: usize = 32;
+    let [tile_rows, tile_cols] = TILE;
+    let beside = cols.div_ceil(tile_cols);
+    let place = |row: usize, col: usize| {
+        let tile = row / tile_rows * beside + col / tile_cols;
+        let (row, col) = (row % tile_rows, col % tile_cols);
+        ((tile * APART + row % APART) * (tile_rows / APART) + row / APART) * tile_cols + col
+    };
+    (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| scales[place(row, col)]).collect()
 }
 
 /// Scales as numbers; bytes are exponents (E8M0: 2 to the power of the byte less 127).

@@ -147,7 +147,10 @@ impl CheckpointWriter {
     /// Adds a copy of a file.
     pub(super) fn add_copy(&mut self, file: &Path) -> Result<()> {
         let Some(name) = file.file_name() else { return Ok(()) };
-        fs::copy(file, self.folder.path().join(name)).map(|_| ()).map_err(|source| self.unwritable(source))
+        let mut original =
+            File::open(file).map_err(|source| Error::UnreadableFile { file: file.to_owned(), source })?;
+        let copy = File::create(self.folder.path().join(name)).and_then(|mut copy| io::copy(&mut original, &mut copy));
+        copy.map(|_| ()).map_err(|source| self.unwritable(source))
     }
 
     /// Gives the files their names.

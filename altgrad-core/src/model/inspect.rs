@@ -159,7 +159,7 @@ pub(super) fn below(path: &str, name: &str) -> String {
 }
 
 /// The three paths most like `wanted`, best first: those that contain it, then those that are spelled most like it.
-pub(super) fn nearest<'p>(wanted: &str, paths: impl Iterator<Item = &'p str>) -> Vec<String> {
+pub(crate) fn nearest<'p>(wanted: &str, paths: impl Iterator<Item = &'p str>) -> Vec<String> {
     let likeness = |path: &str| if path.contains(wanted) { 1.0 } else { strsim::jaro_winkler(wanted, path) };
     let mut scored: Vec<_> = paths.map(|path| (likeness(path), path)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));

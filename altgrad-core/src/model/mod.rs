@@ -19,6 +19,7 @@ mod visitor;
 
 pub use calibrate::{CalibrationReport, LayerCalibration};
 pub use config::{QuantConfig, Rule, TiePolicy};
+pub(crate) use inspect::nearest;
 pub use path::Path;
 pub use quantizable::Quantizable;
 pub use quantized_var_builder::QuantizedVarBuilder;

@@ -5,7 +5,7 @@ pub(crate) fn layer_of_weight(name: &str) -> Option<&str> {
     if name == "weight" { Some("") } else { name.strip_suffix(".weight") }
 }
 
-/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions.
+/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions, those of T5 among them.
 pub(crate) fn looks_like_embedding(path: &str) -> bool {
     let segment = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
     let is_sign = |word: &str| {
@@ -13,7 +13,7 @@ pub(crate) fn looks_like_embedding(path: &str) -> bool {
             || word.starts_with("embed")
             || word.starts_with("position")
     };
-    segment == "shared" || segment.split(['_', '-']).any(is_sign)
+    matches!(&*segment, "shared" | "relative_attention_bias") || segment.split(['_', '-']).any(is_sign)
 }
 
 #[cfg(test)]
@@ -37,6 +37,7 @@ mod tests {
             "blocks.0.ffn.s_emb",
             "blocks.0.qkv.k_emb_x",
             "pos_embed",
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
         ] {
             assert!(looks_like_embedding(path), "{path}");
         }

@@ -1,5 +1,7 @@
 //! Which elements share a scale.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::Blocks;
@@ -71,6 +73,17 @@ impl Granularity {
                 why: format!("a block of {rows} × {cols} has no elements; both sides must be at least 1"),
             }),
             _ => Ok(()),
+        }
+    }
+}
+
+/// `per tensor`, `per row` or `per 128×128 block`.
+impl fmt::Display for Granularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerTensor => f.write_str("per tensor"),
+            Self::PerRow => f.write_str("per row"),
+            Self::PerBlock { rows, cols } => write!(f, "per {rows}×{cols} block"),
         }
     }
 }

@@ -28,6 +28,7 @@ fn original(folder: &Path, dtype: DType) -> Checkpoint {
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
     fs::write(folder.join("config.json"), r#"{ "model_type": "llama" }"#).unwrap();
     fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    fs::write(folder.join("modeling.py"), "").unwrap();
     fs::write(folder.join("weights.bin"), "not copied").unwrap();
     Checkpoint::open(&[folder]).unwrap()
 }
@@ -107,9 +108,14 @@ fn rules_decide_and_embeddings_stay() {
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.path().join("a/config.json")).unwrap()).unwrap();
     assert_eq!(config["model_type"], "llama");
-    assert_eq!(config["quantization_config"]["ignore"], serde_json::json!(["small"]));
-    assert!(folder.path().join("a/tokenizer.json").is_file());
+    // A name does not tell for certain that it is no linear layer.
+    assert_eq!(config["quantization_config"]["ignore"], serde_json::json!(["embed_tokens", "small"]));
+    assert!(folder.path().join("a/tokenizer.json").is_file() && folder.path().join("a/modeling.py").is_file());
     assert!(!folder.path().join("a/weights.bin").exists());
+
+    let report = quantize(QuantConfig::new(rows.clone()).skip("embed_tokens"), "skipped").unwrap();
+    let skipped = Action::Skipped(SkipReason::Rule("embed_tokens".to_owned()));
+    assert_eq!(report.layer("embed_tokens").unwrap().action, skipped);
 
     let report = quantize(QuantConfig::new(rows.clone()).rule("embed_tokens", rows.clone()), "b").unwrap();
     assert_eq!(report.layer("embed_tokens").unwrap().action, Action::Quantized);
@@ -194,4 +200,24 @@ fn inspecting_shows_dialect_formats_and_scales() {
     assert!(text.contains("dialect modelopt, 2 of 6 tensors quantized"), "{text}");
     let json = serde_json::to_value(&contents).unwrap();
     assert_eq!(json["tensors"][0]["quantized"]["granularity"], "per_row");
+}
+
+#[test]
+fn a_row_may_be_longer_than_a_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inputs, values) = (1_100_000, vec![0.5f32; 2_200_000]);
+    let tensors = HashMap::from([("a.weight", Tensor::from_vec(values, (2, inputs), &Device::Cpu).unwrap())]);
+    let file = folder.path().join("model.safetensors");
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    fs::write(folder.path().join("another.json"), "{}").unwrap();
+    let original = Checkpoint::open(&[&file]).unwrap();
+    for (out, granularity) in [("tensor", Granularity::PerTensor), ("row", Granularity::PerRow)] {
+        let out = folder.path().join(out);
+        let quantizer = Quantizer::new(Fp8::E4M3).granularity(granularity);
+        Writer::new(Dialect::Altgrad).quantize(&original, quantizer, &out, |_| ()).unwrap();
+        let comparison = compare(&original, &Checkpoint::open(&[&out]).unwrap()).unwrap();
+        assert_eq!(comparison.tensors[0].max_abs_error, 0.0);
+        // Beside a file that was given by itself there may be anything.
+        assert!(!out.join("another.json").exists());
+    }
 }

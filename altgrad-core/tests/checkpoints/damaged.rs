@@ -91,6 +91,13 @@ fn headers_that_lie() {
         (Box::new(set("/a.weight/shape", json!([2, 5]))), &["`a.weight`", "[2, 5]"]),
         (Box::new(set("/a.weight/shape", json!([u64::MAX, u64::MAX]))), &["`a.weight`", "cannot be"]),
         (Box::new(set("/a.weight/shape", json!([1_u64 << 62, 4]))), &["`a.weight`", "cannot be"]),
+        (
+            Box::new(set(
+                "/a.weight",
+                json!({ "dtype": "F8_E4M3", "shape": [0, 1_u64 << 40, 1_u64 << 40], "data_offsets": [8, 8] }),
+            )),
+            &["`a.weight`", "cannot be"],
+        ),
         (Box::new(set("/a.weight/dtype", json!("F9"))), &["`a.weight`", "F9"]),
         (Box::new(set("/a.weight/dtype", json!("BF16"))), &["`a.weight`", "cannot be"]),
         (Box::new(set("/a.weight/dtype", json!("I8"))), &["`a.weight_scale`", "`a.weight` is of dtype I8"]),
@@ -209,10 +216,12 @@ fn configurations_that_cannot_be() {
             assert_says(files.read(), "config.json", parts);
         }
     }
-    let weights = format!("{group}/weights");
+    for (field, value, part) in [("num_bits", json!(4), "4 bits"), ("type", json!("int"), "type int")] {
+        let mut files = Files::new();
+        *files.config.pointer_mut(&format!("{group}/weights/{field}")).unwrap() = value;
+        assert_says(files.read(), "config.json", &["`quantization_config`", "`group_0`", part]);
+    }
     for (pointer, value, parts) in [
-        (format!("{weights}/num_bits"), json!(4), &["`a.weight`", "4 bits"]),
-        (format!("{weights}/type"), json!("int"), &["`a.weight`", "type int"]),
         (format!("{group}/input_activations"), json!({ "type": "float" }), &["`a.weight`", "`a.input_scale`"]),
         (
             format!("{group}/input_activations"),

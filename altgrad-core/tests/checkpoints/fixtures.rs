@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use altgrad_core::checkpoint::Checkpoint;
-use altgrad_core::{Fp8, Granularity, Linear, Quantizer, Scaling, linear_no_bias};
+use altgrad_core::{E8M0Rule, Fp8, Granularity, Linear, Quantizer, ScaleEncoding, Scaling, linear_no_bias};
 use candle_core::safetensors::load;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
@@ -57,9 +57,20 @@ fn granularity(value: &Value) -> Granularity {
 fn assert_activations(actual: Option<&Quantizer>, expected: &Value, what: &str) {
     match (actual, expected) {
         (None, Value::Null) => {}
-        (Some(quantizer), Value::Object(fixed)) => {
+        (Some(quantizer), Value::Object(fixed)) if fixed.contains_key("static") => {
             let scale = fixed["static"].as_f64().unwrap() as f32;
             assert_eq!(quantizer.scaling, Scaling::Static(scale), "{what}");
+        }
+        (Some(quantizer), Value::Object(fields)) => {
+            assert_eq!(quantizer.format, fields["format"].as_str().unwrap().parse().unwrap(), "{what}");
+            assert_eq!(quantizer.granularity, granularity(&fields["granularity"]), "{what}");
+            let encoding = match fields["rule"].as_str() {
+                None => ScaleEncoding::F32Reciprocal,
+                Some("floor") => ScaleEncoding::E8M0(E8M0Rule::Floor),
+                Some("round_up") => ScaleEncoding::E8M0(E8M0Rule::RoundUp),
+                Some(other) => panic!("{other}"),
+            };
+            assert_eq!(quantizer.scale_encoding, encoding, "{what}");
         }
         (actual @ None, expected) | (actual @ Some(_), expected @ Value::Null) => {
             panic!("{what}: inputs {actual:?}, expected {expected}")

@@ -8,6 +8,7 @@ mod fixtures;
 mod interop;
 mod layers;
 mod round_trip;
+mod spellings;
 
 use std::collections::BTreeMap;
 

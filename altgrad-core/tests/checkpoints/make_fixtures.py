@@ -7,7 +7,8 @@ A folder a checkpoint: the files as the reference writes them, and `expected.saf
 dequantizes to. `manifest.json` describes every quantized tensor in terms of the reference's own objects:
 - `format`: E4M3, E5M2, E4M3_FNUZ or E5M2_FNUZ.
 - `granularity`: "tensor", "row", `[rows, columns]` of a block, or null without scales.
-- `activations`: null, "tensor", "row", `[rows, columns]`, or `{"static": scale}`.
+- `activations`: null, "tensor", "row", `[rows, columns]`, or `{"static": scale}`; where the reference says more, an
+  object of `format`, `granularity` and `rule`, by which exponents come about.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from modelopt.torch.quantization.qtensor import FP8QTensor, MXFP8QTensor
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchao.prototype.mx_formats.config import ScaleCalculationMode
 from torchao.prototype.mx_formats.inference_workflow import MXDynamicActivationMXWeightConfig
 from torchao.prototype.mx_formats.mx_tensor import MXTensor, QuantizeTensorToMXKwargs
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
@@ -61,7 +63,7 @@ from transformers import (
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize, _dequantize_fp8_weight
 
 SEED = 8
-SIZE_LIMIT = 600_000
+SIZE_LIMIT = 700_000
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 DTYPE_NAMES = {BF16: "BF16", F16: "F16", F32: "F32"}
 FORMATS = {
@@ -369,6 +371,17 @@ COMPRESSED_TENSORS = {
             "group_1": group(CHANNEL, TOKEN),
         },
     ),
+    # A layer takes its own name before a pattern, of these the first in alphabetical order, and a pattern before its class.
+    "groups": compressed(
+        BF16,
+        {
+            "group_0": group(arguments("tensor"), arguments("tensor", dynamic=True), ["Conv2d"]),
+            "group_1": group(CHANNEL, TOKEN),
+            "group_10": group(arguments("block", block_structure=[16, 32]), None, ["re:^(?!.*self_attn).*_proj"]),
+            "group_2": group(arguments("tensor"), None, ["re:.*down_proj"]),
+        },
+        as_given=True,
+    ),
     "embedding": compressed(BF16, {"group_0": group(CHANNEL, None, ["Embedding", QUERY])}, {QUERY: (9, 32)}),
     "scheme-name": compressed(BF16, {"FP8_DYNAMIC": ["Linear"]}, {QUERY: (9, 32)}, as_given=True),
     "scheme-list": compressed_scheme_list,
@@ -518,8 +531,8 @@ TRANSFORMERS = {
 # torchao.
 
 
-def to_torchao(values, config):
-    """What `quantize_` makes of a weight, without its questions about the hardware."""
+def to_torchao(values, config, swizzled):
+    """What `quantize_` makes of a weight, without its questions about the hardware; it swizzles scales of `MXTensor`."""
     if isinstance(config, Float8WeightOnlyConfig):
         return Float8Tensor.from_hp(values, float8_dtype=config.weight_dtype, granularity=config.granularity)
     if isinstance(config, MXDynamicActivationMXWeightConfig):
@@ -533,9 +546,10 @@ def to_torchao(values, config):
                 elem_dtype=config.activation_dtype,
                 block_size=config.block_size,
                 kernel_preference=config.kernel_preference,
-                is_swizzled_scales=False,
+                is_swizzled_scales=swizzled,
                 scaling_mode=config.scaling_mode,
             ),
+            is_swizzled_scales=swizzled,
         )
     for_activations, for_weights = config.granularity
     return Float8Tensor.from_hp(
@@ -567,13 +581,18 @@ def torchao_activations(tensor):
     if args is None:
         return None
     if isinstance(args, QuantizeTensorToMXKwargs):
-        return [1, args.block_size]
-    return {PerRow: "row", PerTensor: "tensor"}[type(args.granularity)]
+        return {
+            "format": FORMATS[args.elem_dtype],
+            "granularity": [1, args.block_size],
+            "rule": {"FLOOR": "floor", "RCEIL": "round_up"}[args.scaling_mode.name],
+        }
+    granularity = {PerRow: "row", PerTensor: "tensor"}[type(args.granularity)]
+    return {"format": FORMATS[args.float8_dtype], "granularity": granularity, "rule": None}
 
 
-def torchao(dtype, config, zero_rows=False):
+def torchao(dtype, config, zero_rows=False, layers=None, swizzled=False):
     def make(folder):
-        model = small_model(dtype)
+        model = small_model(dtype, layers)
         state = floats(model)
         expected, tensors = dict(state), []
         for name, values in linear_weights(model).items():
@@ -581,7 +600,7 @@ def torchao(dtype, config, zero_rows=False):
                 # Scale 0 makes NaN of zero rows.
                 values[values.abs().amax(1) == 0] = 1e-3
                 values[:, 32:48] = torch.where(values[:, 32:48] == 0, 1e-3, values[:, 32:48])
-            tensor = to_torchao(values, config)
+            tensor = to_torchao(values, config, swizzled)
             state[name], expected[name] = tensor, tensor.dequantize()
             tensors.append(
                 quantized(name, tensor.qdata.dtype, torchao_granularity(tensor), torchao_activations(tensor))
@@ -609,6 +628,14 @@ TORCHAO = {
         BF16,
         MXDynamicActivationMXWeightConfig(activation_dtype=torch.float8_e5m2, weight_dtype=torch.float8_e5m2),
         zero_rows=True,
+    ),
+    # More than one tile of 128 x 4 scales in both directions, and less than one.
+    "mx-swizzled": torchao(
+        BF16,
+        MXDynamicActivationMXWeightConfig(scaling_mode=ScaleCalculationMode.FLOOR),
+        zero_rows=True,
+        layers={UP: (130, 160), DOWN: (3, 64)},
+        swizzled=True,
     ),
 }
 

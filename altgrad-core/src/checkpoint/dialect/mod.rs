@@ -27,7 +27,7 @@ use crate::{Error, Result};
 /// | transformers | `weight` | `weight_scale_inv` | `quant_method` `fp8` |
 /// | torchao | `_weight_qdata` | `_weight_scale` | `quant_method` `torchao`, or the metadata of the files |
 /// | modelopt | `weight` | `weight_scale` | `quant_method` `modelopt`, or `hf_quant_config.json` |
-/// | plain | any tensor of an FP8 dtype | none | no `quant_method` and no scales |
+/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and nothing beside the codes that is named like a scale |
 /// | altgrad | `weight` | `weight_scale` | `quant_method` `altgrad` |
 ///
 /// [`save`](super::save) writes compressed-tensors, transformers, modelopt and altgrad.
@@ -42,7 +42,7 @@ pub enum Dialect {
     CompressedTensors,
     /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale a tensor.
     Transformers,
-    /// Of torchao: `Float8Tensor` and `MXTensor` with FP8 elements.
+    /// Of torchao: `Float8Tensor`, and `MXTensor` with FP8 elements, its scales swizzled or not.
     Torchao,
     /// Of NVIDIA ModelOpt: FP8, FP8 per channel and token, FP8 in blocks, and MXFP8.
     ModelOpt,
@@ -134,7 +134,7 @@ impl Dialect {
                 Some("altgrad") => Ok(Self::Altgrad),
                 Some(other) => Err(section.invalid(format!(
                     "the `quant_method` is `{other}`; altgrad reads `compressed-tensors`, `fp8`, `torchao`, `modelopt` and \
-                     `altgrad`"
+                     `altgrad`; if the tensors are named as one of these names them, {SAY_IT}"
                 ))),
                 // Older configurations of ModelOpt leave it out.
                 None if section.text("quant_algo").is_some() => Ok(Self::ModelOpt),
@@ -158,23 +158,37 @@ impl Dialect {
             shards.tensors().map(|(name, _)| name).find(|name| name.strip_suffix(suffix).is_some_and(of_codes))
         };
         match (scale_of("_scale_inv"), scale_of("_scale")) {
-            (None, None) => Ok(Self::Plain),
+            (None, None) => match plain::unknown_scale(shards) {
+                None => Ok(Self::Plain),
+                Some((scale, codes)) => Err(shards.invalid(
+                    scale,
+                    format!(
+                        "looks like a scale of `{codes}`, but no dialect that altgrad reads names scales so, and no \
+                         configuration beside the file says which it is; {SAY_IT}, and `plain` if the codes are the values"
+                    ),
+                )),
+            },
             (Some(_), None) => Ok(Self::Transformers),
             (None, Some(scale)) => Err(shards.invalid(
                 scale,
-                "is a scale as compressed-tensors and modelopt name it, and no configuration beside the file says which; \
-                 say it with `Checkpoint::open_as`",
+                format!(
+                    "is a scale as compressed-tensors and modelopt name it, and no configuration beside the file says \
+                     which; {SAY_IT}"
+                ),
             )),
             (Some(inverse), Some(scale)) => Err(shards.invalid(
                 scale,
                 format!(
                     "is a scale as compressed-tensors and modelopt name it, but `{inverse}` is one as transformers does, \
-                     and no configuration beside the file says which it is; say it with `Checkpoint::open_as`"
+                     and no configuration beside the file says which it is; {SAY_IT}"
                 ),
             )),
         }
     }
 }
+
+/// What to do where nothing tells the dialect.
+const SAY_IT: &str = "say the dialect with `Checkpoint::open_as` (`--from` on the command line)";
 
 /// What is written beside the tensors.
 pub(super) struct Description {
@@ -220,6 +234,11 @@ fn pair(
             }
             continue;
         }
+        if codes.ends_with("_scale") {
+            let why =
+                format!("is a scale of dtype {}, as weights of 4 bits have; altgrad reads those of 8", info.dtype);
+            return Err(shards.invalid(codes, why));
+        }
         match scales[..] {
             [scale] => found.insert(codes.to_owned(), describe(codes, scale)?),
             [] => {
@@ -246,10 +265,11 @@ fn layer_of(weight: &str) -> &str {
     weight.strip_suffix(".weight").unwrap_or(weight)
 }
 
-/// The tensor next to a weight.
-fn beside(weight: &str, name: &str) -> String {
-    match weight.rsplit_once('.') {
-        Some((layer, _)) => format!("{layer}.{name}"),
-        None => name.to_owned(),
+/// What belongs to the same layer as some codes: it stands beside a `weight`, and appends its name to those of other
+/// parameters, such as the `gate_up_proj` of fused experts.
+fn beside(codes: &str, name: &str) -> String {
+    match codes.strip_suffix("weight") {
+        Some(layer) if layer.is_empty() || layer.ends_with('.') => format!("{layer}{name}"),
+        _ => format!("{codes}_{name}"),
     }
 }

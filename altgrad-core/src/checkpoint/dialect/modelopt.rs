@@ -44,6 +44,8 @@ const PER_CHANNEL: &str = "FP8_PER_CHANNEL_PER_TOKEN";
 const BLOCKS: &str = "FP8_PB_WO";
 /// The MX format, of weights and inputs.
 const MX: &str = "MXFP8";
+/// An algorithm of its own for each layer.
+const MIXED: &str = "MIXED_PRECISION";
 /// How exponents of inputs come about.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::RoundUp);
 
@@ -57,10 +59,15 @@ const SIDES: [usize; 7] = [BLOCK, 256, 512, 64, 32, 16, 8];
 const MX_BLOCK: usize = 32;
 
 impl Algorithms {
-    /// What was done to a layer.
+    /// What was done to a layer, or to the module that it is in.
     fn of(&self, layer: &str) -> Option<Algorithm> {
-        let of_all = || Some(Algorithm { quant_algo: self.quant_algo.clone()?, group_size: self.group_size });
-        self.quantized_layers.get(layer).cloned().or_else(of_all)
+        let mut upwards = std::iter::successors(Some(layer), |path| path.rsplit_once('.').map(|(module, _)| module));
+        let of_module = upwards.find_map(|path| self.quantized_layers.get(path)).cloned();
+        let of_all = || {
+            let quant_algo = self.quant_algo.clone().filter(|algorithm| !algorithm.eq_ignore_ascii_case(MIXED))?;
+            Some(Algorithm { quant_algo, group_size: self.group_size })
+        };
+        of_module.or_else(of_all)
     }
 }
 
@@ -69,42 +76,41 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
     let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
     let algorithms = config.quantization.unwrap_or(config.own);
     let side_of_blocks = side_of_blocks(shards, &algorithms);
-    pair(
-        shards,
-        |codes| vec![scales_of(codes)],
-        |codes, scales| {
-            let Some(Algorithm { quant_algo, group_size }) = algorithms.of(layer_of(codes)) else {
-                return Err(shards.invalid(codes, "is quantized, but the configuration says no `quant_algo` for it"));
-            };
-            let side = group_size.filter(|size| *size > 0);
-            let rows = |granularity| Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
-            let input_scale = beside(codes, "input_scale");
-            let (block, activations) = match quant_algo.to_ascii_uppercase().as_str() {
-                FP8 if shards.contains(&input_scale) => (None, Some(Activations::Static(Fp8::E4M3, input_scale))),
-                FP8 => (None, None),
-                PER_CHANNEL => (None, Some(Activations::Dynamic(rows(Granularity::PerRow)))),
-                BLOCKS | BLOCKS_REAL => (Some([side.unwrap_or(side_of_blocks); 2]), None),
-                MX => {
-                    let cols = side.unwrap_or(MX_BLOCK);
-                    let inputs = rows(Granularity::PerBlock { rows: 1, cols }).scale_encoding(MX_INPUTS);
-                    (Some([1, cols]), Some(Activations::Dynamic(inputs)))
-                }
-                other => {
-                    let why = format!(
-                        "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS} and {MX}"
-                    );
-                    return Err(shards.invalid(codes, why));
-                }
-            };
-            let mut stored = Stored::new(shards, codes, Some(scales), block)?;
-            stored.activations = activations;
-            Ok(stored)
-        },
-    )
+    pair(shards, scales_of, |codes, scales| {
+        let Some(Algorithm { quant_algo, group_size }) = algorithms.of(layer_of(codes)) else {
+            return Err(shards.invalid(codes, "is quantized, but the configuration has no `quant_algo` for it"));
+        };
+        let side = group_size.filter(|size| *size > 0);
+        let rows = |granularity| Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
+        let input_scale = beside(codes, "input_scale");
+        let (block, activations) = match quant_algo.to_ascii_uppercase().as_str() {
+            FP8 if shards.contains(&input_scale) => (None, Some(Activations::Static(Fp8::E4M3, input_scale))),
+            FP8 => (None, None),
+            PER_CHANNEL => (None, Some(Activations::Dynamic(rows(Granularity::PerRow)))),
+            BLOCKS | BLOCKS_REAL => (Some([side.unwrap_or(side_of_blocks); 2]), None),
+            MX => {
+                let cols = side.unwrap_or(MX_BLOCK);
+                let inputs = rows(Granularity::PerBlock { rows: 1, cols }).scale_encoding(MX_INPUTS);
+                (Some([1, cols]), Some(Activations::Dynamic(inputs)))
+            }
+            other => {
+                let why = format!(
+                    "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS} and {MX}"
+                );
+                return Err(shards.invalid(codes, why));
+            }
+        };
+        let mut stored = Stored::new(shards, codes, Some(scales), block)?;
+        stored.activations = activations.filter(|_| stored.shape.len() == 2);
+        Ok(stored)
+    })
 }
 
-fn scales_of(codes: &str) -> String {
-    format!("{codes}_scale")
+/// What the scales of codes may be called; the second is that of fused experts.
+fn scales_of(codes: &str) -> Vec<String> {
+    let mut names = vec![format!("{codes}_scale"), beside(codes, "weight_scale")];
+    names.dedup();
+    names
 }
 
 /// The side of blocks that fits all layers with blocks, since the configuration does not say it.
@@ -116,7 +122,10 @@ fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
     let shapes: Vec<_> = shards
         .tensors()
         .filter(|(codes, info)| format_of(info.dtype).is_some() && has_blocks(codes))
-        .filter_map(|(codes, info)| Some((&info.shape, &shards.info(&scales_of(codes))?.shape)))
+        .filter_map(|(codes, info)| {
+            let scales = scales_of(codes).iter().find_map(|scales| shards.info(scales))?;
+            Some((&info.shape, &scales.shape))
+        })
         .collect();
     let is_cut_by = |side: usize| {
         let cut = Granularity::PerBlock { rows: side, cols: side };
@@ -153,7 +162,7 @@ pub(super) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Va
         _ => {
             let layers =
                 layers.iter().zip(&algorithms).map(|(layer, algorithm)| (layer.path.clone(), describe(algorithm)));
-            json!({ "quant_algo": "MIXED_PRECISION", "quantized_layers": layers.collect::<Map<_, _>>() })
+            json!({ "quant_algo": MIXED, "quantized_layers": layers.collect::<Map<_, _>>() })
         }
     };
     quantization["kv_cache_quant_algo"] = Value::Null;

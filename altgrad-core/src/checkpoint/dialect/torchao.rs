@@ -49,8 +49,22 @@ struct Kwargs {
 
 #[derive(Debug, Deserialize)]
 struct KwargsData {
+    /// Of `QuantizeTensorToFloat8Kwargs`, as are the bounds of the largest magnitude.
+    float8_dtype: Option<Word>,
     granularity: Option<Named>,
+    hp_value_lb: Option<f64>,
+    hp_value_ub: Option<f64>,
+    /// Of `QuantizeTensorToMXKwargs`, as are the next two.
+    elem_dtype: Option<Word>,
     block_size: Option<usize>,
+    scaling_mode: Option<Word>,
+}
+
+/// A value that is a word, such as that of a dtype.
+#[derive(Debug, Deserialize)]
+struct Word {
+    #[serde(rename = "_data")]
+    word: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,35 +120,62 @@ fn stored(shards: &Shards, name: &str, described: &Described) -> Result<Stored> 
     let (codes, scales) = (part("qdata"), part("scale"));
     let data = &described.data;
     let shape = shards.info(&codes).map_or(&[][..], |info| &info.shape);
-    let is_mx = match described.kind.as_str() {
-        "Float8Tensor" => false,
-        "MXTensor" if !data.is_swizzled_scales => true,
-        "MXTensor" => return Err(shards.invalid(&scales, "is swizzled for a GPU, which altgrad does not undo")),
+    match described.kind.as_str() {
+        "Float8Tensor" | "MXTensor" => {}
         other => {
             let why = format!("is a part of a `{other}`; altgrad reads `Float8Tensor` and `MXTensor`");
             return Err(shards.invalid(&codes, why));
         }
-    };
+    }
     let block = match &data.block_size {
         Some(BlockSize::Length(length)) => Some([1, *length]),
         // Blocks as wide as the tensor are its rows, or all of it.
         Some(BlockSize::Dims(dims)) => dims.last_chunk().copied().filter(|[_, cols]| shape.last() != Some(cols)),
         None => None,
     };
-    let mut stored = Stored::new(shards, &codes, Some(&scales), block)?;
+    let mut stored = match block {
+        Some(block) if data.is_swizzled_scales => Stored::swizzled(shards, &codes, &scales, block)?,
+        _ => Stored::new(shards, &codes, Some(&scales), block)?,
+    };
     if let Some(Kwargs { data }) = &data.act_quant_kwargs {
-        let granularity = match (data.granularity.as_ref().map(|named| named.kind.as_str()), data.block_size) {
-            (Some("PerTensor"), _) => Granularity::PerTensor,
-            (Some("PerRow") | None, None) => Granularity::PerRow,
-            (None, Some(cols)) => Granularity::PerBlock { rows: 1, cols },
-            (Some(other), _) => {
-                let why = format!("has inputs quantized with `{other}`, which altgrad does not read");
-                return Err(shards.invalid(&codes, why));
-            }
-        };
-        let encoding = if is_mx { ScaleEncoding::E8M0(E8M0Rule::Floor) } else { ScaleEncoding::F32Reciprocal };
-        let quantizer = Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
-        stored.activations = Some(Activations::Dynamic(quantizer.scale_encoding(encoding)));
+        let quantizer = data.quantizer().map_err(|what| {
+            shards.invalid(&codes, format!("has inputs quantized with `{what}`, which altgrad does not read"))
+        })?;
+        stored.activations = Some(Activations::Dynamic(quantizer));
     }
     Ok(stored)
+}
+
+impl KwargsData {
+    /// The quantizer of inputs, or what is not known of it.
+    fn quantizer(&self) -> Result<Quantizer, String> {
+        let format = match self.float8_dtype.as_ref().or(self.elem_dtype.as_ref()).map(|dtype| dtype.word.as_str()) {
+            Some("float8_e4m3fn") | None => Fp8::E4M3,
+            Some("float8_e5m2") => Fp8::E5M2,
+            Some(other) => return Err(other.to_owned()),
+        };
+        if let Some(bound) = self.hp_value_ub {
+            return Err(format!("hp_value_ub {bound}"));
+        }
+        let quantizer = Quantizer::new(format).scaling(Scaling::Current);
+        if let Some(cols) = self.block_size {
+            let rule = match self.scaling_mode.as_ref().map(|mode| mode.word.to_ascii_uppercase()).as_deref() {
+                Some("FLOOR") | None => E8M0Rule::Floor,
+                Some("RCEIL") => E8M0Rule::RoundUp,
+                Some(other) => return Err(format!("scaling_mode {other}")),
+            };
+            let block = Granularity::PerBlock { rows: 1, cols };
+            return Ok(quantizer.granularity(block).scale_encoding(ScaleEncoding::E8M0(rule)));
+        }
+        let granularity = match self.granularity.as_ref().map(|named| named.kind.as_str()) {
+            Some("PerTensor") => Granularity::PerTensor,
+            Some("PerRow") | None => Granularity::PerRow,
+            Some(other) => return Err(other.to_owned()),
+        };
+        let quantizer = quantizer.granularity(granularity).scale_encoding(ScaleEncoding::F32Reciprocal);
+        Ok(match self.hp_value_lb {
+            Some(bound) => quantizer.amax_epsilon(bound),
+            None => quantizer,
+        })
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{beside, layer_of, pair};
+use super::{beside, pair};
 use crate::Result;
 use crate::checkpoint::config::Section;
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
@@ -21,6 +21,9 @@ struct Config {
     activation_scheme: Scheme,
     weight_block_size: Option<[usize; 2]>,
 }
+
+/// What static scales of inputs are called: by transformers, by vLLM's `fp8`, and in Mistral's own files.
+const INPUT_SCALES: [&str; 3] = ["activation_scale", "input_scale", "qscale_act"];
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -55,8 +58,10 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
             config.weight_block_size.is_some_and(|block| granularity_of(shape, grid, Some(block)).is_some());
         let block = if is_configured { config.weight_block_size } else { block_of_grid(shape, grid) };
         let mut stored = Stored::new(shards, codes, Some(scales), block)?;
-        if section.is_some() {
-            stored.activations = Some(activations(shards, codes, &config)?);
+        // Fused experts have as many static scales as inputs, which are those of no single layer.
+        let is_fused = shape.len() != 2 && config.activation_scheme == Scheme::Static;
+        if section.is_some() && !is_fused {
+            stored.activations = Some(activations(shards, &stored, &config)?);
         }
         Ok(stored)
     })
@@ -71,18 +76,18 @@ fn block_of_grid(shape: &[usize], grid: &[usize]) -> Option<[usize; 2]> {
 
 /// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights, or in
 /// whole rows.
-fn activations(shards: &Shards, codes: &str, config: &Config) -> Result<Activations> {
+fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Activations> {
     if config.activation_scheme == Scheme::Static {
-        let scale = beside(codes, "activation_scale");
-        if !shards.contains(&scale) {
-            let why = format!("has a static activation scheme, but `{}` has no `{scale}`", layer_of(codes));
-            return Err(shards.invalid(codes, why));
-        }
-        return Ok(Activations::Static(Fp8::E4M3, scale));
+        let names = INPUT_SCALES.map(|name| beside(&stored.codes, name));
+        let scale = names.iter().find(|name| shards.contains(name)).ok_or_else(|| {
+            let names = names.each_ref().map(|name| format!("`{name}`")).join(", ");
+            shards.invalid(&stored.codes, format!("has a static activation scheme, but there is none of {names}"))
+        })?;
+        return Ok(Activations::Static(Fp8::E4M3, scale.clone()));
     }
-    let granularity = match config.weight_block_size {
-        Some([_, cols]) => Granularity::PerBlock { rows: 1, cols },
-        None => Granularity::PerRow,
+    let granularity = match (stored.granularity, config.weight_block_size) {
+        (Granularity::PerBlock { .. }, Some([_, cols])) => Granularity::PerBlock { rows: 1, cols },
+        _ => Granularity::PerRow,
     };
     Ok(Activations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
 }
@@ -99,9 +104,9 @@ pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
     match layer.inputs()? {
         Inputs::Static(scale) => Ok(spelling.with_input_scale(layer.name("activation_scale"), scale, [])),
         Inputs::Dynamic(granularity) if granularity == inputs => Ok(spelling),
-        Inputs::Full => Err(format!("inputs in full precision; it quantizes them, {inputs:?} here")),
+        Inputs::Full => Err(format!("inputs in full precision; it quantizes them {inputs} here")),
         Inputs::Dynamic(_) | Inputs::Mx(_) => {
-            Err(format!("inputs quantized otherwise than {inputs:?}, with scales in f32, which goes with such weights"))
+            Err(format!("inputs quantized otherwise than {inputs} with scales in f32, which goes with such weights"))
         }
     }
 }

@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::request::{Kind, Request};
 use crate::kernels::Conversion;
+use crate::layer::handed_out::Part;
 use crate::layer::{Recipe, Role};
 use crate::model::config::TiePolicy;
 use crate::model::names::looks_like_embedding;
@@ -78,8 +79,9 @@ impl<'a> Weights<'a> {
         &self.rulebook
     }
 
+    /// Codes of a checkpoint are none: a slot that found them would be frozen in the checkpoint's format.
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.vb.contains_tensor(name)
+        Part::split(name).is_none() && self.vb.contains_tensor(name)
     }
 
     /// The tensor that the model gets.

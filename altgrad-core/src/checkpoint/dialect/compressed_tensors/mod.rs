@@ -5,7 +5,7 @@ mod spell;
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use fancy_regex::Regex;
 use serde_json::Value;
 
 use super::{beside, layer_of, pair};
@@ -24,16 +24,14 @@ const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
 /// Weights with their `weight_scale`.
 pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
     let groups = section.map(groups).transpose()?.unwrap_or_default();
-    let groups = Groups::new(&groups, section)?;
+    check_weights(&groups, section)?;
+    let groups = Groups::new(shards, &groups, section)?;
     pair(
         shards,
         |codes| vec![format!("{codes}_scale")],
         |codes, scales| {
             let group = groups.of(layer_of(codes));
             let weights = group.and_then(|group| group.weights.as_ref());
-            if let Some(Err(why)) = weights.map(Args::check) {
-                return Err(shards.invalid(codes, format!("is quantized in a way that altgrad does not read: {why}")));
-            }
             let mut stored = Stored::new(shards, codes, Some(scales), weights.and_then(Args::block))?;
             stored.activations = match group.and_then(|group| group.input_activations.as_ref()) {
                 Some(args) => Some(activations(shards, codes, args)?),
@@ -61,23 +59,42 @@ fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
     section.parse::<Config>()?.config_groups.into_iter().map(read).collect()
 }
 
-/// The groups by their targets, in the order in which a target is looked for: the name of a layer, a regular expression
-/// over names, a class of modules such as `Linear`, which all weights with codes are taken to be of.
+/// Fails if a group has weights that are no FP8: what is stored in place of codes could only be misread.
+fn check_weights(groups: &[(String, Group)], section: Option<&Section>) -> Result<()> {
+    for (name, group) in groups {
+        if let (Some(Err(why)), Some(section)) = (group.weights.as_ref().map(Args::check), section) {
+            return Err(section.invalid(format!("the weights of `{name}` are not read by altgrad: {why}")));
+        }
+    }
+    Ok(())
+}
+
+/// The groups by their targets, in the order in which a target is looked for (compressed-tensors, `match_targets`): the name of
+/// a layer, a regular expression over names, of which the first in alphabetical order counts, and a class of modules.
+///
+/// Tensors do not tell classes. All weights with codes are taken to be of `Linear`, or, if no group targets that, of the first
+/// class that one does, such as one of fused experts. A layer of no group is one whose input is left as it is.
 #[derive(Default)]
 struct Groups<'c> {
     named: Vec<(&'c str, &'c Group)>,
-    patterns: Vec<(Regex, &'c Group)>,
-    classes: Vec<&'c Group>,
+    patterns: Vec<(&'c str, Regex, &'c Group)>,
+    class: Option<(&'c str, &'c Group)>,
 }
 
+/// The class of nearly all layers that are quantized.
+const LINEAR: &str = "Linear";
+
 impl<'c> Groups<'c> {
-    fn new(known: &'c [(String, Group)], section: Option<&Section>) -> Result<Self> {
+    fn new(shards: &Shards, known: &'c [(String, Group)], section: Option<&Section>) -> Result<Self> {
         let mut groups = Self::default();
         for (name, group) in known {
             for target in &group.targets {
                 let Some(pattern) = target.strip_prefix("re:") else {
                     groups.named.push((target, group));
-                    groups.classes.extend((!target.contains('.')).then_some(group));
+                    let is_class = !target.contains('.') && !shards.contains(&format!("{target}.weight"));
+                    if is_class && (groups.class.is_none() || target == LINEAR) {
+                        groups.class = Some((target, group));
+                    }
                     continue;
                 };
                 // Python's `re.match` is bound to the beginning alone.
@@ -88,16 +105,19 @@ impl<'c> Groups<'c> {
                         None => Error::InvalidPattern { pattern: target.clone(), why },
                     }
                 })?;
-                groups.patterns.push((pattern, group));
+                groups.patterns.push((target, pattern, group));
             }
         }
+        groups.patterns.sort_by_key(|(target, ..)| *target);
         Ok(groups)
     }
 
     fn of(&self, layer: &str) -> Option<&'c Group> {
         let named = self.named.iter().find(|(name, _)| *name == layer).map(|(_, group)| *group);
-        let matched = || self.patterns.iter().find(|(pattern, _)| pattern.is_match(layer)).map(|(_, group)| *group);
-        named.or_else(matched).or_else(|| self.classes.first().copied())
+        // Matching gives up, and fails, on a pattern that would take too long.
+        let is_match = |pattern: &Regex| pattern.is_match(layer).unwrap_or(false);
+        let matched = || self.patterns.iter().find(|(_, pattern, _)| is_match(pattern)).map(|(.., group)| *group);
+        named.or_else(matched).or_else(|| self.class.map(|(_, group)| group))
     }
 }
 
