@@ -56,9 +56,9 @@ fn ones(rows: usize) -> Tensor {
 
 #[test]
 fn the_quick_start_runs() -> Result<()> {
-    let ((_, vb), x) = (variables(), ones(2));
-
     use altgrad::{Fp8, Linear, Quantizable, linear};
+    use candle_core::{DType, Device, Module, Tensor};
+    use candle_nn::{VarBuilder, VarMap};
 
     #[derive(Quantizable)]
     struct Mlp {
@@ -66,10 +66,13 @@ fn the_quick_start_runs() -> Result<()> {
         c_proj: Linear,
     }
 
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
     let mut model = Mlp { c_fc: linear(16, 64, vb.pp("c_fc"))?, c_proj: linear(64, 16, vb.pp("c_proj"))? };
 
     let report = model.quantize(Fp8::E4M3)?; // in place: every layer or, on an error, none
     println!("{report}"); // path, what was done, shape, format, error, bytes
+    let x = Tensor::zeros((2, 16), DType::F32, &Device::Cpu)?;
     let y = model.c_proj.forward(&model.c_fc.forward(&x)?.gelu()?)?;
     // … train as before: the same variables, the same optimizer …
 
