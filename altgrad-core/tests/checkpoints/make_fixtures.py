@@ -375,10 +375,11 @@ COMPRESSED_TENSORS = {
     "groups": compressed(
         BF16,
         {
-            "group_0": group(arguments("tensor"), arguments("tensor", dynamic=True), ["Conv2d"]),
+            "group_0": group(arguments("tensor"), None, ["Conv2d"]),
             "group_1": group(CHANNEL, TOKEN),
-            "group_10": group(arguments("block", block_structure=[16, 32]), None, ["re:^(?!.*self_attn).*_proj"]),
+            "group_10": group(CHANNEL, arguments("tensor", dynamic=True), ["re:^(?!.*self_attn).*_proj"]),
             "group_2": group(arguments("tensor"), None, ["re:.*down_proj"]),
+            "group_3": group(CHANNEL, None, [UP]),
         },
         as_given=True,
     ),

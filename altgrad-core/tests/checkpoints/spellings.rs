@@ -180,6 +180,38 @@ fn what_is_not_there_is_missed_by_name() {
     }
 }
 
+#[test]
+fn swizzled_scales_fill_their_tiles() {
+    let described = json!({
+        "_type": "MXTensor",
+        "_data": { "block_size": 32, "is_swizzled_scales": true },
+    });
+    let metadata = [("tensor_names", json!(["a.weight"])), ("a.weight", described)];
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_string()));
+    for (rows, cols, scales, what) in [
+        (129, 32, [64, 16], None),
+        (129, 32, [32, 16], Some("fill 2 tiles")),
+        (129, 160, [64, 32], None),
+        (129, 160, [64, 16], Some("fill 4 tiles")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (codes, ones) = (vec![0x38; rows * cols], vec![127; scales[0] * scales[1]]);
+        let views = [
+            ("a._weight_qdata", TensorView::new(Dtype::F8_E4M3, vec![rows, cols], &codes).unwrap()),
+            ("a._weight_scale", TensorView::new(Dtype::F8_E8M0, scales.to_vec(), &ones).unwrap()),
+        ];
+        let file = folder.path().join("model.safetensors");
+        serialize_to_file(views, Some(metadata.clone().into()), &file).unwrap();
+        match what {
+            None => assert_eq!(read(&open(&folder), "a.weight"), vec![1.0; rows * cols]),
+            Some(what) => {
+                let message = Checkpoint::open(&[&file]).unwrap_err().to_string();
+                assert!(message.contains("`a._weight_scale`") && message.contains(what), "{message}");
+            }
+        }
+    }
+}
+
 /// A slot that finds codes is frozen; over a `QuantizedVarBuilder` it gets what that makes of the weight.
 #[test]
 fn a_quantized_var_builder_comes_before_the_codes_of_a_checkpoint() {
