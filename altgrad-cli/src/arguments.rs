@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use altgrad_core::checkpoint::Dialect;
-use altgrad_core::{Granularity, QuantConfig, Recipe};
+use altgrad_core::{Fp8, Granularity, QuantConfig, Quantizer, Recipe};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use console::Term;
 
 /// Quantizes, inspects and compares FP8 checkpoints.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "altgrad", version, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -24,7 +24,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer.
+    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer. Of a folder the
+    /// configuration, the tokenizer and the model's own code are copied.
     Quantize(Box<Quantize>),
     /// Show a checkpoint's dialect, and of each tensor format, shape, scales and bytes.
     Inspect(Source),
@@ -34,7 +35,7 @@ pub(crate) enum Command {
         first: PathBuf,
         /// The same.
         second: PathBuf,
-        /// The dialect of the first, if nothing beside its files tells.
+        /// The dialect of the first, whatever its configuration says.
         #[arg(long, value_name = "DIALECT")]
         first_from: Option<Dialect>,
         /// The dialect of the second.
@@ -49,8 +50,8 @@ pub(crate) struct Source {
     /// A folder, an index (`model.safetensors.index.json`), or all files of a checkpoint.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The dialect that it is written in, if nothing beside the files tells: compressed-tensors, transformers, torchao, modelopt,
-    /// plain or altgrad.
+    /// The dialect that it is written in, whatever its configuration says: compressed-tensors, transformers, torchao, modelopt, plain
+    /// or altgrad.
     #[arg(long, value_name = "DIALECT")]
     pub(crate) from: Option<Dialect>,
 }
@@ -59,19 +60,20 @@ pub(crate) struct Source {
 pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// The folder to write to, which must not exist or be empty.
+    /// The folder to write to: a new one, or an empty one.
     #[arg(long, short)]
     pub(crate) output: PathBuf,
-    /// A recipe (tensorwise, rowwise, hybrid, blockwise, mxfp8), or a format such as E4M3 for weights alone.
-    #[arg(long, default_value = "E4M3", conflicts_with = "config")]
-    recipe: Recipe,
+    /// A recipe (tensorwise, rowwise, blockwise, mxfp8), or a format such as E4M3 for weights alone. If nothing is said: E4M3; for
+    /// the dialect transformers `blockwise`, and for modelopt E4M3 with the granularity 128x128.
+    #[arg(long, conflicts_with = "config")]
+    recipe: Option<Recipe>,
     /// With a format as the recipe: `tensor`, `row` (if nothing is said), or the rows and columns of a block such as 128x128.
     #[arg(long, value_parser = granularity, conflicts_with = "config")]
     granularity: Option<Granularity>,
     /// Layers to keep in full precision, as patterns over paths such as `lm_head` or `model.layers.0`; can be repeated.
     #[arg(long, value_name = "PATTERN", conflicts_with = "config")]
     skip: Vec<String>,
-    /// A file in TOML or JSON that says all of this: recipe, rules and ties.
+    /// A file in TOML or JSON that says all of this: recipe, rules and ties. A format in it has one scale a tensor.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The dialect to write: compressed-tensors, transformers, modelopt or altgrad.
@@ -97,19 +99,30 @@ impl Quantize {
         if let Some(file) = &self.config {
             return Ok(QuantConfig::from_file(file)?);
         }
-        let is_format_alone = self.recipe.activations.is_none() && self.recipe.gradients.is_none();
-        let recipe = match self.granularity {
-            Some(_) if !is_format_alone => bail!(
+        let recipe = self.recipe.clone();
+        let recipe = match (recipe, self.granularity) {
+            (None, None) => default_recipe(self.dialect),
+            (Some(recipe), Some(_)) if recipe.activations.is_some() || recipe.gradients.is_some() => bail!(
                 "`--granularity` is for a format as the recipe, such as E4M3; what else this recipe says is in its definition, \
                  and a file with `--config` can say it otherwise"
             ),
-            granularity if is_format_alone => {
-                let granularity = granularity.unwrap_or(Granularity::PerRow);
-                self.recipe.clone().weights(self.recipe.weights.clone().granularity(granularity))
+            (Some(recipe), None) if recipe.activations.is_some() || recipe.gradients.is_some() => recipe,
+            (recipe, granularity) => {
+                let weights = recipe.map_or(Quantizer::new(Fp8::E4M3), |recipe| recipe.weights);
+                Recipe::weight_only(weights.granularity(granularity.unwrap_or(Granularity::PerRow)))
             }
-            _ => self.recipe.clone(),
         };
         Ok(self.skip.iter().fold(QuantConfig::new(recipe), QuantConfig::skip))
+    }
+}
+
+/// What other libraries do best with, of what the dialect can express without calibration.
+fn default_recipe(dialect: Dialect) -> Recipe {
+    let weights = Quantizer::new(Fp8::E4M3);
+    match dialect {
+        Dialect::Transformers => Recipe::blockwise(),
+        Dialect::ModelOpt => Recipe::weight_only(weights.granularity(Granularity::PerBlock { rows: 128, cols: 128 })),
+        _ => Recipe::weight_only(weights.granularity(Granularity::PerRow)),
     }
 }
 

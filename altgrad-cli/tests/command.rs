@@ -83,7 +83,7 @@ fn errors_say_what_to_do_and_leave_nothing() {
     for (arguments, parts) in [
         (
             &["quantize", "in", "-o", "out", "--recipe", "E3M4"][..],
-            &["h.0.up", "compressed-tensors", "altgrad can"][..],
+            &["h.0.up", "compressed-tensors", "the dialect altgrad can"][..],
         ),
         (&["quantize", "in", "-o", "out", "--skip", "lm_heat"], &["lm_heat", "lm_head"]),
         (&["quantize", "in", "-o", "out", "--granularity", "rows"], &["rows", "128x128"]),
@@ -132,4 +132,32 @@ fn what_tells_no_dialect_is_compared_when_it_is_said() {
     assert!(!output.status.success() && message.contains("--from"), "{message}");
     let comparison = stdout(path, &["compare", "in", "out", "--second-from", "compressed-tensors"]);
     assert!(comparison.contains("2 tensors in both"), "{comparison}");
+}
+
+#[test]
+fn each_dialect_has_a_recipe_that_needs_no_words() {
+    let folder = folder();
+    let path = folder.path();
+    for dialect in ["compressed-tensors", "transformers", "modelopt", "altgrad"] {
+        let report = stdout(path, &["quantize", "in", "-o", dialect, "--dialect", dialect]);
+        assert!(report.contains("2 of 2 layers quantized"), "{report}");
+        let contents = stdout(path, &["inspect", dialect]);
+        assert!(contents.contains(&format!("dialect {dialect}, 2 of 2 tensors quantized")), "{contents}");
+    }
+    let message = stderr(path, &["quantize", "in", "-o", "out", "--dialect", "transformers", "--recipe", "E4M3"]);
+    assert!(message.contains("one scale a row") && message.contains("`blockwise`"), "{message}");
+    let message = stderr(path, &["quantize", "in", "-o", "out", "--recipe", "hybrid", "--dialect", "altgrad"]);
+    assert!(message.contains("h.0.up") && message.contains("delayed"), "{message}");
+    let message = stderr(path, &["quantize", "in", "-o", "out", "--skip", "**"]);
+    assert!(message.contains("no layer is quantized"), "{message}");
+}
+
+#[test]
+fn names_stay_whole_in_narrow_tables() {
+    let folder = folder();
+    for width in ["20", "60", "200"] {
+        let report = stdout(folder.path(), &["quantize", "in", "-o", width, "--width", width]);
+        assert!(report.lines().any(|line| line.starts_with("h.0.up ")), "{report}");
+        assert_eq!(report.contains("sat. %"), width == "200", "{report}");
+    }
 }

@@ -174,6 +174,30 @@ pub enum Error {
     #[error("no layer of the model is quantized, so there is nothing to freeze; call `quantize` first")]
     NothingToFreeze,
 
+    /// [`make_trainable`](crate::Quantizable::make_trainable) found no layer whose weight could be a variable.
+    #[error(
+        "no layer of the model can be trained: all are frozen; call `dequantize` first, or train adapters beside the frozen \
+         layers"
+    )]
+    NothingToTrain,
+
+    /// A checkpoint was to be written of a model, or from another one, in which no layer is quantized.
+    #[error(
+        "no layer is quantized, so there is no FP8 checkpoint to write; call `quantize` first, with a config whose rules \
+         leave it some layers"
+    )]
+    NothingToWrite,
+
+    /// A scale that was to be written would come from a history of which there is none yet.
+    #[error(
+        "the scale of the {role} is delayed, and no step of training has measured it yet; train before, or use a recipe \
+         with other scaling, such as `tensorwise`"
+    )]
+    NoHistory {
+        /// The field of the recipe, `weights` or `activations`.
+        role: &'static str,
+    },
+
     /// [`calibrate`](crate::Quantizable::calibrate) found no scale to fix.
     #[error(
         "no layer of the model quantizes its activations with one scale a tensor, so there is nothing to calibrate; \
@@ -311,7 +335,7 @@ pub enum Error {
     },
 
     /// A dialect cannot express what is to be written in it.
-    #[error("the dialect {dialect} cannot express {what}; {}", able_text(.able))]
+    #[error("the dialect {dialect} cannot express {what}{}; {}", .dialect.repertoire(), able_text(.able))]
     NotExpressible {
         /// The dialect.
         dialect: crate::checkpoint::Dialect,
@@ -415,7 +439,7 @@ fn tensor_text(tensor: Option<&str>) -> String {
 fn able_text(able: &[crate::checkpoint::Dialect]) -> String {
     match able {
         [] => "no other can".to_owned(),
-        [one] => format!("{one} can"),
+        [one] => format!("the dialect {one} can"),
         several => format!("these can: {}", several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use candle_core::{DType, Device};
-use comfy_table::Table;
 use serde::Serialize;
 
 use super::reader::Checkpoint;
-use crate::model::style;
+use crate::model::{Column, shape_text, write_table};
 use crate::quantizer::sqnr_db;
 use crate::{Error, Result};
 
 /// How far the tensors of one checkpoint lie from those of another, by [`compare`].
 ///
-/// `Display` prints a table of 100 columns, or of the width asked for: `{comparison:80}`.
+/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{comparison:160}`. Where it would be wider,
+/// columns are left out, but names are never broken; JSON has all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -82,26 +82,36 @@ fn compare_tensor(first: &Checkpoint, second: &Checkpoint, name: &str) -> Result
     Ok(TensorComparison { name: name.to_owned(), shape, sqnr_db: sqnr_db(signal, noise), max_abs_error, differing })
 }
 
+const COLUMNS: [Column; 5] = [
+    Column::text("tensor"),
+    Column::text("values"),
+    Column::number("shape").dispensable(0),
+    Column::number("SQNR dB"),
+    Column::number("max error"),
+];
+
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.set_header(["tensor", "", "shape", "SQNR dB", "max error"]);
-        for tensor in &self.tensors {
+        const SHOWN: usize = 5;
+        let row = |tensor: &TensorComparison| {
             let is_equal = tensor.differing == 0;
-            table.add_row([
+            let unless_equal = |text: String| if is_equal { String::new() } else { text };
+            vec![
                 tensor.name.clone(),
-                if is_equal { "equal".to_owned() } else { String::new() },
-                tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
-                if is_equal { String::new() } else { format!("{:.1}", tensor.sqnr_db) },
-                if is_equal { String::new() } else { format!("{:.1e}", tensor.max_abs_error) },
-            ]);
-        }
-        style(&mut table, f, 2);
+                if is_equal { "equal" } else { "differ" }.to_owned(),
+                shape_text(&tensor.shape),
+                unless_equal(format!("{:.1}", tensor.sqnr_db)),
+                unless_equal(format!("{:.1e}", tensor.max_abs_error)),
+            ]
+        };
+        write_table(f, &COLUMNS, &self.tensors.iter().map(row).collect::<Vec<_>>())?;
         let equal = self.tensors.iter().filter(|tensor| tensor.differing == 0).count();
-        write!(f, "{table}\n{} tensors in both, {equal} of them equal", self.tensors.len())?;
+        write!(f, "\n{} tensors in both, {equal} of them equal", self.tensors.len())?;
         for (what, names) in [("first", &self.only_in_first), ("second", &self.only_in_second)] {
             if !names.is_empty() {
-                write!(f, "; only in the {what}: {}", names.join(", "))?;
+                let more = if names.len() > SHOWN { ", …" } else { "" };
+                let shown = names[..names.len().min(SHOWN)].join(", ");
+                write!(f, "\n{} only in the {what}: {shown}{more}", names.len())?;
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::layer::Recipe;
 use crate::model::names::{layer_of_weight, looks_like_embedding};
 use crate::model::{Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided};
 use crate::quantizer::{
-    DistortionSums, Fp8Tensor, Granularity, Quantizer, Rounding, ScaleEncoding, check_finite, stream,
+    DistortionSums, Fp8Tensor, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling, check_finite, stream,
 };
 use crate::{Error, Result};
 
@@ -185,13 +185,22 @@ impl Writer {
             Err(reason) => return Ok(Err(reason)),
         };
         let [outputs, inputs] = info.shape[..] else { return Err(shards.invalid(name, "is no matrix")) };
+        // Nothing is measured before the first step.
+        for (role, quantizer) in [("weights", Some(&recipe.weights)), ("activations", recipe.activations.as_ref())] {
+            if quantizer.is_some_and(|quantizer| matches!(quantizer.scaling, Scaling::Delayed { .. })) {
+                return Err(Error::NoHistory { role }.at(path));
+            }
+        }
+        let may_be_embedding = looks_like_embedding(path);
         let outline = Outline {
+            may_be_embedding,
             path: path.to_owned(),
             shape: [outputs, inputs],
             format: recipe.weights.format,
             granularity: recipe.weights.granularity,
             exponents: matches!(recipe.weights.scale_encoding, ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)),
-            activations: recipe.activations.clone(),
+            // The input of an embedding is no tensor to quantize.
+            activations: recipe.activations.clone().filter(|_| !may_be_embedding),
         };
         let spelling = self.dialect().spell(&outline)?;
         Ok(Ok(Quantized { recipe, outline, spelling }))

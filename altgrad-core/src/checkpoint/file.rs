@@ -17,6 +17,8 @@ use crate::{Error, Result};
 const PREFIX: u64 = 8;
 /// The longest header that the `safetensors` library reads and writes.
 const LONGEST_HEADER: u64 = 100_000_000;
+/// What the text begins with that stands for a file that was not fetched.
+const GIT_LFS: &[u8; PREFIX as usize] = b"version ";
 /// Where a header keeps its own text, among the names of tensors.
 const METADATA: &str = "__metadata__";
 
@@ -44,6 +46,10 @@ impl SafetensorsFile {
         }
         let mut prefix = [0; PREFIX as usize];
         file.read_exact(&mut prefix).map_err(unreadable)?;
+        if &prefix == GIT_LFS {
+            let why = "it is a pointer of Git LFS and not the file itself, which `git lfs pull` fetches".to_owned();
+            return Err(invalid(why));
+        }
         let header_length = u64::from_le_bytes(prefix);
         if header_length > LONGEST_HEADER.min(length - PREFIX) {
             return Err(invalid(format!(

@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-use comfy_table::Table;
 use serde::{Serialize, Serializer};
 
 use super::dialect::Dialect;
 use super::reader::Checkpoint;
 use crate::Result;
 use crate::format::Fp8;
-use crate::model::{human_bytes, style};
+use crate::model::{Column, human_bytes, shape_text, write_table};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 
 /// What is in a checkpoint, by [`Checkpoint::inspect`].
 ///
-/// `Display` prints a table of 100 columns, or of the width asked for: `{contents:80}`.
+/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{contents:160}`. Where it would be wider,
+/// columns are left out, but names are never broken; JSON has all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Contents {
@@ -116,32 +116,41 @@ impl Contents {
     }
 }
 
+const COLUMNS: [Column; 8] = [
+    Column::text("tensor"),
+    Column::text("format"),
+    Column::text("shape"),
+    Column::text("scales"),
+    Column::number("smallest").dispensable(0),
+    Column::number("largest").dispensable(1),
+    Column::number("inputs").dispensable(2),
+    Column::number("bytes"),
+];
+
 impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.set_header(["tensor", "format", "shape", "scales", "from", "to", "inputs", "bytes"]);
-        for tensor in &self.tensors {
+        let row = |tensor: &TensorContents| {
             let quantized =
                 |cell: fn(&QuantizedContents) -> String| tensor.quantized.as_ref().map(cell).unwrap_or_default();
             let format = tensor
                 .quantized
                 .as_ref()
                 .map_or_else(|| tensor.dtype.clone(), |quantized| quantized.format.to_string());
-            table.add_row([
+            vec![
                 tensor.name.clone(),
                 format,
-                tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
+                shape_text(&tensor.shape),
                 quantized(|it| it.granularity.to_string()),
                 quantized(|it| format!("{:.1e}", it.smallest_scale)),
                 quantized(|it| format!("{:.1e}", it.largest_scale)),
                 quantized(|it| it.activations.as_ref().map_or_else(|| "–".to_owned(), inputs_text)),
                 human_bytes(tensor.bytes),
-            ]);
-        }
-        style(&mut table, f, 4);
+            ]
+        };
+        write_table(f, &COLUMNS, &self.tensors.iter().map(row).collect::<Vec<_>>())?;
         let quantized = self.tensors.iter().filter(|tensor| tensor.quantized.is_some()).count();
         let (dialect, bytes) = (self.dialect, human_bytes(self.bytes()));
-        write!(f, "{table}\ndialect {dialect}, {quantized} of {} tensors quantized, {bytes}", self.tensors.len())
+        write!(f, "\ndialect {dialect}, {quantized} of {} tensors quantized, {bytes}", self.tensors.len())
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Outline {
     pub(super) exponents: bool,
     /// How the input of the layer is quantized.
     pub(super) activations: Option<Quantizer>,
+    /// Whether it may be an embedding, going by its name, and not a linear layer.
+    pub(super) may_be_embedding: bool,
 }
 
 /// How a dialect spells a layer.
@@ -72,7 +74,12 @@ impl Outline {
 
     /// Fails unless the weight is of the one format that most dialects have.
     pub(super) fn check_e4m3(&self) -> Result<(), String> {
-        if self.format == Fp8::E4M3 { Ok(()) } else { Err(format!("weights in {}; it has E4M3 alone", self.format)) }
+        if self.format == Fp8::E4M3 { Ok(()) } else { Err(format!("weights in {}", self.format)) }
+    }
+
+    /// Fails for what may be an embedding, which most dialects leave in full precision.
+    pub(super) fn check_linear(&self) -> Result<(), String> {
+        if self.may_be_embedding { Err("what may be an embedding, by its name".to_owned()) } else { Ok(()) }
     }
 
     /// How the input is quantized, or why no dialect of another library can say so.
@@ -81,7 +88,7 @@ impl Outline {
         let Quantizer { format, granularity, scaling, scale_encoding, amax_epsilon: _, rounding, overflow } =
             *quantizer;
         if format != Fp8::E4M3 {
-            return Err(format!("inputs in {format}; it has E4M3 alone"));
+            return Err(format!("inputs in {format}"));
         }
         if rounding != Rounding::NearestEven || overflow != Overflow::Saturate {
             return Err("inputs that are rounded stochastically or do not saturate".to_owned());

@@ -93,7 +93,7 @@ impl Checkpoint {
         Self::open_with(paths, Dialect::detect)
     }
 
-    /// Opens a checkpoint of a dialect that neither configuration nor tensors tell.
+    /// Opens a checkpoint as one of this dialect, whatever its configuration and its tensors tell.
     ///
     /// # Errors
     ///

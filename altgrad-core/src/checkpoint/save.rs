@@ -118,7 +118,8 @@ impl Writer {
     /// # Errors
     ///
     /// [`Error::NotExpressible`], which names the layer and the dialects that can; [`Error::TargetExists`] if there is something
-    /// in the folder; [`Error::Unwritable`]; a weight that is not finite. Then nothing is left.
+    /// in the folder; [`Error::Unwritable`]; [`Error::NothingToWrite`]; [`Error::NoHistory`] for delayed scaling before the first
+    /// step of training; a weight that is not finite. Then nothing is left.
     pub fn save<M: Quantizable + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
         let parts = Parts::of(model)?;
         let mut outlines = Vec::new();
@@ -194,7 +195,10 @@ impl<'m> Visitor<'m> for Parts<'m> {
                 self.full_precision.push(name);
                 return Ok(());
             }
-            Linear::Quantized(layer) => Cow::Owned(layer.freeze().map_err(|error| error.at(&name))?),
+            Linear::Quantized(layer) => {
+                layer.check_measured().map_err(|error| error.at(&name))?;
+                Cow::Owned(layer.freeze().map_err(|error| error.at(&name))?)
+            }
             Linear::Frozen(layer) => Cow::Borrowed(&**layer),
         };
         self.quantized.push((name, frozen));
@@ -214,7 +218,8 @@ fn outline(path: &str, layer: &FrozenLinear) -> Result<Outline> {
         format: layer.format(),
         granularity: layer.granularity(),
         exponents: layer.scales()?.iter().all(|scale| is_power_of_two(*scale)),
-        activations: layer.standing_activations(),
+        activations: layer.standing_activations().map_err(|error| error.at(path))?,
+        may_be_embedding: false,
     })
 }
 

@@ -179,11 +179,12 @@ impl CheckpointWriter {
 
 /// Fails if there is something that would be overwritten.
 fn check_target(target: &Path) -> Result<()> {
-    let is_free = match fs::read_dir(target) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    };
-    if is_free { Ok(()) } else { Err(Error::TargetExists { folder: target.to_owned() }) }
+    match fs::read_dir(target).map(Iterator::count) {
+        Ok(0) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) if !target.exists() => Err(Error::Unwritable { file: target.to_owned(), source }),
+        _ => Err(Error::TargetExists { folder: target.to_owned() }),
+    }
 }
 
 /// A folder with the permissions that any new folder gets.

@@ -165,13 +165,15 @@ impl FrozenLinear {
     }
 
     /// The quantizer of the layer's input, with a static scale in place of a history: what another process can go on with.
-    pub(crate) fn standing_activations(&self) -> Option<Quantizer> {
-        let Activations { quantizer, role, .. } = self.activations.as_ref()?;
-        let scale = matches!(quantizer.scaling, Scaling::Delayed { .. }).then(|| quantizer.scale(0.0, &role.history()));
-        Some(match scale {
-            Some(scale) => quantizer.clone().scaling(Scaling::Static(scale)),
-            None => quantizer.clone(),
-        })
+    ///
+    /// Fails if there is nothing in the history.
+    pub(crate) fn standing_activations(&self) -> Result<Option<Quantizer>> {
+        let Some(Activations { quantizer, role, .. }) = &self.activations else { return Ok(None) };
+        if !matches!(quantizer.scaling, Scaling::Delayed { .. }) {
+            return Ok(Some(quantizer.clone()));
+        }
+        role.check_measured(quantizer)?;
+        Ok(Some(quantizer.clone().scaling(Scaling::Static(quantizer.scale(0.0, &role.history())))))
     }
 
     /// [`weight_bytes`](Self::weight_bytes) of a layer with these codes.

@@ -171,6 +171,11 @@ impl QuantizedLinear {
         Ok(locate(frozen, &self.path)?.with_path(self.path.clone()))
     }
 
+    /// Fails if the weight has a delayed scale and nothing was measured yet.
+    pub(crate) fn check_measured(&self) -> Result<()> {
+        self.shared.weights.check_measured(&self.recipe.weights)
+    }
+
     pub(crate) fn wrapped(&self) -> &candle_nn::Linear {
         &self.wrapped
     }

@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::Tensor;
 
 use super::Recipe;
-use crate::Result;
 use crate::kernels::Conversion;
-use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Spare, stream};
+use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling, Spare, stream};
+use crate::{Error, Result};
 
 /// What a layer remembers of each of its tensors.
 #[derive(Clone, Debug)]
@@ -67,6 +67,16 @@ impl Role {
     /// A lock that a panicking thread left behind guards plain values, so they are as good as before.
     pub(crate) fn lock(&self) -> MutexGuard<'_, QuantizerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails if the scale is delayed and nothing was measured yet.
+    pub(crate) fn check_measured(&self, quantizer: &Quantizer) -> Result<()> {
+        let is_delayed = matches!(quantizer.scaling, Scaling::Delayed { .. });
+        if is_delayed && self.lock().history.largest().is_none() {
+            Err(Error::NoHistory { role: self.name })
+        } else {
+            Ok(())
+        }
     }
 
     /// The tensor, for messages.

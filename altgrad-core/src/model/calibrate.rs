@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use comfy_table::Table;
 use serde::Serialize;
 
 use super::Quantizable;
 use super::inspect::for_each_quantized;
-use super::report::style;
+use super::table::{Column, write_table};
 use crate::layer::{Calibration, QuantizedLinear};
 use crate::quantizer::{AmaxHistory, Granularity, Observation, Observer, Scaling};
 use crate::{Error, Result};
@@ -99,14 +98,15 @@ impl CalibrationReport {
     }
 }
 
+const COLUMNS: [Column; 4] =
+    [Column::text("layer"), Column::number("values").dispensable(0), Column::number("amax"), Column::number("scale")];
+
 impl fmt::Display for CalibrationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.set_header(["layer", "values", "amax", "scale"]);
-        for LayerCalibration { path, values, amax, scale } in &self.layers {
-            table.add_row([path.clone(), values.to_string(), format!("{amax:.4e}"), format!("{scale:.4e}")]);
-        }
-        style(&mut table, f, 1);
-        write!(f, "{table}")
+        let row = |layer: &LayerCalibration| {
+            let LayerCalibration { path, values, amax, scale } = layer;
+            vec![path.clone(), values.to_string(), format!("{amax:.4e}"), format!("{scale:.4e}")]
+        };
+        write_table(f, &COLUMNS, &self.layers.iter().map(row).collect::<Vec<_>>())
     }
 }

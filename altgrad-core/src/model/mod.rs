@@ -15,6 +15,7 @@ mod report;
 mod rulebook;
 mod state;
 mod surgery;
+mod table;
 mod visitor;
 
 pub use calibrate::{CalibrationReport, LayerCalibration};
@@ -24,6 +25,6 @@ pub use path::Path;
 pub use quantizable::Quantizable;
 pub use quantized_var_builder::QuantizedVarBuilder;
 pub use report::{Action, LayerReport, QuantReport, SkipReason};
-pub(crate) use report::{human_bytes, style};
 pub(crate) use rulebook::{Rulebook, Undecided};
+pub(crate) use table::{Column, human_bytes, shape_text, write_table};
 pub use visitor::{Visitor, VisitorMut};

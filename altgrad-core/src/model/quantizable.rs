@@ -136,7 +136,7 @@ pub trait Quantizable {
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    /// [`Error::NothingToTrain`](crate::Error::NothingToTrain) if all layers are frozen.
     fn make_trainable(&mut self) -> Result<Vec<Var>> {
         surgery::make_trainable(self)
     }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use candle_core::Tensor;
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
 
+use super::table::{Column, human_bytes, shape_text, write_table};
 use crate::Result;
 use crate::format::Fp8;
 use crate::layer::{FrozenLinear, Recipe};
@@ -16,7 +16,8 @@ use crate::quantizer::{Distortion, Fp8Tensor};
 /// by layer in the order of declaration; or what a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) handed out, in that
 /// order.
 ///
-/// `Display` prints a table of 100 columns, or of the width asked for: `{report:80}`. Where more than weights is
+/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{report:160}`. Where it would be wider,
+/// columns are left out, but paths are never broken; JSON has all. Where more than weights is
 /// quantized, its formats are those of weights, activations and gradients: `E4M3/E4M3/E5M2`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -96,16 +97,12 @@ pub enum SkipReason {
     Tied(String),
     /// Its weight is of a kind that cannot be quantized.
     Unsupported(String),
-    /// Its path is that of an embedding, and no rule names it. Only a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder),
-    /// which sees no types, goes by that.
+    /// Its path is that of an embedding, and no rule names it. Only a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) and
+    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize), which see no types, go by that. It does not count as linear.
     Embedding,
     /// There was nothing to freeze or to restore.
     NotQuantized,
 }
-
-/// A line below the header and one below the last row.
-const STYLE: TableStyle = TableStyle::new().header_separator(LINE).bottom_border(LINE);
-const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
 
 impl QuantReport {
     /// The entry of the layer at `path`.
@@ -120,23 +117,28 @@ impl QuantReport {
         self.layers.iter().filter(|layer| layer.format.is_some()).count()
     }
 
+    /// The layers but for those that were taken for embeddings.
+    fn linear(&self) -> impl Iterator<Item = &LayerReport> {
+        self.layers.iter().filter(|layer| layer.action != Action::Skipped(SkipReason::Embedding))
+    }
+
     /// Bytes of all linear weights before the operation. A weight that several layers share counts for each.
     #[must_use]
     pub fn bytes_before(&self) -> usize {
-        self.layers.iter().map(|layer| layer.bytes_before).sum()
+        self.linear().map(|layer| layer.bytes_before).sum()
     }
 
     /// Bytes of all linear weights after the operation. A weight that several layers share counts for each.
     #[must_use]
     pub fn bytes_after(&self) -> usize {
-        self.layers.iter().map(|layer| layer.bytes_after).sum()
+        self.linear().map(|layer| layer.bytes_after).sum()
     }
 
     /// Bytes of all linear weights if every quantized layer were frozen. A weight that several layers share counts for
     /// each.
     #[must_use]
     pub fn bytes_frozen(&self) -> usize {
-        self.layers.iter().map(|layer| layer.bytes_frozen.unwrap_or(layer.bytes_after)).sum()
+        self.linear().map(|layer| layer.bytes_frozen.unwrap_or(layer.bytes_after)).sum()
     }
 
     /// Mean signal-to-quantization-noise ratio of the layers that have one, in decibels.
@@ -177,33 +179,43 @@ impl fmt::Display for SkipReason {
             Self::Rule(pattern) => write!(f, "rule {pattern}"),
             Self::Tied(path) => write!(f, "tied to {path}"),
             Self::Unsupported(why) => write!(f, "{why}"),
-            Self::Embedding => f.write_str("embedding, unless a rule names it"),
+            Self::Embedding => f.write_str("embedding"),
             Self::NotQuantized => f.write_str("not quantized"),
         }
     }
 }
 
+const COLUMNS: [Column; 9] = [
+    Column::text("layer"),
+    Column::text("action"),
+    Column::text("shape").dispensable(3),
+    Column::text("format"),
+    Column::number("SQNR dB"),
+    Column::number("max error").dispensable(2),
+    Column::number("sat. %").dispensable(0),
+    Column::number("to 0 %").dispensable(1),
+    Column::number("bytes"),
+];
+
 impl fmt::Display for QuantReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.set_header(["layer", "action", "shape", "format", "SQNR dB", "max error", "sat. %", "to 0 %", "bytes"]);
-        for layer in &self.layers {
+        let row = |layer: &LayerReport| {
             let distortion = |cell: fn(Distortion) -> String| layer.distortion.map(cell).unwrap_or_default();
-            table.add_row([
+            vec![
                 layer.path.clone(),
                 layer.action.to_string(),
-                layer.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
+                shape_text(&layer.shape),
                 layer.formats_text(),
                 distortion(|d| format!("{:.1}", d.sqnr_db)),
                 distortion(|d| format!("{:.1e}", d.max_abs_error)),
                 distortion(|d| format!("{:.2}", 100.0 * d.saturated)),
                 distortion(|d| format!("{:.2}", 100.0 * d.flushed_to_zero)),
                 bytes_text(layer.bytes_before, layer.bytes_after),
-            ]);
-        }
-        style(&mut table, f, 4);
+            ]
+        };
+        write_table(f, &COLUMNS, &self.layers.iter().map(row).collect::<Vec<_>>())?;
         let (before, after) = (self.bytes_before(), self.bytes_after());
-        write!(f, "{table}\n{} of {} layers quantized, ", self.quantized(), self.layers.len())?;
+        write!(f, "\n{} of {} layers quantized, ", self.quantized(), self.linear().count())?;
         write!(f, "linear weights {}", bytes_text(before, after))?;
         if self.bytes_frozen() != after {
             write!(f, " ({} once frozen)", human_bytes(self.bytes_frozen()))?;
@@ -215,37 +227,6 @@ impl fmt::Display for QuantReport {
     }
 }
 
-/// Gives a finished table the look of all reports: as wide as the formatter asks for, 100 columns by default, with numbers
-/// from column `first_number` on.
-pub(crate) fn style(table: &mut Table, f: &fmt::Formatter<'_>, first_number: usize) {
-    table
-        .load_style(STYLE)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(f.width().and_then(|width| u16::try_from(width).ok()).unwrap_or(100));
-    for (number, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 1));
-        if number > 1 {
-            // Only the text columns may wrap: a number on two lines cannot be read.
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        if number >= first_number {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
 fn bytes_text(before: usize, after: usize) -> String {
     if before == after { human_bytes(after) } else { format!("{} → {}", human_bytes(before), human_bytes(after)) }
-}
-
-/// A number of bytes in the largest decimal unit that leaves something before the point.
-pub(crate) fn human_bytes(bytes: usize) -> String {
-    let (mut value, mut unit) = (bytes as f64, "B");
-    for larger in ["kB", "MB", "GB", "TB"] {
-        if value < 1000.0 {
-            break;
-        }
-        (value, unit) = (value / 1000.0, larger);
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }

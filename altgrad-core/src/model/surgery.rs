@@ -173,7 +173,12 @@ pub(super) fn make_trainable<M: Quantizable + ?Sized>(model: &mut M) -> Result<V
             let bias = found.layer.bias().map(|bias| variable(bias, free(bias))).transpose()?;
             Ok(weight.filter(|_| is_full).map(|weight| Linear::Full(candle_nn::Linear::new(weight, bias))))
         };
-        model.layers.iter().map(make).collect::<Result<Vec<_>>>()?
+        let replacements = model.layers.iter().map(make).collect::<Result<Vec<_>>>()?;
+        let are_frozen = model.layers.iter().all(|found| matches!(found.layer, Linear::Frozen(_)));
+        if are_frozen && !model.layers.is_empty() {
+            return Err(Error::NothingToTrain);
+        }
+        replacements
     };
     for (replacement, (_, slot)) in replacements.into_iter().zip(Slots::of(model)?.0) {
         if let Some(replacement) = replacement {

@@ -117,8 +117,21 @@ fn rules_decide_and_embeddings_stay() {
     let skipped = Action::Skipped(SkipReason::Rule("embed_tokens".to_owned()));
     assert_eq!(report.layer("embed_tokens").unwrap().action, skipped);
 
-    let report = quantize(QuantConfig::new(rows.clone()).rule("embed_tokens", rows.clone()), "b").unwrap();
+    let dynamic = Recipe::weight_only(rows.clone()).activations(rows.clone());
+    let report = quantize(QuantConfig::new(dynamic.clone()).rule("embed_tokens", dynamic), "b").unwrap();
     assert_eq!(report.layer("embed_tokens").unwrap().action, Action::Quantized);
+    // What is no `Linear` is found by its name alone, and its input is no tensor to quantize.
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("b/config.json")).unwrap()).unwrap();
+    let groups = config["quantization_config"]["config_groups"].as_object().unwrap();
+    let targets: Vec<_> = groups.values().map(|group| &group["targets"]).collect();
+    assert_eq!(targets, [&serde_json::json!(["embed_tokens"]), &serde_json::json!(["Linear"])]);
+    assert!(groups["group_0"]["input_activations"].is_null() && !groups["group_1"]["input_activations"].is_null());
+    for dialect in [Dialect::Transformers, Dialect::ModelOpt] {
+        let config = QuantConfig::new(Recipe::blockwise()).rule("embed_tokens", Recipe::blockwise());
+        let error = Writer::new(dialect).quantize(&original, config, folder.path().join("c"), |_| ()).unwrap_err();
+        assert!(error.to_string().contains("layer `embed_tokens`"), "{error}");
+    }
 
     let error = quantize(QuantConfig::new(rows.clone()).skip("smal"), "c").unwrap_err();
     assert!(matches!(error, Error::RuleMatchesNothing { .. }), "{error}");
@@ -220,4 +233,37 @@ fn a_row_may_be_longer_than_a_piece() {
         // Beside a file that was given by itself there may be anything.
         assert!(!out.join("another.json").exists());
     }
+}
+
+#[test]
+fn what_is_not_quantized_or_not_measured_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = original(&folder.path().join("in"), DType::F32);
+    let out = folder.path().join("out");
+    let mut model = model(&original, DType::F32);
+    let writer = Writer::new(Dialect::Altgrad);
+    let nothing = QuantConfig::new(Fp8::E4M3).skip("**");
+    for error in
+        [writer.save(&model, &out).unwrap_err(), writer.quantize(&original, nothing, &out, |_| ()).unwrap_err()]
+    {
+        assert!(matches!(error, Error::NothingToWrite), "{error}");
+    }
+    // Before the first step a delayed scale is 1, which is no measure of the weight or its input.
+    model.quantize(Recipe::hybrid()).unwrap();
+    let inputs_alone = Recipe::tensorwise().activations(Recipe::hybrid().activations.unwrap());
+    let errors = [
+        writer.save(&model, &out).unwrap_err(),
+        writer.quantize(&original, Recipe::hybrid(), &out, |_| ()).unwrap_err(),
+        writer.quantize(&original, inputs_alone.clone(), &out, |_| ()).unwrap_err(),
+        {
+            model.freeze().unwrap();
+            writer.save(&model, &out).unwrap_err()
+        },
+    ];
+    for error in errors {
+        let Error::Layer { path, source } = &error else { panic!("{error}") };
+        assert!(matches!(**source, Error::NoHistory { .. }) && !path.is_empty(), "{error}");
+    }
+    assert!(!out.exists());
+    assert!(matches!(model.make_trainable(), Err(Error::NothingToTrain)));
 }

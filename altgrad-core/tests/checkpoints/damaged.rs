@@ -156,6 +156,7 @@ fn files_that_are_none() {
         (&[9, 0, 0, 0, 0, 0, 0, 0, b'{'], "header claims 9"),
         (&[1, 0, 0, 0, 0, 0, 0, 0, b'{'], "cannot be read"),
         (b"\x02\0\0\0\0\0\0\0\xFF\xFF", "cannot be read"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 8\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>not found</html>", "header claims"),
     ] {
         let files = Files::new();

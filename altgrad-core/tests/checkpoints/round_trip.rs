@@ -86,9 +86,9 @@ fn what_a_dialect_cannot_say_is_an_error_that_names_one_that_can() {
     let fixed = e4m3(TENSOR).scaling(Scaling::Static(0.5));
     let stochastic = e4m3(ROW).rounding(Rounding::Stochastic { seed: 1 });
     let cases = [
-        (Dialect::CompressedTensors, e4m3(ROW).format(Fp8::E3M4), None, "weights in E3M4", "altgrad can"),
-        (Dialect::CompressedTensors, e4m3(block(1, 36)), None, "no multiple", "altgrad can"),
-        (Dialect::CompressedTensors, e4m3(ROW), Some(stochastic), "stochastically", "altgrad can"),
+        (Dialect::CompressedTensors, e4m3(ROW).format(Fp8::E3M4), None, "weights in E3M4", "the dialect altgrad can"),
+        (Dialect::CompressedTensors, e4m3(block(1, 36)), None, "no multiple", "the dialect altgrad can"),
+        (Dialect::CompressedTensors, e4m3(ROW), Some(stochastic), "stochastically", "the dialect altgrad can"),
         (
             Dialect::CompressedTensors,
             mx(E8M0Rule::Floor),
@@ -101,7 +101,7 @@ fn what_a_dialect_cannot_say_is_an_error_that_names_one_that_can() {
         (Dialect::Transformers, e4m3(TENSOR), Some(e4m3(TENSOR)), "otherwise", "compressed-tensors, altgrad"),
         (Dialect::ModelOpt, e4m3(TENSOR), None, "calibrate", "compressed-tensors, altgrad"),
         (Dialect::ModelOpt, e4m3(ROW), Some(fixed), "without inputs", "compressed-tensors, altgrad"),
-        (Dialect::ModelOpt, e4m3(block(16, 16)), None, "blocks of 16 × 16", "compressed-tensors, altgrad"),
+        (Dialect::ModelOpt, e4m3(block(16, 16)), None, "weights per 16×16 block", "compressed-tensors, altgrad"),
         (Dialect::Torchao, e4m3(ROW), None, "only reads", "compressed-tensors, altgrad"),
         (Dialect::Plain, e4m3(ROW), None, "only reads", "compressed-tensors, altgrad"),
     ];

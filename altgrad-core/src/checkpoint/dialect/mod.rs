@@ -70,6 +70,25 @@ impl Dialect {
         }
     }
 
+    /// What it has instead of what it cannot express, if it is written.
+    pub(crate) const fn repertoire(self) -> &'static str {
+        match self {
+            Self::CompressedTensors => {
+                "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 with dynamic \
+                 or static scales"
+            }
+            Self::Transformers => {
+                "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and E4M3 \
+                 weights per tensor with inputs per row or under a static scale"
+            }
+            Self::ModelOpt => {
+                "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a static scale \
+                 of the input, and per 1×32 block under powers of two with the same for inputs, rounded up"
+            }
+            Self::Altgrad | Self::Torchao | Self::Plain => "",
+        }
+    }
+
     /// The quantized tensors of a checkpoint in this dialect.
     pub(super) fn read(self, shards: &Shards, configs: &Configs) -> Result<BTreeMap<String, Stored>> {
         let section = configs.quantization.as_ref();
@@ -101,8 +120,13 @@ impl Dialect {
         }
     }
 
-    /// The files and fields that say how layers are quantized, and which linear layers are not.
+    /// The files and fields that say how layers are quantized, and which layers are not.
+    ///
+    /// Fails if no layer is quantized.
     pub(super) fn describe(self, layers: &[Outline], full_precision: &[String]) -> Result<Description> {
+        if layers.is_empty() {
+            return Err(Error::NothingToWrite);
+        }
         let described = match self {
             Self::CompressedTensors => compressed_tensors::config(layers, full_precision),
             Self::Transformers => transformers::config(layers, full_precision),
@@ -188,7 +212,8 @@ impl Dialect {
 }
 
 /// What to do where nothing tells the dialect.
-const SAY_IT: &str = "say the dialect with `Checkpoint::open_as` (`--from` on the command line)";
+const SAY_IT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of `compare` `--first-from` or \
+                      `--second-from`)";
 
 /// What is written beside the tensors.
 pub(super) struct Description {

@@ -191,6 +191,7 @@ pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
 /// The algorithm that a layer is quantized by, or what of it the dialect cannot say.
 fn algorithm(layer: &Outline) -> Result<&'static str, String> {
     layer.check_e4m3()?;
+    layer.check_linear()?;
     match (layer.granularity, layer.inputs()?) {
         (Granularity::PerTensor, Inputs::Static(_)) => Ok(FP8),
         (Granularity::PerTensor, _) => {
@@ -200,9 +201,6 @@ fn algorithm(layer: &Outline) -> Result<&'static str, String> {
         (Granularity::PerRow, _) => Err("one scale a row without inputs quantized in rows".to_owned()),
         (Granularity::PerBlock { rows: BLOCK, cols: BLOCK }, Inputs::Full) => Ok(BLOCKS),
         _ if layer.is_mx() && layer.inputs()? == Inputs::Mx(MX_INPUTS) => Ok(MX),
-        (Granularity::PerBlock { rows, cols }, _) => Err(format!(
-            "blocks of {rows} × {cols} with such inputs; it has 128 × 128 with inputs in full precision, and 1 × 32 under \
-             powers of two with the same for inputs, rounded up"
-        )),
+        (granularity, _) => Err(format!("weights {granularity} with such inputs")),
     }
 }

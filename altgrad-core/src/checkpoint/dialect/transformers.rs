@@ -95,19 +95,21 @@ fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Acti
 /// The spelling of a layer, or what of it the dialect cannot say.
 pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
     layer.check_e4m3()?;
+    layer.check_linear()?;
     let (shape, inputs) = match layer.granularity {
         Granularity::PerTensor => (Vec::new(), Granularity::PerRow),
         Granularity::PerBlock { cols, .. } => (layer.grid().to_vec(), Granularity::PerBlock { rows: 1, cols }),
-        Granularity::PerRow => return Err("one scale a row; it has blocks, or one scale a tensor".to_owned()),
+        Granularity::PerRow => return Err("one scale a row".to_owned()),
     };
     let spelling = layer.spell("weight_scale_inv", shape);
     match layer.inputs()? {
         Inputs::Static(scale) => Ok(spelling.with_input_scale(layer.name("activation_scale"), scale, [])),
         Inputs::Dynamic(granularity) if granularity == inputs => Ok(spelling),
-        Inputs::Full => Err(format!("inputs in full precision; it quantizes them {inputs} here")),
-        Inputs::Dynamic(_) | Inputs::Mx(_) => {
-            Err(format!("inputs quantized otherwise than {inputs} with scales in f32, which goes with such weights"))
-        }
+        Inputs::Full => Err("inputs in full precision".to_owned()),
+        Inputs::Dynamic(_) | Inputs::Mx(_) => Err(format!(
+            "inputs quantized otherwise than {inputs} with scales in f32, with weights {}",
+            layer.granularity
+        )),
     }
 }
 

@@ -32,7 +32,7 @@ pub(in crate::checkpoint::dialect) fn spell(layer: &Outline) -> Result<Spelling,
 
 /// What `quantization_config` says: a group for each way in which layers are quantized.
 pub(in crate::checkpoint::dialect) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
-    let mut schemes: Vec<(Value, Vec<&str>)> = Vec::new();
+    let mut schemes: Vec<(Value, bool, Vec<&str>)> = Vec::new();
     for layer in layers {
         let inputs = input_args(layer)?;
         let format = match (layer.is_mx(), &inputs) {
@@ -40,30 +40,32 @@ pub(in crate::checkpoint::dialect) fn config(layers: &[Outline], full_precision:
             (false, Value::Null) => "naive-quantized",
             (false, _) => "float-quantized",
         };
+        // An embedding is not of the class of linear layers, so its name has to be said.
+        let may_be_embedding = layer.may_be_embedding;
         let scheme = json!({
             "weights": weight_args(layer),
             "input_activations": inputs,
             "output_activations": null,
             "format": format,
         });
-        match schemes.iter_mut().find(|(known, _)| *known == scheme) {
-            Some((_, paths)) => paths.push(&layer.path),
-            None => schemes.push((scheme, vec![&layer.path])),
+        match schemes.iter_mut().find(|(known, named, _)| *known == scheme && *named == may_be_embedding) {
+            Some((.., paths)) => paths.push(&layer.path),
+            None => schemes.push((scheme, may_be_embedding, vec![&layer.path])),
         }
     }
     let format = match schemes.split_first() {
-        Some(((first, _), others)) if others.iter().all(|(scheme, _)| scheme["format"] == first["format"]) => {
+        Some(((first, ..), others)) if others.iter().all(|(scheme, ..)| scheme["format"] == first["format"]) => {
             first["format"].clone()
         }
         _ => "mixed-precision".into(),
     };
-    let is_one = schemes.len() == 1;
+    let is_one = schemes.iter().filter(|(_, may_be_embedding, _)| !may_be_embedding).count() == 1;
     let groups: Map<String, Value> = schemes
         .into_iter()
         .enumerate()
-        .map(|(number, (mut scheme, paths))| {
+        .map(|(number, (mut scheme, may_be_embedding, paths))| {
             // One way for all layers is said of their class, so that fused layers of other frameworks find it.
-            scheme["targets"] = if is_one { json!(["Linear"]) } else { json!(paths) };
+            scheme["targets"] = if is_one && !may_be_embedding { json!(["Linear"]) } else { json!(paths) };
             (format!("group_{number}"), scheme)
         })
         .collect();
@@ -118,7 +120,7 @@ fn input_args(layer: &Outline) -> Result<Value, String> {
             args["scale_dtype"] = MX_SCALES.into();
             Ok(args)
         }
-        Inputs::Mx(encoding) => Err(format!("inputs with scales by {encoding:?}; it rounds exponents down")),
+        Inputs::Mx(encoding) => Err(format!("inputs with exponents by {encoding:?}, where it rounds exponents down")),
     }
 }
 
