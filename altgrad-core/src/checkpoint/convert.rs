@@ -74,15 +74,15 @@ impl Writer {
     /// `progress` is called before each piece.
     ///
     /// ```no_run
-    /// use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
-    /// use altgrad_core::{Fp8, Granularity, QuantConfig, Quantizer};
+    /// use altgrad::checkpoint::{Checkpoint, Dialect, Writer};
+    /// use altgrad::{Fp8, Granularity, QuantConfig, Quantizer};
     ///
     /// let rows = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow);
     /// let config = QuantConfig::new(rows).skip("lm_head");
     /// let original = Checkpoint::open(&["Qwen3-8B"])?;
     /// let report = Writer::new(Dialect::CompressedTensors).quantize(&original, config, "Qwen3-8B-FP8", |_| ())?;
     /// println!("{report}");
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// # Errors

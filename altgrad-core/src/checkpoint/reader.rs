@@ -62,13 +62,13 @@ pub struct StoredWeight {
 /// Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
 ///
 /// ```no_run
-/// use altgrad_core::{Linear, checkpoint, linear};
+/// use altgrad::{Linear, checkpoint, linear};
 /// use candle_core::{DType, Device};
 ///
 /// let vb = checkpoint::var_builder(&["Qwen3-8B-FP8"], DType::BF16, &Device::Cpu)?;
 /// let up_proj = linear(4096, 12288, vb.pp("model.layers.0.mlp.up_proj"))?;
 /// assert!(matches!(up_proj, Linear::Frozen(_)));
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 ///
 /// # Errors
@@ -202,7 +202,7 @@ impl Checkpoint {
     /// Sets the variables of a model to the dequantized tensors of the checkpoint, so that it can be trained from there.
     ///
     /// ```no_run
-    /// # use altgrad_core::{Fp8, Quantizable, checkpoint::Checkpoint, linear};
+    /// # use altgrad::{Fp8, Quantizable, checkpoint::Checkpoint, linear};
     /// # use candle_core::{DType, Device};
     /// use candle_nn::{VarBuilder, VarMap};
     ///
@@ -210,7 +210,7 @@ impl Checkpoint {
     /// let mut model = linear(64, 64, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
     /// Checkpoint::open(&["checkpoint"])?.load_variables(&variables)?;
     /// model.quantize(Fp8::E4M3)?;
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// # Errors

@@ -25,8 +25,8 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// Short for a [`Writer`] with its defaults.
 ///
 /// ```
-/// use altgrad_core::checkpoint::{self, Dialect};
-/// # use altgrad_core::{Fp8, Linear, Quantizable, linear};
+/// use altgrad::checkpoint::{self, Dialect};
+/// # use altgrad::{Fp8, Linear, Quantizable, linear};
 /// # use candle_core::{DType, Device};
 /// # use candle_nn::{VarBuilder, VarMap};
 /// # let variables = VarMap::new();
@@ -39,7 +39,7 @@ const SHARD_BYTES: usize = 5_000_000_000;
 ///
 /// let vb = checkpoint::var_builder(&[&folder], DType::F32, &Device::Cpu)?;
 /// assert!(matches!(linear(64, 32, vb)?, Linear::Frozen(_)));
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 ///
 /// # Errors
@@ -52,8 +52,8 @@ pub fn save<M: Quantizable + ?Sized>(model: &M, folder: impl AsRef<FilePath>, di
 /// How models are written as FP8 checkpoints.
 ///
 /// ```no_run
-/// use altgrad_core::checkpoint::{Dialect, Writer};
-/// # use altgrad_core::{Linear, Result};
+/// use altgrad::checkpoint::{Dialect, Writer};
+/// # use altgrad::{Linear, Result};
 ///
 /// # fn save(model: &Linear) -> Result<()> {
 /// // With the architecture and all else that the original `config.json` says:

@@ -40,7 +40,7 @@ impl Fp8 {
     /// `None` only if `value` is NaN and the format has no NaN.
     ///
     /// ```
-    /// use altgrad_core::{Fp8, Overflow};
+    /// use altgrad::{Fp8, Overflow};
     ///
     /// let e5m2 = Fp8::E5M2;
     /// assert_eq!(e5m2.encode_with(1e9, Overflow::Saturate), Some(e5m2.largest_finite_code()));

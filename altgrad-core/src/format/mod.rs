@@ -49,14 +49,14 @@ pub enum Overflow {
 /// widths as parameters. Every value of every format that [`Fp8::new`] accepts is exact in `f32`, `f64` and `bf16`.
 ///
 /// ```
-/// use altgrad_core::Fp8;
+/// use altgrad::Fp8;
 ///
 /// assert_eq!(Fp8::E4M3.largest_finite(), 448.0);
 /// assert_eq!(Fp8::E4M3.encode(1.0f32), Some(0x38));
 /// assert_eq!(Fp8::E4M3.decode(0x38), 1.0);
 /// assert_eq!(Fp8::E5M2.to_string(), "E5M2");
 /// assert_eq!("e5m2_fnuz".parse::<Fp8>()?, Fp8::E5M2_FNUZ);
-/// # Ok::<(), altgrad_core::ParseFp8Error>(())
+/// # Ok::<(), altgrad::ParseFp8Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fp8 {

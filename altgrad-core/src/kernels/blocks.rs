@@ -6,7 +6,7 @@ use std::ops::Range;
 /// be smaller than the others. Blocks are numbered row by row.
 ///
 /// ```
-/// use altgrad_core::kernels::Blocks;
+/// use altgrad::kernels::Blocks;
 ///
 /// assert_eq!(Blocks::per_tensor(6, 70).grid(), (1, 1));
 /// assert_eq!(Blocks::per_row(6, 70).grid(), (6, 1));

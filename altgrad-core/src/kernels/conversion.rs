@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// The scale of a block, and how quotients by it are taken.
 ///
 /// ```
-/// use altgrad_core::kernels::Scale;
+/// use altgrad::kernels::Scale;
 ///
 /// assert_eq!(Scale::from(0.5), Scale::new(0.5));
 /// assert_eq!(Scale::with_multiplier(0.1, 10.0).multiplier(), Some(10.0));
@@ -64,8 +64,8 @@ impl From<f32> for Scale {
 /// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate.
 ///
 /// ```
-/// use altgrad_core::kernels::{Blocks, Conversion, Draws};
-/// use altgrad_core::{Error, Fp8, Overflow};
+/// use altgrad::kernels::{Blocks, Conversion, Draws};
+/// use altgrad::{Error, Fp8, Overflow};
 ///
 /// let blocks = Blocks::per_row(2, 100);
 /// let conversion = Conversion::new(Fp8::E5M2, blocks, [0.5, 0.25])?

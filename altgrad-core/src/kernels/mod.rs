@@ -9,8 +9,8 @@
 //! values, so that the compiler vectorizes them for each [`Level`] that a processor may turn out to have.
 //!
 //! ```
-//! use altgrad_core::kernels::{self, Blocks, Conversion};
-//! use altgrad_core::{Fp8, compute_scale};
+//! use altgrad::kernels::{self, Blocks, Conversion};
+//! use altgrad::{Fp8, compute_scale};
 //!
 //! let x = [0.1f32, -0.25, 0.3, 448.0, 5.0, -60.0]; // two rows of three
 //! let blocks = Blocks::per_row(2, 3);
@@ -26,7 +26,7 @@
 //! kernels::fake_quantize(&x, &mut fake, &conversion)?;
 //! assert_eq!(decoded[3..], [448.0, 5.0, -60.0]);
 //! assert_eq!(decoded, fake);
-//! # Ok::<(), altgrad_core::Error>(())
+//! # Ok::<(), altgrad::Error>(())
 //! ```
 
 mod blocks;

@@ -59,7 +59,7 @@ impl FrozenLinear {
     /// A frozen layer remembers no steps, so [`Scaling::Window`] is the scale of the input at hand.
     ///
     /// ```
-    /// use altgrad_core::{Fp8, Fp8Tensor, FrozenLinear, Quantizer, Scaling, Ste};
+    /// use altgrad::{Fp8, Fp8Tensor, FrozenLinear, Quantizer, Scaling, Ste};
     /// use candle_core::{DType, Device, Module, Tensor};
     ///
     /// let weight = Fp8Tensor::quantize(&Tensor::ones((3, 4), DType::F32, &Device::Cpu)?, &Fp8::E4M3.into())?;
@@ -67,7 +67,7 @@ impl FrozenLinear {
     /// let layer = FrozenLinear::new(weight, None)?.with_activations(quantizer, Ste::PassThrough)?;
     /// let y = layer.forward(&Tensor::ones((2, 4), DType::F32, &Device::Cpu)?)?;
     /// assert_eq!(y.to_vec2::<f32>()?, [[4.0; 3]; 2]);
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// # Errors

@@ -43,7 +43,7 @@ impl Recipe {
     /// `f32` (`amax_to_scale`), and altgrad's scale its reciprocal. To depart from it:
     ///
     /// ```
-    /// use altgrad_core::{Fp8, Quantizer, Recipe};
+    /// use altgrad::{Fp8, Quantizer, Recipe};
     ///
     /// let recipe = Recipe::tensorwise();
     /// // E4M3 gradients:
@@ -70,7 +70,7 @@ impl Recipe {
     /// `448 × 2^k` (up to 38 steps of `f32`). To depart from it:
     ///
     /// ```
-    /// use altgrad_core::{Granularity, Recipe, ScaleEncoding};
+    /// use altgrad::{Granularity, Recipe, ScaleEncoding};
     ///
     /// let recipe = Recipe::rowwise();
     /// // Scales that are any f32:
@@ -95,7 +95,7 @@ impl Recipe {
     /// never ran in training mode: to quantize a trained model use another recipe. To depart from it:
     ///
     /// ```
-    /// use altgrad_core::{Recipe, Scaling};
+    /// use altgrad::{Recipe, Scaling};
     ///
     /// let mut recipe = Recipe::hybrid();
     /// // A shorter memory, and a bit of headroom for gradients:
@@ -118,7 +118,7 @@ impl Recipe {
     /// `prototype/blockwise_fp8_training`: the multiplier is `448 / max(amax, 1e-12)`, rounded to `f32`. To depart from it:
     ///
     /// ```
-    /// use altgrad_core::{Granularity, Recipe, ScaleEncoding};
+    /// use altgrad::{Granularity, Recipe, ScaleEncoding};
     ///
     /// // Power-of-two scales, the default of Transformer Engine's `Float8BlockScaling`:
     /// let mut recipe = Recipe::blockwise();
@@ -142,7 +142,7 @@ impl Recipe {
     /// Source: the specification, sections 5.2, 6.3 and 7; the scale is that of its floor rule. To depart from it:
     ///
     /// ```
-    /// use altgrad_core::{E8M0Rule, Fp8, Recipe, ScaleEncoding};
+    /// use altgrad::{E8M0Rule, Fp8, Recipe, ScaleEncoding};
     ///
     /// // The scales of Blackwell GPUs and Transformer Engine, with which nothing saturates, and E5M2 gradients:
     /// let mut recipe = Recipe::mxfp8();
@@ -164,7 +164,7 @@ impl Recipe {
 /// The name of a recipe in [`Recipe::NAMED`], or of a format for [`Recipe::weight_only`].
 ///
 /// ```
-/// use altgrad_core::{Fp8, Recipe};
+/// use altgrad::{Fp8, Recipe};
 ///
 /// assert_eq!("hybrid".parse(), Ok(Recipe::hybrid()));
 /// assert_eq!("E5M2".parse(), Ok(Recipe::from(Fp8::E5M2)));

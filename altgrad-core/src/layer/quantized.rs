@@ -33,7 +33,7 @@ use crate::{Error, Result};
 /// products of fake-quantized tensors, and so they are where an operand holds NaN and its format does not.
 ///
 /// ```
-/// use altgrad_core::{Fp8, QuantizedLinear};
+/// use altgrad::{Fp8, QuantizedLinear};
 /// use candle_core::{DType, Device, Module, Tensor, Var};
 ///
 /// let weight = Var::randn(0f32, 1.0, (3, 4), &Device::Cpu)?;
@@ -43,7 +43,7 @@ use crate::{Error, Result};
 ///
 /// assert_eq!(layer.weight().id(), weight.id());
 /// assert!(y.sum_all()?.backward()?.get(&weight).is_some());
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct QuantizedLinear {

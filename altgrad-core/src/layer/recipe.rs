@@ -25,7 +25,7 @@ use crate::quantizer::{Quantizer, Ste};
 /// its other dimension. If they have none, the backward pass uses the tensors of the forward pass.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Quantizer, Recipe, Scaling, Ste};
+/// use altgrad::{Fp8, Quantizer, Recipe, Scaling, Ste};
 ///
 /// // A format alone: weights only, scaled by the largest magnitude of the last 16 steps.
 /// let recipe = Recipe::from(Fp8::E5M2);

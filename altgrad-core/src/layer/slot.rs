@@ -11,7 +11,7 @@ use crate::quantizer::Quantizer;
 /// A linear layer that can be quantized in place: declare it where a model would have a `candle_nn::Linear`.
 ///
 /// ```
-/// use altgrad_core::{Linear, linear};
+/// use altgrad::{Linear, linear};
 /// use candle_core::{DType, Device, Module, Tensor};
 /// use candle_nn::{VarBuilder, VarMap};
 ///
@@ -20,7 +20,7 @@ use crate::quantizer::Quantizer;
 /// let layer: Linear = linear(4, 3, vb.pp("fc"))?;
 /// let y = layer.forward(&Tensor::zeros((2, 4), DType::F32, &Device::Cpu)?)?;
 /// assert_eq!(y.dims(), [2, 3]);
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub enum Linear {

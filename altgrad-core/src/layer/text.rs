@@ -70,7 +70,7 @@ impl<'de> NameOrTable<'de> for Recipe {
 /// `"full_precision"` is no quantizer.
 ///
 /// ```
-/// use altgrad_core::{Recipe, Ste};
+/// use altgrad::{Recipe, Ste};
 ///
 /// let recipe: Recipe = serde_json::from_str(r#"{ "base": "tensorwise", "gradients": "full_precision", "ste": "clipped" }"#)?;
 /// assert_eq!(recipe, Recipe::tensorwise().gradients(None).ste(Ste::Clipped));

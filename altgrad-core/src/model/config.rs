@@ -21,7 +21,7 @@ use crate::quantizer::text::or_full_precision;
 /// `h.01`. A pattern that starts with `re:` is a regular expression over the full path.
 ///
 /// ```
-/// use altgrad_core::{Fp8, QuantConfig};
+/// use altgrad::{Fp8, QuantConfig};
 ///
 /// let config = QuantConfig::new(Fp8::E4M3)
 ///     .skip("h.0")                               // the first block stays in full precision
@@ -37,7 +37,7 @@ use crate::quantizer::text::or_full_precision;
 /// unknown or wrong in a file is an error with its line, its column and its field.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Granularity, QuantConfig, Quantizer, Recipe, Ste};
+/// use altgrad::{Fp8, Granularity, QuantConfig, Quantizer, Recipe, Ste};
 ///
 /// let config = QuantConfig::from_toml(
 ///     r#"
@@ -70,7 +70,7 @@ use crate::quantizer::text::or_full_precision;
 ///     .rule("h.*.mlp.c_proj", Fp8::E3M4)
 ///     .rule("**.c_attn", c_attn);
 /// assert_eq!(config, same);
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 ///
 /// The table of a quantizer must have a `format`; the other fields have the defaults of the builder, [`Quantizer::new`]

@@ -19,7 +19,7 @@ impl QuantConfig {
     /// [`Error::InvalidConfig`] for what is wrong in it, with the line, the column and the field.
     ///
     /// ```
-    /// use altgrad_core::{Fp8, QuantConfig};
+    /// use altgrad::{Fp8, QuantConfig};
     ///
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("experiment.toml");
@@ -42,14 +42,14 @@ impl QuantConfig {
     /// [`Error::InvalidConfig`] with the line, the column and the field.
     ///
     /// ```
-    /// use altgrad_core::{QuantConfig, Recipe};
+    /// use altgrad::{QuantConfig, Recipe};
     ///
     /// let config = QuantConfig::from_toml("recipe = 'hybrid'\nrules = [{ pattern = 'h.0', recipe = 'full_precision' }]")?;
     /// assert_eq!(config, QuantConfig::new(Recipe::hybrid()).skip("h.0"));
     ///
     /// let error = QuantConfig::from_toml("recipe = 'hybrid'\ntie = 'quantize'").unwrap_err();
     /// assert!(error.to_string().starts_with("config:2:1: `tie`: unknown field `tie`"));
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     pub fn from_toml(text: &str) -> Result<Self> {
         read(Syntax::Toml, text).map_err(|fault| fault.locate(None, text))
@@ -62,11 +62,11 @@ impl QuantConfig {
     /// [`Error::InvalidConfig`] with the line, the column where the value ends, and the field.
     ///
     /// ```
-    /// use altgrad_core::{QuantConfig, Recipe};
+    /// use altgrad::{QuantConfig, Recipe};
     ///
     /// let config = QuantConfig::from_json(r#"{ "recipe": "hybrid" }"#)?;
     /// assert_eq!(config, QuantConfig::new(Recipe::hybrid()));
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     pub fn from_json(text: &str) -> Result<Self> {
         read(Syntax::Json, text).map_err(|fault| fault.locate(None, text))
@@ -82,11 +82,11 @@ impl QuantConfig {
     /// [`Error::InvalidConfig`] for a config that could not be read back: an invalid quantizer or pattern.
     ///
     /// ```
-    /// use altgrad_core::{Fp8, QuantConfig};
+    /// use altgrad::{Fp8, QuantConfig};
     ///
     /// let text = QuantConfig::new(Fp8::E4M3).to_toml()?;
     /// assert!(text.contains("activations = \"full_precision\""));
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     pub fn to_toml(&self) -> Result<String> {
         self.check()?;
@@ -101,11 +101,11 @@ impl QuantConfig {
     /// [`Error::InvalidConfig`] for a config that could not be read back: an invalid quantizer or pattern.
     ///
     /// ```
-    /// use altgrad_core::{Fp8, QuantConfig};
+    /// use altgrad::{Fp8, QuantConfig};
     ///
     /// let text = QuantConfig::new(Fp8::E4M3).to_json()?;
     /// assert!(text.contains(r#""activations": "full_precision""#));
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     pub fn to_json(&self) -> Result<String> {
         self.check()?;

@@ -9,7 +9,7 @@ use crate::layer::Recipe;
 /// Also carries what the attributes of the enclosing fields said.
 ///
 /// ```
-/// use altgrad_core::Path;
+/// use altgrad::Path;
 ///
 /// let root = Path::root();
 /// let blocks = root.field("h");

@@ -20,7 +20,7 @@ use crate::quantizer::Observer;
 /// path of the field, in the same order in both methods:
 ///
 /// ```
-/// use altgrad_core::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+/// use altgrad::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
 ///
 /// struct Mlp {
 ///     c_fc: Linear,
@@ -117,7 +117,7 @@ pub trait Quantizable {
     /// frozen stay what they are.
     ///
     /// ```
-    /// # use altgrad_core::{Fp8, Quantizable, linear};
+    /// # use altgrad::{Fp8, Quantizable, linear};
     /// # use candle_core::{DType, Device};
     /// # use candle_nn::{VarBuilder, VarMap};
     /// # let variables = VarMap::new();
@@ -128,7 +128,7 @@ pub trait Quantizable {
     /// let variables = model.make_trainable()?;    // for an optimizer
     /// model.quantize(Fp8::E4M3)?;
     /// # assert_eq!(variables.len(), 2);
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// A tensor that several layers share becomes one variable. One that is shared with a part of the model that is no linear
@@ -163,7 +163,7 @@ pub trait Quantizable {
     /// Changes in which precision the frozen layers read inputs that they do not quantize; see [`Compute`].
     ///
     /// ```
-    /// # use altgrad_core::{Compute, Fp8, Quantizable, linear};
+    /// # use altgrad::{Compute, Fp8, Quantizable, linear};
     /// # use candle_core::{DType, Device};
     /// # use candle_nn::{VarBuilder, VarMap};
     /// # let variables = VarMap::new();
@@ -171,7 +171,7 @@ pub trait Quantizable {
     /// model.quantize(Fp8::E4M3)?;
     /// model.freeze()?;
     /// model.set_compute(Compute::Bf16Activations)?;
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// # Errors
@@ -184,7 +184,7 @@ pub trait Quantizable {
     /// Fixes the scales of activations: [`calibrate_with`](Self::calibrate_with) the [`Observer::MinMax`].
     ///
     /// ```
-    /// # use altgrad_core::{Fp8, Linear, Quantizable, Quantizer, Recipe, Scaling, linear};
+    /// # use altgrad::{Fp8, Linear, Quantizable, Quantizer, Recipe, Scaling, linear};
     /// # use candle_core::{DType, Device, Module, Tensor};
     /// # use candle_nn::{VarBuilder, VarMap};
     /// # let variables = VarMap::new();
@@ -198,7 +198,7 @@ pub trait Quantizable {
     ///     Ok(())
     /// })?;
     /// assert_eq!(report.layers[0].scale, 1.0);
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// # Errors
@@ -242,7 +242,7 @@ pub trait Quantizable {
     /// With the variables and the optimizer's own state, this is all that training needs to go on with identical bits:
     ///
     /// ```
-    /// # use altgrad_core::{Linear, Quantizable, Recipe, linear};
+    /// # use altgrad::{Linear, Quantizable, Recipe, linear};
     /// # use candle_core::{DType, Device};
     /// # use candle_nn::{VarBuilder, VarMap};
     /// # let variables = VarMap::new();
@@ -253,7 +253,7 @@ pub trait Quantizable {
     /// candle_core::safetensors::save(&model.quantizer_state()?, &file)?;
     /// // … in another process, with the model quantized by the same config:
     /// model.load_quantizer_state(&candle_core::safetensors::load(&file, &Device::Cpu)?)?;
-    /// # Ok::<(), altgrad_core::Error>(())
+    /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
     /// Layers that are frozen or in full precision have no such state.

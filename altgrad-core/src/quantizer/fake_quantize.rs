@@ -41,7 +41,7 @@ pub enum Ste {
 /// but beyond `f32`.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Granularity, Quantizer, fake_quantize};
+/// use altgrad::{Fp8, Granularity, Quantizer, fake_quantize};
 /// use candle_core::{Device, Tensor};
 ///
 /// let x = Tensor::new(&[[448f32, 17.0, -0.3], [0.0, 0.017, -0.28]], &Device::Cpu)?;
@@ -51,7 +51,7 @@ pub enum Ste {
 /// // With a scale of its own, the second row comes out more exactly.
 /// let q = fake_quantize(&x, &Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow))?;
 /// assert_eq!(q.to_vec2::<f32>()?[1][2], -0.28);
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
     fake_quantize_with(x, quantizer.first_conversion(x, "the tensor")?, Ste::PassThrough)

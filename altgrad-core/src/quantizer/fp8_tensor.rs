@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// A tensor packed into one byte an element: `value = decode(code) × scale`.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Fp8Tensor, Quantizer, fake_quantize};
+/// use altgrad::{Fp8, Fp8Tensor, Quantizer, fake_quantize};
 /// use candle_core::{Device, Tensor};
 ///
 /// let x = Tensor::new(&[[448f32, 17.0], [-0.3, 0.0]], &Device::Cpu)?;
@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// let packed = Fp8Tensor::quantize(&x, &quantizer)?;
 /// assert_eq!(packed.codes().to_vec2::<u8>()?, [[0x7E, 0x58], [0xAA, 0x00]]);
 /// assert_eq!(packed.dequantize()?.to_vec2::<f32>()?, fake_quantize(&x, &quantizer)?.to_vec2::<f32>()?);
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Fp8Tensor {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// Only finite values are recorded: an overflow somewhere in training must not spoil the scales of the steps after it.
 ///
 /// ```
-/// use altgrad_core::AmaxHistory;
+/// use altgrad::AmaxHistory;
 ///
 /// let mut history = AmaxHistory::new(2);
 /// for amax in [3.0, 1.0, f32::NAN, 2.0] {

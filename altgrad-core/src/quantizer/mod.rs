@@ -46,7 +46,7 @@ use crate::{Error, Result};
 /// tensor that is made from the largest magnitude of the last 16 steps.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
+/// use altgrad::{Fp8, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
 ///
 /// // Nothing but a format.
 /// assert_eq!(Quantizer::from(Fp8::E5M2).scaling, Scaling::Window { len: 16 });

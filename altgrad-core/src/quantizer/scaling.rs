@@ -161,7 +161,7 @@ impl ScaleEncoding {
 /// smallest normal `f32` (2⁻¹²⁶), and `scale × largest` is never infinite.
 ///
 /// ```
-/// use altgrad_core::{Fp8, compute_scale};
+/// use altgrad::{Fp8, compute_scale};
 ///
 /// assert_eq!(compute_scale(896.0, Fp8::E4M3), 2.0);
 /// assert_eq!(compute_scale(0.0, Fp8::E4M3), 1.0);

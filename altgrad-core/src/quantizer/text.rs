@@ -179,7 +179,7 @@ impl<'de> NameOrTable<'de> for Quantizer {
 /// [`Quantizer::new`] and [`Quantizer::granularity`]. A quantizer that is [invalid](Quantizer::validate) is an error.
 ///
 /// ```
-/// use altgrad_core::{Fp8, Granularity, Quantizer};
+/// use altgrad::{Fp8, Granularity, Quantizer};
 ///
 /// let quantizer: Quantizer = serde_json::from_str(r#"{ "format": "E4M3", "granularity": "per_row" }"#)?;
 /// assert_eq!(quantizer, Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow));

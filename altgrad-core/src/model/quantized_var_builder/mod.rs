@@ -24,7 +24,7 @@ use crate::layer::Recipe;
 /// straight-through estimator, without a change of its source.
 ///
 /// ```
-/// use altgrad_core::{Fp8, QuantConfig, QuantizedVarBuilder};
+/// use altgrad::{Fp8, QuantConfig, QuantizedVarBuilder};
 /// use candle_core::{DType, Device, Module, Tensor};
 /// use candle_nn::{AdamW, Optimizer, VarBuilder, VarMap, embedding, linear, seq};
 ///
@@ -43,7 +43,7 @@ use crate::layer::Recipe;
 /// let loss = model.forward(&Tensor::new(&[1u32, 2, 3], &Device::Cpu)?)?.sqr()?.mean_all()?;
 /// optimizer.backward_step(&loss)?;
 /// quantized.requantize()?;
-/// # Ok::<(), altgrad_core::Error>(())
+/// # Ok::<(), altgrad::Error>(())
 /// ```
 ///
 /// # What is a linear weight
