@@ -150,7 +150,7 @@ impl Quantizer {
         let invalid = |why| Err(Error::InvalidQuantizer { why });
         if self.granularity != Granularity::PerTensor && self.scaling.is_per_tensor() {
             return invalid(format!(
-                "{:?} scaling is for one scale a tensor, but the granularity is `{}`; use `Scaling::Current`",
+                "{:?} scaling is for one scale a tensor, but the granularity is {:?}; use `Scaling::Current`",
                 self.scaling, self.granularity
             ));
         }
