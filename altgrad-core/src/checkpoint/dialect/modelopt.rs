@@ -101,6 +101,7 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
             }
         };
         let mut stored = Stored::new(shards, codes, Some(scales), block)?;
+        // Fused experts are no single layer, and each has inputs of its own.
         stored.activations = activations.filter(|_| stored.shape.len() == 2);
         Ok(stored)
     })

@@ -78,7 +78,7 @@ fn check_weights(groups: &[(String, Group)], section: Option<&Section>) -> Resul
 struct Groups<'c> {
     named: Vec<(&'c str, &'c Group)>,
     patterns: Vec<(&'c str, Regex, &'c Group)>,
-    class: Option<(&'c str, &'c Group)>,
+    class: Option<&'c Group>,
 }
 
 /// The class of nearly all layers that are quantized.
@@ -93,7 +93,7 @@ impl<'c> Groups<'c> {
                     groups.named.push((target, group));
                     let is_class = !target.contains('.') && !shards.contains(&format!("{target}.weight"));
                     if is_class && (groups.class.is_none() || target == LINEAR) {
-                        groups.class = Some((target, group));
+                        groups.class = Some(group);
                     }
                     continue;
                 };
@@ -117,7 +117,7 @@ impl<'c> Groups<'c> {
         // Matching gives up, and fails, on a pattern that would take too long.
         let is_match = |pattern: &Regex| pattern.is_match(layer).unwrap_or(false);
         let matched = || self.patterns.iter().find(|(_, pattern, _)| is_match(pattern)).map(|(.., group)| *group);
-        named.or_else(matched).or_else(|| self.class.map(|(_, group)| group))
+        named.or_else(matched).or(self.class)
     }
 }
 
