@@ -66,7 +66,8 @@ impl Writer {
     /// [`save`](Self::save) would do with its model, and copies its configuration and, of a folder or an index, its tokenizer and
     /// its own code.
     ///
-    /// A linear weight is a matrix whose name ends with `weight`. Files do not tell embeddings from linear layers, so a path
+    /// A linear weight is a matrix whose name ends with `weight`; tensors of three dimensions, such as those of fused experts, are
+    /// reported and left as they are. Files do not tell embeddings from linear layers, so a path
     /// that looks like that of an embedding stays in full precision unless a rule names it. Gradients of recipes are of no
     /// use here, and passed over. No more than a piece of a tensor and the codes of a row of blocks are in memory at a time,
     /// but a tensor that is rounded stochastically is, as a whole.
@@ -148,17 +149,15 @@ impl Writer {
     fn plan<'c>(&self, shards: &'c Shards, config: QuantConfig) -> Result<Vec<Plan<'c>>> {
         let rulebook = Rulebook::new(config)?;
         rulebook.config().check()?;
-        let paths: Vec<&str> = shards.tensors().filter_map(|(name, info)| path_of_matrix(name, info)).collect();
+        let paths: Vec<&str> = shards.tensors().filter_map(|(name, info)| path_of_weight(name, info)).collect();
         if paths.is_empty() {
             let why = "it has no linear weight: a matrix whose name ends with `weight`".to_owned();
             return Err(super::file::invalid(shards.folder(), None, why));
         }
         rulebook.check_rules(paths.iter().copied())?;
         let plan = |(name, info): (&'c str, &'c TensorInfo)| {
-            let layer = match path_of_matrix(name, info) {
-                Some(path) => {
-                    Some(Layer { path: path.to_owned(), becomes: self.decide(shards, &rulebook, path, name, info)? })
-                }
+            let layer = match path_of_weight(name, info) {
+                Some(path) => Some(Layer { path: path.to_owned(), becomes: self.decide(&rulebook, path, info)? }),
                 None => None,
             };
             let (begin, end) = info.data_offsets;
@@ -167,14 +166,10 @@ impl Writer {
         shards.tensors().map(plan).collect()
     }
 
-    fn decide(
-        &self,
-        shards: &Shards,
-        rulebook: &Rulebook,
-        path: &str,
-        name: &str,
-        info: &TensorInfo,
-    ) -> Result<Result<Quantized, SkipReason>> {
+    fn decide(&self, rulebook: &Rulebook, path: &str, info: &TensorInfo) -> Result<Result<Quantized, SkipReason>> {
+        let [outputs, inputs] = info.shape[..] else {
+            return Ok(Err(SkipReason::Unsupported(format!("weight of {} dimensions", info.shape.len()))));
+        };
         if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
             return Ok(Err(SkipReason::Unsupported(format!("weight of dtype {}", info.dtype))));
         }
@@ -184,7 +179,6 @@ impl Writer {
             Ok(recipe) => recipe.clone(),
             Err(reason) => return Ok(Err(reason)),
         };
-        let [outputs, inputs] = info.shape[..] else { return Err(shards.invalid(name, "is no matrix")) };
         // Nothing is measured before the first step.
         for (role, quantizer) in [("weights", Some(&recipe.weights)), ("activations", recipe.activations.as_ref())] {
             if quantizer.is_some_and(|quantizer| matches!(quantizer.scaling, Scaling::Delayed { .. })) {
@@ -352,9 +346,14 @@ impl Plan<'_> {
     }
 }
 
-/// The layer whose weight a tensor may be.
-fn path_of_matrix<'n>(name: &'n str, info: &TensorInfo) -> Option<&'n str> {
-    layer_of_weight(name).filter(|_| info.shape.len() == 2)
+/// The layer whose weight a tensor may be: a matrix that is called so, or one of several, such as those of fused experts, which
+/// are not quantized, but must not be passed over in silence.
+fn path_of_weight<'n>(name: &'n str, info: &TensorInfo) -> Option<&'n str> {
+    match info.shape[..] {
+        [_, _] => layer_of_weight(name),
+        [_, _, _] if !info.shape.contains(&1) => layer_of_weight(name).or(Some(name)),
+        _ => None,
+    }
 }
 
 /// The files of a folder that belong to its model and are not written anew.

@@ -23,6 +23,8 @@ fn original(folder: &Path, dtype: DType) -> Checkpoint {
         ("large.weight", tensor(3000, 520, 4)),
         ("large.bias", tensor(1, 3000, 5).flatten_all().unwrap()),
         ("norm.weight", tensor(1, 64, 6).flatten_all().unwrap()),
+        ("experts.up_proj", tensor(6, 8, 7).reshape((2, 3, 8)).unwrap()),
+        ("position", tensor(6, 8, 8).reshape((1, 6, 8)).unwrap()),
     ]);
     fs::create_dir_all(folder).unwrap();
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
@@ -83,7 +85,7 @@ fn codes_are_those_of_the_quantized_model() {
                 assert_eq!((one.distortion, &one.recipe, one.format), (other.distortion, &other.recipe, other.format));
                 assert_eq!((&one.shape, one.bytes_before), (&other.shape, other.bytes_before));
             }
-            for name in ["norm.weight", "large.bias", "embed_tokens.weight"] {
+            for name in ["norm.weight", "large.bias", "embed_tokens.weight", "experts.up_proj", "position"] {
                 let [one, other] =
                     [&converted, &original].map(|checkpoint| checkpoint.tensor(name, dtype, &Device::Cpu).unwrap());
                 assert_eq!(bits(&one), bits(&other));
@@ -105,11 +107,17 @@ fn rules_decide_and_embeddings_stay() {
     assert_eq!(action("large"), Action::Quantized);
     assert_eq!(action("small"), Action::Skipped(SkipReason::Rule("small".to_owned())));
     assert_eq!(action("embed_tokens"), Action::Skipped(SkipReason::Embedding));
+    let unsupported = SkipReason::Unsupported("weight of 3 dimensions".to_owned());
+    assert_eq!(action("experts.up_proj"), Action::Skipped(unsupported));
+    assert!(report.layer("position").is_none());
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.path().join("a/config.json")).unwrap()).unwrap();
     assert_eq!(config["model_type"], "llama");
     // A name does not tell for certain that it is no linear layer.
-    assert_eq!(config["quantization_config"]["ignore"], serde_json::json!(["embed_tokens", "small"]));
+    assert_eq!(
+        config["quantization_config"]["ignore"],
+        serde_json::json!(["embed_tokens", "experts.up_proj", "small"])
+    );
     assert!(folder.path().join("a/tokenizer.json").is_file() && folder.path().join("a/modeling.py").is_file());
     assert!(!folder.path().join("a/weights.bin").exists());
 
@@ -179,7 +187,7 @@ fn comparing_shows_what_moved() {
     let out = folder.path().join("out");
     let report = Writer::new(Dialect::Altgrad).quantize(&original, Fp8::E4M3, &out, |_| ()).unwrap();
     let comparison = compare(&original, &Checkpoint::open(&[&out]).unwrap()).unwrap();
-    assert_eq!(comparison.tensors.len(), 6);
+    assert_eq!(comparison.tensors.len(), 8);
     assert!(comparison.only_in_first.is_empty() && comparison.only_in_second.is_empty());
     for tensor in &comparison.tensors {
         match tensor.name.strip_suffix(".weight").and_then(|path| report.layer(path)?.distortion) {
@@ -191,7 +199,7 @@ fn comparing_shows_what_moved() {
         }
     }
     let text = comparison.to_string();
-    assert!(text.contains("6 tensors in both, 4 of them equal"), "{text}");
+    assert!(text.contains("8 tensors in both, 6 of them equal"), "{text}");
 }
 
 #[test]
@@ -210,7 +218,7 @@ fn inspecting_shows_dialect_formats_and_scales() {
     assert!(quantized.smallest_scale > 0.0 && quantized.smallest_scale < quantized.largest_scale);
     assert_eq!(large.bytes, 3000 * 520 + 4 * 3000);
     let text = contents.to_string();
-    assert!(text.contains("dialect modelopt, 2 of 6 tensors quantized"), "{text}");
+    assert!(text.contains("dialect modelopt, 2 of 8 tensors quantized"), "{text}");
     let json = serde_json::to_value(&contents).unwrap();
     assert_eq!(json["tensors"][0]["quantized"]["granularity"], "per_row");
 }
