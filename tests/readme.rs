@@ -7,6 +7,9 @@
     reason = "examples are as readers would write them, and tests fail by panicking"
 )]
 
+#[path = "common/llama.rs"]
+mod small_llama;
+
 use std::error::Error;
 use std::path::Path;
 
@@ -199,18 +202,8 @@ fn someone_elses_model(vb: VarBuilder<'_>, config: &Config, variables: &VarMap) 
 
 #[test]
 fn someone_elses_model_is_quantized_and_trained() -> Result<()> {
-    let config = Config {
-        hidden_size: 16,
-        intermediate_size: 24,
-        vocab_size: 32,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        max_position_embeddings: 16,
-        ..Config::config_7b_v2(false)
-    };
     let (variables, vb) = variables();
-    someone_elses_model(vb, &config, &variables)
+    someone_elses_model(vb, &small_llama::config(), &variables)
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
     /// Columns of a table, if not those of the terminal.
     #[arg(long, global = true)]
-    width: Option<usize>,
+    width: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,9 +87,9 @@ pub(crate) struct Quantize {
 impl Arguments {
     /// Columns of a table: as many as it needs if it is not for a terminal, so that each row is one line there.
     pub(crate) fn width(&self) -> usize {
-        const UNLIMITED: usize = u16::MAX as usize;
-        let terminal = || Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-        self.width.or_else(terminal).unwrap_or(UNLIMITED)
+        // No format string takes more.
+        let terminal = || Term::stdout().size_checked().map(|(_, columns)| columns);
+        self.width.or_else(terminal).unwrap_or(u16::MAX).into()
     }
 }
 

@@ -96,6 +96,7 @@ fn errors_say_what_to_do_and_leave_nothing() {
         (&["quantize", "in", "-o", "in"], &["is there and not an empty folder"]),
         (&["inspect", "nothing"], &["nothing"]),
         (&["inspect", "in", "--from", "torch"], &["torch"]),
+        (&["inspect", "in", "--width", "70000"], &["70000", "65535"]),
     ] {
         let message = stderr(path, arguments);
         for part in parts {

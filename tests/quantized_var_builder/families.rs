@@ -6,7 +6,7 @@ use candle_nn::{Activation, VarBuilder, VarMap};
 use candle_transformers::models::{bert, bigcode, llama, mistral, modernbert, qwen2, t5, vit, whisper};
 
 use crate::common::Numbers;
-use crate::{bits, builder_of, by_hand, quantized_paths, randomize, skipped};
+use crate::{bits, builder_of, by_hand, quantized_paths, randomize, skipped, small_llama};
 
 /// Builds a model from a builder that is plain, one over weights that were quantized by hand, and a quantizing one, and
 /// compares outputs and report with what is expected.
@@ -68,17 +68,7 @@ const BERT: [&str; 6] = [
 ];
 
 fn llama_config(tie_word_embeddings: bool) -> llama::Config {
-    llama::Config {
-        hidden_size: 16,
-        intermediate_size: 24,
-        vocab_size: 32,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        max_position_embeddings: 16,
-        tie_word_embeddings,
-        ..llama::Config::config_7b_v2(false)
-    }
+    llama::Config { tie_word_embeddings, ..small_llama::config() }
 }
 
 fn run_llama(vb: VarBuilder<'_>, config: &llama::Config) -> Result<Tensor> {

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/llama.rs"]
+mod small_llama;
 
 mod choice;
 mod families;

@@ -24,7 +24,6 @@ const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
 /// Weights with their `weight_scale`.
 pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
     let groups = section.map(groups).transpose()?.unwrap_or_default();
-    check_weights(&groups, section)?;
     let groups = Groups::new(shards, &groups, section)?;
     pair(
         shards,
@@ -42,7 +41,7 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
     )
 }
 
-/// The groups of a configuration with their names.
+/// The groups of a configuration with their names. Fails if the weights of one are no FP8.
 fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
     let read = |(name, group): (String, Value)| {
         let group = if group.is_array() {
@@ -53,20 +52,14 @@ fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
         } else {
             group
         };
-        let group = section.parse_part(&format!("config_groups.{name}"), &group)?;
+        let group: Group = section.parse_part(&format!("config_groups.{name}"), &group)?;
+        // What is stored in place of codes could only be misread.
+        if let Some(Err(why)) = group.weights.as_ref().map(Args::check) {
+            return Err(section.invalid(format!("the weights of `{name}` are not read by altgrad: {why}")));
+        }
         Ok((name, group))
     };
     section.parse::<Config>()?.config_groups.into_iter().map(read).collect()
-}
-
-/// Fails if a group has weights that are no FP8: what is stored in place of codes could only be misread.
-fn check_weights(groups: &[(String, Group)], section: Option<&Section>) -> Result<()> {
-    for (name, group) in groups {
-        if let (Some(Err(why)), Some(section)) = (group.weights.as_ref().map(Args::check), section) {
-            return Err(section.invalid(format!("the weights of `{name}` are not read by altgrad: {why}")));
-        }
-    }
-    Ok(())
 }
 
 /// The groups by their targets, in the order in which a target is looked for (compressed-tensors, `match_targets`): the name of
