@@ -4,7 +4,10 @@
 
 mod common;
 
-use altgrad::{Error, Fp8, Granularity, Linear, Observer, QuantConfig, Quantizable, Quantizer, Recipe, Scaling};
+use altgrad::{
+    CalibrationConfig, Error, Fp8, Granularity, IdleLayers, Linear, Observer, QuantConfig, Quantizable, Quantizer,
+    Recipe, Scaling,
+};
 use candle_core::{DType, Device, Module, Tensor};
 use common::{gpt, tokens, values};
 
@@ -201,12 +204,8 @@ fn a_pass_that_fails_changes_nothing() {
         model.h[0].attn.c_attn.forward(&x)?;
         Ok(())
     };
-    let error = model.calibrate(pass).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "layer `h.0.attn.c_proj`: no input value reached the layer in the calibration passes, so its scale is unknown; \
-         make sure that they reach every quantized layer, or leave this one out of the config"
-    );
+    let Error::NotCalibrated { layers } = model.calibrate(pass).unwrap_err() else { panic!("layers are idle") };
+    assert_eq!((layers.len(), layers[0].as_str()), (7, "h.0.attn.c_proj"));
     unchanged(&model);
 
     let pass = |model: &common::Gpt| {
@@ -244,4 +243,68 @@ fn nothing_to_calibrate_is_said() {
     let rows = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow);
     model.quantize(Recipe::weight_only(Fp8::E4M3).activations(rows)).unwrap();
     assert_eq!(message(&mut model), expected);
+}
+
+/// A model of three layers of which a pass reaches some.
+type Three = Vec<Linear>;
+
+fn three() -> Three {
+    (0..3).map(|_| double(recipe())).collect()
+}
+
+fn reach(layers: &'static [usize], value: f32) -> impl FnOnce(&Three) -> altgrad::Result<()> {
+    move |model| {
+        for layer in layers {
+            model[*layer].forward(&Tensor::new(&[[value, 1.0, 0.0, 2.0]], &Device::Cpu)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_static(layer: &Linear) -> bool {
+    layer.activations().is_some_and(|quantizer| matches!(quantizer.scaling, Scaling::Static(_)))
+}
+
+#[test]
+fn all_idle_layers_are_named_and_what_others_saw_is_kept() {
+    let mut model = three();
+    let error = model.calibrate(reach(&[1], 896.0)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no input value reached `0`, `2` in the calibration passes, so no scale is known; what other layers saw is kept: \
+         calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as they are"
+    );
+    assert!(!model.iter().any(is_static), "nothing has changed");
+    // An error of the passes keeps what was kept, and nothing of its own.
+    let failing = |model: &Three| {
+        model[0].forward(&Tensor::new(&[[9999f32, 1.0, 0.0, 2.0]], &Device::Cpu)?)?;
+        Err(Error::NoLayers)
+    };
+    assert!(matches!(model.calibrate(failing), Err(Error::NoLayers)));
+    // Another observer starts anew.
+    let other = model.clone().calibrate_with(Observer::Percentile(100.0), reach(&[0, 2], 448.0)).unwrap_err();
+    assert!(matches!(other, Error::NotCalibrated { layers } if layers == ["1"]));
+    let report = model.calibrate(reach(&[0, 2], 448.0)).unwrap();
+    let scales: Vec<_> = report.layers.iter().map(|layer| (layer.scale, layer.values)).collect();
+    assert_eq!(scales, [(1.0, 4), (2.0, 4), (1.0, 4)]);
+    assert!(model.iter().all(is_static) && report.idle.is_empty());
+    // Once it has become scales, it is gone.
+    let error = model.calibrate(reach(&[1], 1.0)).unwrap_err();
+    assert!(matches!(error, Error::NotCalibrated { layers } if layers == ["0", "2"]));
+}
+
+#[test]
+fn idle_layers_can_be_left_as_they_are() {
+    let config = CalibrationConfig::new(Observer::MinMax).idle_layers(IdleLayers::LeaveAsIs);
+    let mut model = three();
+    assert!(matches!(model.calibrate(reach(&[1], 896.0)), Err(Error::NotCalibrated { .. })));
+    // What was seen is enough.
+    let report = model.calibrate_with(config, |_| Ok(())).unwrap();
+    assert_eq!((report.layers.len(), report.layers[0].scale), (1, 2.0));
+    assert_eq!(report.idle, ["0", "2"]);
+    assert_eq!(model.iter().map(is_static).collect::<Vec<_>>(), [false, true, false]);
+    assert!(report.to_string().ends_with("no input reached, so scaled as before: 0, 2"), "{report}");
+    // Nothing at all is an error all the same.
+    let error = three().calibrate_with(config, |_| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::NotCalibrated { layers } if layers.len() == 3));
 }

@@ -148,7 +148,6 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let wrong = [
         ("step", float(&[1.0]), "it is F32 of shape [1], expected one I64"),
         ("step", Tensor::new(-1i64, &Device::Cpu).unwrap(), "-1 is no number of steps"),
-        ("amax_history", float(&[1.0; 4]), "it has 4 steps, but the recipe looks back over 3"),
         ("amax_history", float(&[f32::NAN]), "NaN is no largest magnitude"),
         ("amax_history", float(&[1.0, -1.0]), "-1 is no largest magnitude"),
         (
@@ -167,6 +166,46 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
         message,
         "layer `h.0.mlp.c_fc`: the quantizer state `h.0.mlp.c_fc.weights.scale` does not fit: \
          a scale must be a positive finite number, this one is 0"
+    );
+}
+
+#[test]
+fn of_a_longer_history_the_last_steps_count() {
+    let delayed = |len| Recipe::from(Quantizer::new(Fp8::E4M3).scaling(Scaling::Delayed { len, margin: 0 }));
+    let history = |model: &Gpt| match model.layer("h.0.mlp.c_fc").unwrap() {
+        Linear::Quantized(layer) => layer.weight_history().iter().collect::<Vec<_>>(),
+        _ => panic!("it was quantized"),
+    };
+    let (mut model, variables) = gpt(DType::F32, 9);
+    model.quantize(delayed(5)).unwrap();
+    steps(&model, &variables, 0..7);
+    let (state, long) = (model.quantizer_state().unwrap(), history(&model));
+    assert_eq!(long.len(), 5);
+    for len in [2, 5, 9] {
+        model.quantize(delayed(len)).unwrap();
+        model.load_quantizer_state(&state).unwrap();
+        assert_eq!(history(&model), long[5usize.saturating_sub(len)..]);
+    }
+}
+
+#[test]
+fn state_of_a_layer_that_remembers_nothing_says_so() {
+    let (mut model, _) = gpt(DType::F32, 9);
+    model.quantize(Recipe::hybrid()).unwrap();
+    model.forward(&tokens(2, 8, 0)).unwrap();
+    let state = model.quantizer_state().unwrap();
+    model.freeze().unwrap();
+    assert_eq!(
+        model.load_quantizer_state(&state).unwrap_err().to_string(),
+        "layer `h.0.attn.c_attn`: the quantizer state `h.0.attn.c_attn.weights.step` does not fit: the layer is frozen \
+         and remembers no steps; load the state before `freeze`"
+    );
+    model.dequantize().unwrap();
+    model.quantize(QuantConfig::new(Recipe::hybrid()).skip("h.1.mlp.c_proj")).unwrap();
+    assert_eq!(
+        model.load_quantizer_state(&state).unwrap_err().to_string(),
+        "layer `h.1.mlp.c_proj`: the quantizer state `h.1.mlp.c_proj.weights.step` does not fit: the layer is in full \
+         precision; `quantize` the model first, by the config that it had when the state was saved"
     );
 }
 

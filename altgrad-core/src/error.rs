@@ -76,9 +76,10 @@ pub enum Error {
         amax: f64,
     },
 
-    /// A tensor with NaN was to be packed into a format that has no code for it.
+    /// A tensor with NaN, or with an infinity that is to [propagate](crate::Infinity), was to be packed into a format that has
+    /// no code for it.
     #[error(
-        "{format} has no code for NaN, and the tensor holds one; \
+        "{format} has no code for NaN, and the tensor holds a value that is not finite; \
          use a format with NaN such as E4M3 or E5M2, or remove it first"
     )]
     NanNotRepresentable {
@@ -206,12 +207,20 @@ pub enum Error {
     )]
     NothingToCalibrate,
 
-    /// A layer was not called in a calibration pass, or with empty inputs only.
+    /// Layers were not called in a calibration pass, or with empty inputs only.
     #[error(
-        "no input value reached the layer in the calibration passes, so its scale is unknown; \
-         make sure that they reach every quantized layer, or leave this one out of the config"
+        "no input value reached {} in the calibration passes, so no scale is known; what other layers saw is kept: calibrate \
+         again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as they are",
+        quoted_layers(.layers)
     )]
-    NotCalibrated,
+    NotCalibrated {
+        /// Their paths, in the order of declaration.
+        layers: Vec<String>,
+    },
+
+    /// [`requantize`](crate::QuantizedVarBuilder::requantize) was called while it ran on another thread.
+    #[error("another thread is requantizing the weights of this builder; requantize from one thread, after each step")]
+    AlreadyRequantizing,
 
     /// A tensor is missing from what the quantizers of a model remembered.
     #[error("the quantizer state has no tensor `{key}`; was it saved from a model with the same config?")]
@@ -462,9 +471,19 @@ fn nearest_text(nearest: &[String]) -> String {
     match nearest {
         [] => String::new(),
         [one] => format!("; the nearest is `{one}`"),
-        many => {
-            let quoted: Vec<_> = many.iter().map(|path| format!("`{path}`")).collect();
-            format!("; the nearest are {}", quoted.join(", "))
-        }
+        many => format!("; the nearest are {}", quoted(many)),
     }
+}
+
+/// Paths in a list; a model that is a single layer has the empty path.
+fn quoted_layers(paths: &[String]) -> String {
+    match paths {
+        [path] if path.is_empty() => "the layer".to_owned(),
+        paths => quoted(paths),
+    }
+}
+
+/// Names in a list.
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -10,17 +10,20 @@ mod error;
 mod format;
 pub mod kernels;
 mod layer;
+mod lock;
 mod model;
 mod quantizer;
 
 pub use error::{Error, Result};
-pub use format::{Fp8, Overflow, ParseFp8Error, Specials};
+pub use format::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use layer::{
-    Compute, FrozenLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b, linear_no_bias,
+    Compute, FrozenLinear, FullLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b,
+    linear_no_bias,
 };
 pub use model::{
-    Action, CalibrationReport, LayerCalibration, LayerReport, Path, QuantConfig, QuantReport, Quantizable,
-    QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Visitor, VisitorMut,
+    Action, CalibrationConfig, CalibrationReport, Constant, IdleLayers, LayerCalibration, LayerReport, Path,
+    QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable, Visitor,
+    VisitorMut,
 };
 pub use quantizer::{
     AmaxHistory, Distortion, E8M0Rule, Fp8Tensor, Granularity, Observer, Quantizer, Rounding, ScaleEncoding, Scaling,

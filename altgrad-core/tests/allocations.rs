@@ -1,5 +1,6 @@
 //! What passes through layers allocate, counted by an allocator.
 
+#![allow(clippy::disallowed_types, reason = "tests that must run one by one")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and say what they measured")]
 #![allow(unsafe_code, reason = "an allocator is unsafe to implement; this one passes everything on")]
 
@@ -150,8 +151,11 @@ fn a_step_on_codes_makes_no_copy_of_the_weight() {
             assert!(backward.bytes < (GRADIENT_OF_CANDLE + 1) * WEIGHT, "{name}: {backward:?}");
         }
         layer.layer.set_training(false);
-        let [forward, _] = layer.after(1, &format!("{name}, eval"));
+        drop(layer.layer.forward(&layer.x).unwrap());
+        let [forward, _] = layer.after(0, &format!("{name}, eval"));
         assert_eq!((forward.weights, forward.codes), (0, 0), "{name}: eval mode keeps codes");
+        let [forward, _] = layer.after(0, &format!("{name}, eval, trained"));
+        assert_eq!((forward.weights, forward.codes), (0, 2), "{name}: but not once the weight has a gradient");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The builder itself: prefixes, dtypes, other ways to ask, and errors.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use altgrad::{
     Error, Fp8, Granularity, Linear, QuantConfig, Quantizable, QuantizedVarBuilder, Quantizer, Recipe, SkipReason,
@@ -123,11 +123,11 @@ fn the_report_is_that_of_surgery() {
 }
 
 /// A builder of somebody else, which makes tensors when it is asked, and counts how often it is.
-struct Counting<'c>(&'c Mutex<usize>);
+struct Counting<'c>(&'c AtomicUsize);
 
 impl SimpleBackend for Counting<'_> {
     fn get(&self, shape: Shape, _: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
-        *self.0.lock().unwrap() += 1;
+        self.0.fetch_add(1, Ordering::Relaxed);
         Tensor::arange(0f32, shape.elem_count() as f32, device)?.reshape(shape)?.to_dtype(dtype)
     }
 
@@ -142,18 +142,18 @@ impl SimpleBackend for Counting<'_> {
 
 #[test]
 fn any_builder_can_be_wrapped_and_moved_to_another_thread() {
-    let calls = Mutex::new(0);
+    let calls = AtomicUsize::new(0);
     let vb = VarBuilder::from_backend(Box::new(Counting(&calls)), DType::F32, Device::Cpu);
     let quantized = e4m3(vb);
     let layer = std::thread::scope(|scope| {
         let quantized = &quantized;
         scope.spawn(move || linear_no_bias(6, 4, quantized.builder().pp("fc")).unwrap()).join().unwrap()
     });
-    assert_eq!(*calls.lock().unwrap(), 1);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
     // A tensor that is no variable is not kept, but asked for anew.
     let before = bits(layer.weight());
     quantized.requantize().unwrap();
-    assert_eq!((*calls.lock().unwrap(), bits(layer.weight())), (2, before));
+    assert_eq!((calls.load(Ordering::Relaxed), bits(layer.weight())), (2, before));
     assert!(quantized.builder().get_unchecked("x").unwrap_err().to_string().contains("no shape for x"));
     assert!(format!("{quantized:?}").contains("E4M3"));
 }

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
@@ -27,7 +26,7 @@ const METADATA: &str = "__metadata__";
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     path: PathBuf,
-    file: Mutex<File>,
+    file: File,
     /// Where the tensors begin.
     start: u64,
     tensors: BTreeMap<String, TensorInfo>,
@@ -68,7 +67,7 @@ impl SafetensorsFile {
         };
         let start = PREFIX + header_length;
         let tensors = check_entries(path, entries, length - start)?;
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), start, tensors, metadata })
+        Ok(Self { path: path.to_owned(), file, start, tensors, metadata })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -92,9 +91,7 @@ impl SafetensorsFile {
             return Err(invalid(&self.path, Some(name), format!("has no {length} bytes from byte {offset} on")));
         }
         let mut bytes = vec![0; length];
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(self.start + (begin + offset) as u64))
-            .and_then(|_| file.read_exact(&mut bytes))
+        read_exact_at(&self.file, &mut bytes, self.start + (begin + offset) as u64)
             .map_err(|source| Error::UnreadableFile { file: self.path.clone(), source })?;
         Ok(bytes)
     }
@@ -120,6 +117,33 @@ impl SafetensorsFile {
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors.get(name).ok_or_else(|| invalid(&self.path, Some(name), "is not there".to_owned()))
     }
+}
+
+/// Fills `bytes` with those of a file from `offset` on, whatever other threads read from it meanwhile.
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+/// Fills `bytes` with those of a file from `offset` on, whatever other threads read from it meanwhile.
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => (bytes, offset) = (&mut bytes[read..], offset + read as u64),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `bytes` with those of a file from `offset` on. What is left, WebAssembly for one, has no threads that could meet.
+#[cfg(not(any(unix, windows)))]
+fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
+    file.read_exact(bytes)
 }
 
 /// An error in a file, or in one tensor of it.

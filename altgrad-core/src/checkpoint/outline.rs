@@ -85,8 +85,16 @@ impl Outline {
     /// How the input is quantized, or why no dialect of another library can say so.
     pub(super) fn inputs(&self) -> Result<Inputs, String> {
         let Some(quantizer) = &self.activations else { return Ok(Inputs::Full) };
-        let Quantizer { format, granularity, scaling, scale_encoding, amax_epsilon: _, rounding, overflow } =
-            *quantizer;
+        let Quantizer {
+            format,
+            granularity,
+            scaling,
+            scale_encoding,
+            amax_epsilon: _,
+            rounding,
+            overflow,
+            infinity: _,
+        } = *quantizer;
         if format != Fp8::E4M3 {
             return Err(format!("inputs in {format}"));
         }

@@ -37,6 +37,48 @@ pub enum Overflow {
     Special,
 }
 
+/// What a [`Quantizer`](crate::Quantizer) makes of infinities, and with them of a tensor that is not finite.
+///
+/// A conversion that saturates takes ±∞ to the largest value (OCP 8-bit Floating Point Specification 1.0, section 5.2.1),
+/// and that is what [`Fp8::encode`] and the [kernels](crate::kernels) do unless told otherwise. In a model it would hide what
+/// happened: a loss scaler, for example, waits for gradients that are not finite. So a quantizer, and with it a layer,
+/// propagates them by default.
+///
+/// What is not finite in the end, by what the quantizer of the operand goes by; "block" is what shares a scale:
+///
+/// | ∞ or NaN in an operand of a product, and scales that are | `Propagate` | `Saturate` |
+/// |---|---|---|
+/// | made from that tensor: [`Scaling::Current`], [`Scaling::Window`] | all of its block, as in torchao (448/∞ = 0, ∞·0 = NaN) and under the NaN scale of OCP Microscaling | its NaN; ∞ and the rest of the block under the largest of the history, or else the scale 1 |
+/// | known before: [`Scaling::Static`], [`Scaling::Delayed`] | the element | its NaN; ∞ becomes the largest value, as in Transformer Engine |
+/// | none: an operand in full precision | the element | the element |
+///
+/// With `Y = Q(X)·Q(W)ᵀ`, `dX = Q(dY)·Q(W)` and `dW = Q(dY)ᵀ·Q(X)` this is what is not finite under `Propagate`, the default
+/// of every [named recipe](crate::Recipe::NAMED) and of a format alone, and nothing else is:
+///
+/// | recipe | ∞ or NaN in `X[t, i]` | in `W[o, i]` | in `dY[t, o]` |
+/// |---|---|---|---|
+/// | a format (weights only) | `Y[t, :]`, `dW[:, i]` | `Y`, `dX` | `dX[t, :]`, `dW[o, :]` |
+/// | `tensorwise` | `Y`, `dW` | `Y`, `dX` | `dX`, `dW` |
+/// | `rowwise`, `mxfp8`, `hybrid` | `Y[t, :]`, `dW[:, i]` | `Y[:, o]`, `dX[:, i]` | `dX[t, :]`, `dW[o, :]` |
+/// | `blockwise` | `Y[t, :]`, `dW[:, i]` | `Y` of the block's outputs, `dX` of its inputs | `dX[t, :]`, `dW[o, :]` |
+///
+/// Histories pass over such steps in every case.
+///
+/// [`Scaling::Current`]: crate::Scaling::Current
+/// [`Scaling::Window`]: crate::Scaling::Window
+/// [`Scaling::Static`]: crate::Scaling::Static
+/// [`Scaling::Delayed`]: crate::Scaling::Delayed
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Infinity {
+    /// What depends on it is not finite. An infinity stays one in a format that has them, else it becomes NaN.
+    #[default]
+    Propagate,
+    /// It becomes the largest value of the same sign, or what [`Overflow`] says. NaN stays NaN.
+    Saturate,
+}
+
 /// An 8-bit floating-point format: one sign bit, `exponent_bits + mantissa_bits = 7` magnitude bits, a bias and its
 /// [`Specials`].
 ///

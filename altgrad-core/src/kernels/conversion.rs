@@ -2,7 +2,7 @@
 
 use super::blocks::Blocks;
 use super::draws::Draws;
-use crate::format::{Fp8, Overflow};
+use crate::format::{Fp8, Infinity, Overflow};
 use crate::{Error, Result};
 
 /// The scale of a block, and how quotients by it are taken.
@@ -61,7 +61,7 @@ impl From<f32> for Scale {
 }
 
 /// How the elements of one tensor become codes, with every choice made: a format, the [`Blocks`] that share scales, and
-/// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate.
+/// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate, infinities too.
 ///
 /// ```
 /// use altgrad::kernels::{Blocks, Conversion, Draws};
@@ -81,6 +81,7 @@ impl From<f32> for Scale {
 pub struct Conversion {
     pub(crate) format: Fp8,
     pub(crate) overflow: Overflow,
+    pub(crate) infinity: Infinity,
     pub(crate) blocks: Blocks,
     /// One for each block, all of them with a multiplier or none.
     pub(crate) scales: Vec<Scale>,
@@ -105,13 +106,25 @@ impl Conversion {
             let why = "some scales have a multiplier and others have none; give all of them one, or none".to_owned();
             return Err(Error::InvalidQuantizer { why });
         }
-        Ok(Self { format, overflow: Overflow::Saturate, blocks, scales, draws: None })
+        Ok(Self::saturating(format, blocks, scales))
+    }
+
+    /// To the nearest value of `format`, saturated, under scales that are known to be valid, one for each block.
+    pub(crate) fn saturating(format: Fp8, blocks: Blocks, scales: Vec<Scale>) -> Self {
+        let (overflow, infinity) = (Overflow::Saturate, Infinity::Saturate);
+        Self { format, overflow, infinity, blocks, scales, draws: None }
     }
 
     /// What becomes of values beyond the format's range.
     #[must_use]
     pub fn overflow(self, overflow: Overflow) -> Self {
         Self { overflow, ..self }
+    }
+
+    /// What becomes of infinities. To propagate them takes a format with NaN or infinities.
+    #[must_use]
+    pub fn infinity(self, infinity: Infinity) -> Self {
+        Self { infinity, ..self }
     }
 
     /// Rounds to one of the two neighbours at random instead of the nearest: to the one away from zero with a probability

@@ -4,7 +4,7 @@ use super::blocks::Blocks;
 use super::conversion::Conversion;
 use super::element::Element;
 use super::level::Level;
-use super::{loops, threads};
+use super::{loops, specials, threads};
 use crate::format::Fp8;
 
 /// The largest magnitude of each block; NaN if any of its values is NaN, 0 if it has none.
@@ -30,21 +30,25 @@ pub(super) fn amax<T: Element>(level: Level, values: &[T], blocks: Blocks) -> Ve
     largest
 }
 
-/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN; both slices have the same length.
+/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities as the conversion says; both slices have
+/// the same length.
 pub(super) fn fake_quantize<T: Element>(level: Level, from: &[T], to: &mut [T], conversion: &Conversion) {
     let elements = from.len();
     threads::map(parts(from, to), elements, |Part { first, from, to }| {
-        loops::fake_quantize(level, first, from, to, conversion);
+        if loops::fake_quantize(level, first, from, to, conversion) {
+            specials::put_into_values(from, to, conversion);
+        }
     });
 }
 
-/// `to[i] = encode(from[i] / scale)`; false if a value is NaN and the format has no NaN, and then `to` is of no use.
+/// `to[i] = encode(from[i] / scale)`; false if a value is NaN, or an infinity that propagates, and the format has no NaN, and
+/// then `to` is of no use.
 pub(super) fn encode<T: Element>(level: Level, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let elements = from.len();
-    let has_nan = threads::map(parts(from, to), elements, |Part { first, from, to }| {
-        loops::encode(level, first, from, to, conversion)
+    let has_codes = threads::map(parts(from, to), elements, |Part { first, from, to }| {
+        !loops::encode(level, first, from, to, conversion) || specials::put_into_codes(first, from, to, conversion)
     });
-    conversion.format.has_nan() || !has_nan.contains(&true)
+    !has_codes.contains(&false)
 }
 
 /// `to[i] = decode(codes[i]) × scale`, with one scale for each block; both slices have the same length.

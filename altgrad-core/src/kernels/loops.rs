@@ -19,10 +19,12 @@ for_every_level! {
     /// the number `first` in the tensor; NaN counts as above all. `largest` starts with the block of number `first_block`.
     fn amax = amax_loop, (first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]);
 
-    /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN, for the elements from number `first` on.
-    fn fake_quantize = fake_quantize_loop, (first: usize, from: &[T], to: &mut [T], conversion: &Conversion);
+    /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities saturated, for the elements from
+    /// number `first` on; true if a quotient is not finite.
+    fn fake_quantize = fake_quantize_loop, (first: usize, from: &[T], to: &mut [T], conversion: &Conversion) -> bool;
 
-    /// `to[i] = encode(from[i] / scale)` for the elements from number `first` on; true if a value is NaN.
+    /// `to[i] = encode(from[i] / scale)`, infinities saturated, for the elements from number `first` on; true if a quotient is
+    /// not finite. What it makes of NaN is of no meaning.
     fn encode = encode_loop, (first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool;
 
     /// `to[i] = decode(codes[i]) × scale` for the elements from number `first` on.
@@ -60,11 +62,16 @@ pub(super) fn larger_magnitude(a: f64, b: f64) -> f64 {
 }
 
 #[inline(always)]
-fn fake_quantize_loop<T: Element>(first: usize, from: &[T], to: &mut [T], conversion: &Conversion) {
+fn fake_quantize_loop<T: Element>(first: usize, from: &[T], to: &mut [T], conversion: &Conversion) -> bool {
     let rounder = T::Real::rounder(conversion.format, conversion.overflow);
-    let finish = |_, rounded: T::Real, scale| T::narrow(rounded.multiply(scale));
+    let is_special = Cell::new(false);
+    let finish = |quotient: T::Real, rounded: T::Real, scale| {
+        is_special.set(is_special.get() | !quotient.is_finite());
+        T::narrow(rounded.multiply(scale))
+    };
     let nearest = |quotient: T::Real, scale| finish(quotient, quotient.round(&rounder), scale);
     convert(first, from, to, conversion, &rounder, nearest, finish);
+    is_special.get()
 }
 
 #[inline(always)]
@@ -73,15 +80,15 @@ fn encode_loop<T: Element>(first: usize, from: &[T], to: &mut [u8], conversion: 
     let rounder = T::Real::rounder(format, conversion.overflow);
     let nan = format.nan_code().unwrap_or_default();
     let beyond = format.infinity_code().unwrap_or(nan);
-    let has_nan = Cell::new(false);
-    let or_nan = |quotient: T::Real, code| {
-        has_nan.set(has_nan.get() | quotient.is_nan());
-        if quotient.is_nan() { nan } else { code }
+    let is_special = Cell::new(false);
+    let noted = |quotient: T::Real, code| {
+        is_special.set(is_special.get() | !quotient.is_finite());
+        code
     };
-    let nearest = |quotient: T::Real, _| or_nan(quotient, quotient.code_of_nearest(&rounder, beyond));
-    let finish = |quotient, rounded: T::Real, _| or_nan(quotient, rounded.code(&rounder, beyond));
+    let nearest = |quotient: T::Real, _| noted(quotient, quotient.code_of_nearest(&rounder, beyond));
+    let finish = |quotient, rounded: T::Real, _| noted(quotient, rounded.code(&rounder, beyond));
     convert(first, from, to, conversion, &rounder, nearest, finish);
-    has_nan.get()
+    is_special.get()
 }
 
 #[inline(always)]

@@ -38,6 +38,7 @@ mod draws;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod element;
 mod elementwise;
+mod gate;
 mod level;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod loops;
@@ -46,6 +47,7 @@ mod memory;
 mod product;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;
+mod specials;
 #[cfg(test)]
 pub(crate) mod tests;
 mod threads;
@@ -79,7 +81,7 @@ pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
     Ok(elementwise::amax(Level::detect(), values, blocks))
 }
 
-/// `to[i] = decode(encode(from[i] / scale)) × scale`, with NaN staying NaN.
+/// `to[i] = decode(encode(from[i] / scale)) × scale`, with NaN staying NaN and infinities as the conversion says.
 ///
 /// Quotients and products are computed in `f32` (in `f64` for `f64`) and correctly rounded.
 ///
@@ -97,7 +99,8 @@ pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversi
 ///
 /// # Errors
 ///
-/// [`Error::NanNotRepresentable`] if a value is NaN and the format has no NaN, and then what `to` holds is unspecified;
+/// [`Error::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN, and then
+/// what `to` holds is unspecified;
 /// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
 pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> Result<()> {
     check_len("the slice of values", conversion.blocks.elements(), from.len())?;

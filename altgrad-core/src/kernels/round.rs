@@ -42,6 +42,10 @@ pub trait Real: Copy + Default + PartialOrd + 'static {
 
     fn is_nan(self) -> bool;
 
+    fn is_finite(self) -> bool;
+
+    fn is_infinite(self) -> bool;
+
     fn from_f32(value: f32) -> Self;
 
     fn to_f64(self) -> f64;
@@ -216,6 +220,16 @@ macro_rules! real {
             #[inline(always)]
             fn is_nan(self) -> bool {
                 $real::is_nan(self)
+            }
+
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                $real::is_finite(self)
+            }
+
+            #[inline(always)]
+            fn is_infinite(self) -> bool {
+                $real::is_infinite(self)
             }
 
             #[inline(always)]

@@ -1,8 +1,6 @@
 //! The backward pass of a quantized layer on the CPU.
 
-use std::sync::Arc;
-
-use candle_core::Tensor;
+use candle_core::{Shape, Tensor};
 
 use super::fused::{self, Weight, matrix_dims};
 use super::node::{Arguments, Gradients};
@@ -10,19 +8,20 @@ use super::product::{Operands, Pass};
 use super::shared::Role;
 use crate::Result;
 use crate::kernels::{CodeMatrix, Conversion, FloatMatrix, Left};
-use crate::quantizer::{Codes, Quantizer, Ste, transposed, with_floats};
+use crate::quantizer::{Clip, Codes, Quantizer, Spare, transposed, with_floats};
 
-/// What the forward pass leaves to the backward pass.
+/// What the forward pass leaves to the backward pass: of the weight nothing that would change with it.
 pub(super) struct Backward {
     pub(super) pass: Pass,
     /// The input's codes, if it was quantized.
     pub(super) input: Option<Codes>,
     pub(super) codes: Weight,
-    /// The weight in full precision.
-    pub(super) weight: Tensor,
-    /// How the two were converted, if gradients stop where values were clipped.
-    pub(super) input_clip: Option<Arc<Conversion>>,
-    pub(super) weight_clip: Option<Arc<Conversion>>,
+    /// The codes of the weight's transpose along its rows, where they are needed and not those of the weight.
+    pub(super) transposed_codes: Option<Codes>,
+    pub(super) weight_shape: Shape,
+    /// Where gradients stop.
+    pub(super) input_clip: Clip,
+    pub(super) weight_clip: Clip,
 }
 
 /// Codes of the transpose of a matrix.
@@ -53,13 +52,13 @@ impl Backward {
                 }
             }
         };
-        let stopped = |gradient: Option<Tensor>, x: &Tensor, clip: &Option<Arc<Conversion>>| match (gradient, clip) {
-            (Some(gradient), Some(clip)) => Ste::Clipped.backward(&x.contiguous()?, clip, &gradient).map(Some),
-            (gradient, _) => Ok(gradient),
-        };
+        if dw.is_some() {
+            // An optimizer is about to move the weight.
+            self.pass.shared.kept.disable();
+        }
         Ok(Gradients {
-            x: stopped(dx, x, &self.input_clip)?,
-            w: stopped(dw, &self.weight, &self.weight_clip)?,
+            x: dx.map(|dx| self.input_clip.stop(&dx)).transpose()?,
+            w: dw.map(|dw| self.weight_clip.stop(&dw)).transpose()?,
             bias: fused::bias_gradient(bias, dy)?,
         })
     }
@@ -72,7 +71,7 @@ impl Backward {
             _ if !needs_w => None,
             Some(codes) => Some(with_floats(dy, |dy| {
                 let dy = Left::Floats(FloatMatrix::new(dy, tokens, outputs).transposed());
-                fused::weight_gradient(&dy, codes.view().transposed(), self.weight.shape(), x.dtype())
+                fused::weight_gradient(&dy, codes.view().transposed(), &self.weight_shape, x.dtype())
             })??),
             None => Some(dy.reshape((tokens, outputs))?.t()?.matmul(&x.reshape(matrix_dims(x))?)?),
         };
@@ -89,7 +88,7 @@ impl Backward {
         [needs_x, needs_w]: [bool; 2],
     ) -> Result<Option<[Option<Tensor>; 2]>> {
         let Pass { recipe, shared, .. } = &self.pass;
-        let (weight_shape, dtype) = (self.weight.shape(), x.dtype());
+        let (weight_shape, dtype) = (&self.weight_shape, x.dtype());
         let rows = if needs_x || quantizer.granularity.is_symmetric() {
             let codes = Codes::encode(dy, conversion, Some(&shared.gradients.spare))?;
             let Some(codes) = codes else { return Ok(None) };
@@ -99,9 +98,10 @@ impl Backward {
         };
         let dx = match &rows {
             Some(rows) if needs_x => {
-                let role = (&recipe.weights, &shared.weights, self.pass.weight_step);
-                let weight = transpose(|| Some(self.codes.codes()), &self.weight, role)?;
-                let Some(weight) = weight else { return Ok(None) };
+                let weight = match &self.transposed_codes {
+                    Some(codes) => Transposed { codes: codes.clone(), as_view: false },
+                    None => Transposed { codes: self.codes.codes(), as_view: true },
+                };
                 Some(fused::input_gradient(&Left::Codes(rows.view()), weight.view(), x.shape(), dtype)?)
             }
             _ => None,
@@ -140,8 +140,11 @@ impl Backward {
             Some(codes) => codes.dequantize(input.shape(), dtype)?,
             None => input.clone(),
         };
-        let w = &self.codes.codes().dequantize(self.weight.shape(), dtype)?;
-        let operands = Operands { x: &multiplied, w, input, weight: &self.weight };
+        let w = &self.codes.codes().dequantize(&self.weight_shape, dtype)?;
+        let (outputs, inputs) = self.weight_shape.dims2()?;
+        let transposed_w = self.transposed_codes.as_ref();
+        let transposed_w = transposed_w.map(|codes| codes.dequantize(&(inputs, outputs).into(), dtype)).transpose()?;
+        let operands = Operands { x: &multiplied, w, input, transposed_w: transposed_w.as_ref() };
         let dy = dy.reshape(matrix_dims(dy))?;
         let [dx, dw] = self.pass.gradients(operands, &dy, quantizer, converted, needs)?;
         Ok([dx.map(|dx| dx.reshape(x.shape())).transpose()?, dw])
@@ -158,8 +161,19 @@ fn transpose(
     if quantizer.granularity.is_symmetric() {
         return Ok(codes().map(|codes| Transposed { codes, as_view: true }));
     }
-    let full = transposed(full, matrix_dims(full))?;
-    let conversion = role.transposed(quantizer, &full, step)?;
-    let codes = Codes::encode(&full, &conversion, Some(&role.transposed_spare))?;
+    let codes = transposed_codes(full, quantizer, role, step, Some(&role.transposed_spare))?;
     Ok(codes.map(|codes| Transposed { codes, as_view: false }))
+}
+
+/// Codes of the transpose of a matrix, quantized along its rows from full precision. `None` if it holds NaN and the format
+/// does not.
+pub(super) fn transposed_codes(
+    full: &Tensor,
+    quantizer: &Quantizer,
+    role: &Role,
+    step: u64,
+    spare: Option<&Spare>,
+) -> Result<Option<Codes>> {
+    let full = transposed(full, matrix_dims(full))?;
+    Codes::encode(&full, &role.transposed(quantizer, &full, step)?, spare)
 }

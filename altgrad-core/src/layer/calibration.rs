@@ -1,31 +1,39 @@
 //! What a layer does with its input while a calibration pass runs.
 
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::lock::Lock;
 use crate::quantizer::{Observation, Observer};
 
 /// What a layer does with its input while a calibration pass runs: it computes in full precision, and it watches the
 /// input if its scale is to be found.
 #[derive(Debug)]
-pub(crate) struct Calibration(Option<Mutex<Observation>>);
+pub(crate) struct Calibration(Option<Watching>);
+
+#[derive(Debug)]
+struct Watching {
+    observer: Observer,
+    seen: Lock<Observation>,
+}
 
 impl Calibration {
-    /// Watches the input if there is an observer.
-    pub(crate) fn new(observer: Option<Observer>) -> Self {
-        Self(observer.map(|observer| Mutex::new(Observation::new(observer))))
+    /// Computes in full precision and does not watch.
+    pub(crate) const IDLE: Self = Self(None);
+
+    /// Goes on watching the input where `seen` ended.
+    pub(crate) fn watch(observer: Observer, seen: Observation) -> Self {
+        Self(Some(Watching { observer, seen: Lock::new(seen) }))
     }
 
     pub(super) fn observe(&self, x: &Tensor) -> Result<()> {
-        match &self.0 {
-            Some(seen) => seen.lock().unwrap_or_else(PoisonError::into_inner).observe(x, "the input"),
-            None => Ok(()),
-        }
+        let Some(Watching { observer, seen }) = &self.0 else { return Ok(()) };
+        let of_x = Observation::of(*observer, x, "the input")?;
+        seen.with(|seen| seen.merge(of_x));
+        Ok(())
     }
 
     pub(crate) fn into_observation(self) -> Option<Observation> {
-        self.0.map(|seen| seen.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.0.map(|watching| watching.seen.into_inner())
     }
 }

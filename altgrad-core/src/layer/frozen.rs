@@ -6,13 +6,14 @@ use candle_core::{DType, Module, Tensor};
 
 use super::compute::Compute;
 use super::fused::{self, Input, Weight};
+use super::mode::Mode;
 use super::node::{Arguments, Gradients, attach};
 use super::shared::{Role, Shared};
 use super::weight::FixedWeight;
 use super::{LayerPath, check_input, check_parts, forward, locate, output_dims};
 use crate::format::Fp8;
 use crate::kernels::PackedCodes;
-use crate::quantizer::{Codes, Fp8Tensor, Granularity, Quantizer, Scaling, Ste, fake_quantize_with};
+use crate::quantizer::{Clip, Codes, Fp8Tensor, Granularity, Quantizer, Scaling, Ste, fake_quantize_with};
 use crate::{Error, Result};
 
 /// A linear layer with a weight of one byte an element.
@@ -29,7 +30,7 @@ pub struct FrozenLinear {
     dims: [usize; 2],
     bias: Option<Tensor>,
     activations: Option<Activations>,
-    compute: Compute,
+    mode: Mode,
     path: LayerPath,
 }
 
@@ -51,7 +52,7 @@ impl FrozenLinear {
         check_parts(weight.shape().dims(), weight.dtype(), weight.codes().device(), bias.as_ref())?;
         let dims = weight.shape().dims2()?.into();
         let weight = FixedWeight::new(weight)?;
-        Ok(Self { weight, dims, bias, activations: None, compute: Compute::default(), path: None })
+        Ok(Self { weight, dims, bias, activations: None, mode: Mode::default(), path: None })
     }
 
     /// The same with a quantizer of the layer's input, and the estimator that the input's gradient goes through.
@@ -141,12 +142,12 @@ impl FrozenLinear {
     /// In which precision an input that is not quantized is read.
     #[must_use]
     pub fn compute(&self) -> Compute {
-        self.compute
+        self.mode.compute
     }
 
     /// Changes in which precision an input that is not quantized is read.
     pub fn set_compute(&mut self, compute: Compute) {
-        self.compute = compute;
+        self.mode.compute = compute;
     }
 
     /// A full-precision layer with the values that the codes stand for, which are those that training computed with.
@@ -185,6 +186,18 @@ impl FrozenLinear {
         Self { path, ..self }
     }
 
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn mode_mut(&mut self) -> &mut Mode {
+        &mut self.mode
+    }
+
+    pub(super) fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
     /// The same with the activations of a layer that was trained.
     pub(super) fn with_trained_activations(self, quantizer: Option<Quantizer>, shared: &Shared, ste: Ste) -> Self {
         let activations = quantizer.map(|quantizer| Activations { quantizer, role: shared.activations.clone(), ste });
@@ -214,16 +227,16 @@ impl FrozenLinear {
         let values = x.detach().contiguous()?;
         let weight = Weight::Packed(Arc::clone(weight));
         let (input, clip) = match &self.activations {
-            None => (None, None),
+            None => (None, Clip::default()),
             Some(activations) => {
                 let Activations { quantizer, role, ste } = activations;
                 let conversion = role.peek(quantizer, &values)?;
                 let Some(codes) = Codes::encode(&values, &conversion, None)? else { return Ok(None) };
-                (Some(codes), (*ste == Ste::Clipped).then_some(conversion))
+                (Some(codes), ste.clip(x, &conversion)?)
             }
         };
         let bias = self.bias.as_ref();
-        let operand = input.as_ref().map_or(Input::Floats(self.compute), Input::Codes);
+        let operand = input.as_ref().map_or(Input::Floats(self.mode.compute), Input::Codes);
         let [outputs, _] = self.dims;
         let y = fused::forward(&values, operand, &weight, outputs, bias)?;
         let path = self.path.clone();
@@ -233,10 +246,7 @@ impl FrozenLinear {
                 let dy = dy.detach().contiguous()?;
                 let dx = if x.track_op() {
                     let dx = fused::input_gradient_in_full_precision(x, &dy, &weight)?;
-                    Some(match &clip {
-                        None => dx,
-                        Some(clip) => Ste::Clipped.backward(&x.detach().contiguous()?, clip, &dx)?,
-                    })
+                    Some(clip.stop(&dx)?)
                 } else {
                     None
                 };

@@ -1,11 +1,14 @@
 //! Linear layers: [`Linear`], the slot that a model declares, and what it can hold.
 
 mod backward;
+mod cache;
 mod calibration;
 mod compute;
 mod frozen;
+mod full;
 mod fused;
 pub(crate) mod handed_out;
+mod mode;
 mod named;
 mod node;
 mod product;
@@ -19,6 +22,7 @@ mod weight;
 pub(crate) use calibration::Calibration;
 pub use compute::Compute;
 pub use frozen::FrozenLinear;
+pub use full::FullLinear;
 pub use named::ParseRecipeError;
 pub use quantized::QuantizedLinear;
 pub use recipe::Recipe;

@@ -1,9 +1,9 @@
 //! A node of candle's graph for a result on the CPU that is computed already.
 
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+
+use crate::lock::Lock;
 
 /// The gradients of an input, a weight and a bias.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ where
     if ![Some(x), w, bias].into_iter().flatten().any(Tensor::track_op) {
         return Ok(Tensor::from_storage(Storage::Cpu(values), shape, BackpropOp::none(), false));
     }
-    let node = Node { result: Mutex::new(Some((values, shape))), has_weight: w.is_some(), backward };
+    let node = Node { result: Lock::new(Some((values, shape))), has_weight: w.is_some(), backward };
     match (w, bias) {
         (None, None) => x.apply_op1(node),
         (Some(other), None) | (None, Some(other)) => x.apply_op2(other, node),
@@ -49,7 +49,7 @@ where
 
 struct Node<B> {
     /// Until the forward pass has taken it.
-    result: Mutex<Option<(CpuStorage, Shape)>>,
+    result: Lock<Option<(CpuStorage, Shape)>>,
     /// Whether the second of two arguments is the weight.
     has_weight: bool,
     backward: B,
@@ -57,8 +57,7 @@ struct Node<B> {
 
 impl<B> Node<B> {
     fn take(&self) -> Result<(CpuStorage, Shape)> {
-        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(result) = result else { bail!("the product of a layer is computed once") };
+        let Some(result) = self.result.replace(None) else { bail!("the product of a layer is computed once") };
         Ok(result)
     }
 }

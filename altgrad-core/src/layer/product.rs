@@ -14,9 +14,8 @@ use crate::quantizer::{Quantizer, Ste, fake_quantize_with};
 /// What the backward pass of a step needs to know beside its operands.
 pub(super) struct Pass {
     pub(super) recipe: Recipe,
-    /// Steps of the two, for the random draws of their transposed copies.
+    /// That of the input, for the random draws of its transposed copy.
     pub(super) input_step: u64,
-    pub(super) weight_step: u64,
     pub(super) training: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) path: LayerPath,
@@ -28,9 +27,10 @@ pub(super) struct Operands<'a> {
     /// As they were multiplied.
     pub(super) x: &'a Tensor,
     pub(super) w: &'a Tensor,
-    /// In full precision, to be quantized along their other dimension.
+    /// The input in full precision, to be quantized along its other dimension.
     pub(super) input: &'a Tensor,
-    pub(super) weight: &'a Tensor,
+    /// The transpose of the weight, quantized along its rows; `None` where that is the transpose of `w`.
+    pub(super) transposed_w: Option<&'a Tensor>,
 }
 
 impl Pass {
@@ -45,21 +45,31 @@ impl Pass {
         [needs_x, needs_w]: [bool; 2],
     ) -> Result<[Option<Tensor>; 2]> {
         let Self { recipe, shared, .. } = self;
-        let Operands { x, w, input, weight } = operands;
+        let Operands { x, w, input, transposed_w } = operands;
         let rows = if needs_x || quantizer.granularity.is_symmetric() {
             fake_quantize_with(dy, conversion, Ste::PassThrough)?
         } else {
             dy.clone()
         };
         let dx = if needs_x {
-            let weight = transposed(Some(&recipe.weights), &shared.weights, w, weight, self.weight_step)?;
-            Some(rows.matmul(&weight.t()?)?)
+            Some(match transposed_w {
+                Some(weight) => rows.matmul(&weight.t()?)?,
+                None => rows.matmul(w)?,
+            })
         } else {
             None
         };
         let dw = if needs_w {
-            let columns = transposed(Some(quantizer), &shared.gradients, &rows, dy, step)?;
-            let input = transposed(recipe.activations.as_ref(), &shared.activations, x, input, self.input_step)?;
+            let columns = match transposed(quantizer, &shared.gradients, dy, step)? {
+                Some(columns) => columns,
+                None => rows.t()?,
+            };
+            let activations = recipe.activations.as_ref();
+            let of_input = |quantizer| transposed(quantizer, &shared.activations, input, self.input_step);
+            let input = match activations.map(of_input).transpose()?.flatten() {
+                Some(input) => input,
+                None => x.t()?,
+            };
             Some(columns.matmul(&input.t()?)?)
         } else {
             None
@@ -72,9 +82,10 @@ impl Pass {
 pub(super) struct Product {
     pub(super) pass: Pass,
     pub(super) gradients: Quantizer,
-    /// The operands in full precision.
+    /// The input in full precision.
     pub(super) input: Tensor,
-    pub(super) weight: Tensor,
+    /// As in [`Operands`].
+    pub(super) transposed_w: Option<Tensor>,
 }
 
 impl Product {
@@ -86,29 +97,22 @@ impl Product {
     fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let needs = [x, w].map(Tensor::track_op);
         let (x, w, dy) = (&x.detach(), &w.detach(), dy.detach().contiguous()?);
-        let Self { pass, gradients, input, weight } = self;
+        let Self { pass, gradients, input, transposed_w } = self;
         let conversion = pass.shared.gradients.advance(gradients, &dy, pass.training)?;
-        pass.gradients(Operands { x, w, input, weight }, &dy, gradients, conversion, needs)
+        let operands = Operands { x, w, input, transposed_w: transposed_w.as_ref() };
+        pass.gradients(operands, &dy, gradients, conversion, needs)
     }
 }
 
-/// The transpose of an operand, quantized along its rows: that of the tensor of the forward pass where transposition
-/// changes nothing, else from full precision.
-fn transposed(
-    quantizer: Option<&Quantizer>,
-    role: &Role,
-    forward: &Tensor,
-    full: &Tensor,
-    step: u64,
-) -> Result<Tensor> {
-    match quantizer {
-        Some(quantizer) if !quantizer.granularity.is_symmetric() => {
-            let transposed = full.detach().t()?.contiguous()?;
-            let conversion = role.transposed(quantizer, &transposed, step)?;
-            fake_quantize_with(&transposed, conversion, Ste::PassThrough)
-        }
-        _ => Ok(forward.t()?),
+/// The transpose of an operand, quantized along its rows from full precision; `None` where that is the transpose of the
+/// tensor of the forward pass.
+pub(super) fn transposed(quantizer: &Quantizer, role: &Role, full: &Tensor, step: u64) -> Result<Option<Tensor>> {
+    if quantizer.granularity.is_symmetric() {
+        return Ok(None);
     }
+    let transposed = full.detach().t()?.contiguous()?;
+    let conversion = role.transposed(quantizer, &transposed, step)?;
+    fake_quantize_with(&transposed, conversion, Ste::PassThrough).map(Some)
 }
 
 /// The product on any device, from its storages.

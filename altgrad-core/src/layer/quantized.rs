@@ -1,31 +1,49 @@
 //! A linear layer that computes with quantized tensors and trains its full-precision weight.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{Module, Tensor};
 
-use super::backward::Backward;
+use super::backward::{Backward, transposed_codes};
+use super::cache::Cache;
 use super::calibration::Calibration;
 use super::fused::{self, Input, Weight};
+use super::mode::Mode;
 use super::node::{Arguments, attach};
-use super::product::{Pass, Product};
-use super::shared::Shared;
+use super::product::{Pass, Product, transposed};
+use super::shared::{Kept, Shared};
 use super::weight::FixedWeight;
 use super::{Compute, FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate, output_dims};
 use crate::kernels::Conversion;
 use crate::quantizer::{
-    AmaxHistory, Codes, Fp8Tensor, Ste, check_finite, fake_quantize_cached, fake_quantize_with, has_kernels,
+    AmaxHistory, Clip, Codes, Fp8Tensor, Observation, Quantizer, check_finite, fake_quantize_watched,
+    fake_quantize_with, has_kernels,
 };
 use crate::{Error, Result};
 
 /// A linear layer whose tensors are quantized on the way into every product, as its [`Recipe`] says, and whose gradients
 /// go to the wrapped layer's own tensors through the straight-through estimator.
 ///
+/// # Training and eval mode
+///
 /// In training mode (the mode it starts in) each forward pass quantizes the weight anew, since the optimizer moves it,
-/// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes are computed once
-/// and kept, and histories stand still; call [`Quantizable::eval`](crate::Quantizable::eval) again after changing weights
-/// by other means. How gradients are computed is the same in both modes. A delayed scale is 1 until the first step in
-/// training mode.
+/// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes are computed when
+/// they are first needed and kept, and histories stand still. **After changing a weight in eval mode** (`Var::set`,
+/// `VarMap::load`) **call [`Quantizable::eval`](crate::Quantizable::eval) again**: until then the layer computes with the
+/// weight as it was. A backward pass that gives the weight a gradient says as much by itself, so from then on no codes
+/// are kept until `eval` is called again: a layer that is trained in eval mode trains right, only slower. How gradients are
+/// computed is the same in both modes. A delayed scale is 1 until the first step in training mode.
+///
+/// A backward pass computes with the weight as its forward pass saw it, in both modes and whatever was done to the
+/// weight in between; its input it reads from candle's graph, as candle's operations do.
+///
+/// # Threads
+///
+/// Threads may call a layer at the same time, also from jobs of one `rayon` pool; no lock is held while anything is
+/// computed. In training mode each pass takes the next step number as it begins, sees the histories as they are then, and
+/// adds each amax when it is known; so amaxes are recorded in the order in which they become known.
+///
+/// # Precision
 ///
 /// On the CPU, products of `f32`, `f16` and `bf16` layers are computed from codes, and for the backward pass nothing else is
 /// kept of quantized tensors: sums of `decode(code) × scale` in `f32`, which differ from the exact ones by at most
@@ -49,20 +67,13 @@ use crate::{Error, Result};
 pub struct QuantizedLinear {
     wrapped: candle_nn::Linear,
     recipe: Recipe,
-    training: bool,
+    mode: Mode,
     shared: Arc<Shared>,
-    /// The weight's codes in eval mode, once they were needed.
-    codes: Mutex<Option<Kept>>,
     /// What was seen of the input, while a calibration pass runs.
     calibration: Option<Calibration>,
+    /// What a calibration has seen that could not end.
+    observation: Option<Observation>,
     path: LayerPath,
-}
-
-/// A weight's codes that stay, with what they were made by.
-#[derive(Clone, Debug)]
-struct Kept {
-    weight: FixedWeight,
-    conversion: Arc<Conversion>,
 }
 
 /// How a tensor is converted in the step of this number.
@@ -75,18 +86,17 @@ impl QuantizedLinear {
     ///
     /// A weight that is not a finite f32, f64, f16 or bf16 matrix, a bias that does not fit it, or an invalid recipe.
     pub fn new(linear: candle_nn::Linear, recipe: impl Into<Recipe>) -> Result<Self> {
-        Self::at(linear, recipe.into(), None)
+        Self::at(linear, recipe.into(), Mode::default(), None)
     }
 
-    /// Wraps the layer at `path`.
-    pub(crate) fn at(linear: candle_nn::Linear, recipe: Recipe, path: LayerPath) -> Result<Self> {
+    /// Wraps the layer at `path`, whose slot is in this mode.
+    pub(crate) fn at(linear: candle_nn::Linear, recipe: Recipe, mode: Mode, path: LayerPath) -> Result<Self> {
         recipe.validate()?;
         let weight = linear.weight();
         check_parts(weight.dims(), weight.dtype(), weight.device(), linear.bias())?;
         check_finite(linear.weight(), "the weight")?;
         let shared = Arc::new(Shared::new(&recipe, path.as_deref().unwrap_or_default()));
-        let codes = Mutex::new(None);
-        Ok(Self { wrapped: linear, recipe, training: true, shared, codes, calibration: None, path })
+        Ok(Self { wrapped: linear, recipe, mode, shared, calibration: None, observation: None, path })
     }
 
     /// The full-precision weight, shape `(outputs, inputs)`: the wrapped layer's own tensor.
@@ -125,25 +135,25 @@ impl QuantizedLinear {
         self.shared.gradients.history()
     }
 
-    /// The weight's codes that the next forward pass computes with.
+    /// The weight's codes that the next forward pass computes with, which in eval mode may be those that are kept.
     ///
     /// # Errors
     ///
     /// [`Error::NanNotRepresentable`] if the weight holds NaN and the format has none.
     pub fn quantized_weight(&self) -> Result<Fp8Tensor> {
-        let codes = if self.training { self.pack().map(|(packed, _)| packed) } else { self.kept_as_tensor() };
+        let codes = if self.mode.training { self.pack().map(|(packed, _)| packed) } else { self.kept_as_tensor() };
         locate(codes, &self.path)
     }
 
     /// Whether the layer is in training mode.
     #[must_use]
     pub fn is_training(&self) -> bool {
-        self.training
+        self.mode.training
     }
 
-    /// Switches between training and eval mode, and forgets codes that were kept.
+    /// Switches between training and eval mode, and drops codes that were kept.
     pub fn set_training(&mut self, training: bool) {
-        self.training = training;
+        self.mode.training = training;
         self.forget_codes();
         for role in self.shared.roles() {
             role.clear_spares();
@@ -156,8 +166,8 @@ impl QuantizedLinear {
         self.wrapped
     }
 
-    /// The layer reduced to the codes that the next forward pass would compute with. It goes on quantizing its input as
-    /// eval mode does.
+    /// The layer reduced to the codes of the weight as it is now: those that the next forward pass would compute with, in
+    /// eval mode after [`Quantizable::eval`](crate::Quantizable::eval). It goes on quantizing its input as eval mode does.
     ///
     /// # Errors
     ///
@@ -165,7 +175,7 @@ impl QuantizedLinear {
     pub fn freeze(&self) -> Result<FrozenLinear> {
         let frozen = check_finite(self.weight(), "the weight").and_then(|_| {
             // The weight may have changed since codes were kept.
-            let frozen = FrozenLinear::new(self.pack()?.0, self.bias().cloned())?;
+            let frozen = FrozenLinear::new(self.pack()?.0, self.bias().cloned())?.with_mode(self.mode);
             Ok(frozen.with_trained_activations(self.recipe.activations.clone(), &self.shared, self.recipe.ste))
         });
         Ok(locate(frozen, &self.path)?.with_path(self.path.clone()))
@@ -188,17 +198,30 @@ impl QuantizedLinear {
         &mut self.recipe
     }
 
+    /// The same layer around other tensors, of the same shapes and values.
+    pub(crate) fn with_wrapped(&self, wrapped: candle_nn::Linear) -> Self {
+        Self { wrapped, ..self.clone() }
+    }
+
     /// Lets the next forward pass in eval mode compute the weight's codes anew.
     pub(crate) fn forget_codes(&mut self) {
-        *self.codes() = None;
+        self.shared.kept.renew();
     }
 
     pub(crate) fn calibration_mut(&mut self) -> &mut Option<Calibration> {
         &mut self.calibration
     }
 
-    fn codes(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn observation_mut(&mut self) -> &mut Option<Observation> {
+        &mut self.observation
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn mode_mut(&mut self) -> &mut Mode {
+        &mut self.mode
     }
 
     /// The codes of the weight as it is.
@@ -210,12 +233,11 @@ impl QuantizedLinear {
 
     /// The codes of the weight that eval mode keeps.
     fn kept(&self) -> Result<Kept> {
-        let mut kept = self.codes();
-        if let Some(kept) = &*kept {
-            return Ok(kept.clone());
-        }
-        let (packed, conversion) = self.pack()?;
-        Ok(kept.insert(Kept { weight: FixedWeight::new(packed)?, conversion: Arc::new(conversion) }).clone())
+        self.shared.kept.get_or_compute(|| {
+            let (packed, conversion) = self.pack()?;
+            let (clip, transposed) = (Arc::new(Cache::new()), Arc::new(Cache::new()));
+            Ok(Kept { weight: FixedWeight::new(packed)?, conversion: Arc::new(conversion), clip, transposed })
+        })
     }
 
     fn kept_as_tensor(&self) -> Result<Fp8Tensor> {
@@ -223,19 +245,19 @@ impl QuantizedLinear {
     }
 
     /// How the weight is converted, and its codes if there are kept ones.
-    fn convert_weight(&self) -> Result<(Converted, Option<FixedWeight>)> {
+    fn convert_weight(&self) -> Result<(Converted, Option<Kept>)> {
         let role = &self.shared.weights;
-        if !self.training {
+        if !self.mode.training {
             match self.kept() {
                 // NaN stays NaN in fake quantization, even where no code can hold it.
                 Err(Error::NanNotRepresentable { .. }) => {}
                 kept => {
-                    let Kept { weight, conversion } = kept?;
-                    return Ok(((conversion, role.lock().step), Some(weight)));
+                    let kept = kept?;
+                    return Ok(((Arc::clone(&kept.conversion), role.step()), Some(kept)));
                 }
             }
         }
-        let (conversion, step) = role.advance(&self.recipe.weights, self.weight(), self.training)?;
+        let (conversion, step) = role.advance(&self.recipe.weights, self.weight(), self.mode.training)?;
         Ok(((Arc::new(conversion), step), None))
     }
 
@@ -252,7 +274,7 @@ impl QuantizedLinear {
         let input = match &self.recipe.activations {
             None => None,
             Some(quantizer) => {
-                let (conversion, step) = self.shared.activations.advance(quantizer, &values, self.training)?;
+                let (conversion, step) = self.shared.activations.advance(quantizer, &values, self.mode.training)?;
                 Some((Arc::new(conversion), step))
             }
         };
@@ -261,15 +283,21 @@ impl QuantizedLinear {
         {
             return Ok(y);
         }
-        self.multiply_values(&x.contiguous()?, input, weight, kept)
+        self.multiply_values(&x.contiguous()?, input, weight, kept.as_ref())
     }
 
-    fn pass(&self, input: Option<&Converted>, weight: &Converted) -> Pass {
+    /// The quantizer of the weight's transpose, if the gradient of `x` needs one that is not that of the weight.
+    fn transposed_weights(&self, x: &Tensor) -> Option<&Quantizer> {
+        let weights = &self.recipe.weights;
+        let is_needed = x.track_op() && self.recipe.gradients.is_some() && !weights.granularity.is_symmetric();
+        is_needed.then_some(weights)
+    }
+
+    fn pass(&self, input: Option<&Converted>) -> Pass {
         Pass {
             recipe: self.recipe.clone(),
             input_step: input.map_or(0, |(_, step)| *step),
-            weight_step: weight.1,
-            training: self.training,
+            training: self.mode.training,
             shared: Arc::clone(&self.shared),
             path: self.path.clone(),
         }
@@ -283,39 +311,54 @@ impl QuantizedLinear {
         values: &Tensor,
         input: Option<&Converted>,
         weight: &Converted,
-        kept: Option<&FixedWeight>,
+        kept: Option<&Kept>,
     ) -> Result<Option<Tensor>> {
         let (outputs, _) = self.weight().dims2()?;
-        let spare = |spare| self.training.then_some(spare);
-        let codes = if let Some(FixedWeight::Packed { codes, .. }) = kept {
+        let roles = &*self.shared;
+        let spare = |spare| self.mode.training.then_some(spare);
+        let codes = if let Some(Kept { weight: FixedWeight::Packed { codes, .. }, .. }) = kept {
             Weight::Packed(Arc::clone(codes))
         } else {
-            let spare = spare(&self.shared.weights.spare);
-            match Codes::encode(self.weight(), &weight.0, spare)? {
+            match Codes::encode(self.weight(), &weight.0, spare(&roles.weights.spare))? {
                 Some(codes) => Weight::Codes(codes),
                 None => return Ok(None),
             }
         };
-        let quantized = match input {
+        let input_codes = match input {
             None => None,
-            Some((conversion, _)) => {
-                let spare = spare(&self.shared.activations.spare);
-                match Codes::encode(values, conversion, spare)? {
-                    None => return Ok(None),
-                    codes => codes,
+            Some((conversion, _)) => match Codes::encode(values, conversion, spare(&roles.activations.spare))? {
+                None => return Ok(None),
+                codes => codes,
+            },
+        };
+        let operand = input_codes.as_ref().map_or(Input::Floats(Compute::Full), Input::Codes);
+        let y = fused::forward(values, operand, &codes, outputs, self.bias())?;
+        let transposed_codes = match self.transposed_weights(x) {
+            None => None,
+            Some(quantizer) => {
+                let spare = spare(&roles.weights.transposed_spare);
+                let compute = || transposed_codes(self.weight(), quantizer, &roles.weights, weight.1, spare);
+                let codes = kept.map_or_else(compute, |kept| kept.transposed.get_or_compute(compute))?;
+                if codes.is_none() {
+                    return Ok(None);
                 }
+                codes
             }
         };
-        let operand = quantized.as_ref().map_or(Input::Floats(Compute::Full), Input::Codes);
-        let y = fused::forward(values, operand, &codes, outputs, self.bias())?;
-        let clip = |(conversion, _): &Converted| (self.recipe.ste == Ste::Clipped).then(|| Arc::clone(conversion));
         let backward = Backward {
-            pass: self.pass(input, weight),
-            input: quantized,
+            pass: self.pass(input),
+            input: input_codes,
             codes,
-            weight: self.weight().detach(),
-            input_clip: input.and_then(clip),
-            weight_clip: clip(weight),
+            transposed_codes,
+            weight_shape: self.weight().shape().clone(),
+            input_clip: match input {
+                Some((conversion, _)) => self.recipe.ste.clip(x, conversion)?,
+                None => Clip::default(),
+            },
+            weight_clip: {
+                let compute = || self.recipe.ste.clip(self.weight(), &weight.0);
+                kept.map_or_else(compute, |kept| kept.clip.get_or_compute(compute))?
+            },
         };
         let arguments = Arguments { x, w: Some(self.weight()), bias: self.bias() };
         let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
@@ -329,15 +372,19 @@ impl QuantizedLinear {
         &self,
         x: &Tensor,
         input: Option<Converted>,
-        weight: Converted,
-        kept: Option<FixedWeight>,
+        (conversion, step): Converted,
+        kept: Option<&Kept>,
     ) -> Result<Tensor> {
-        let pass = self.pass(input.as_ref(), &weight);
+        let pass = self.pass(input.as_ref());
         let ste = self.recipe.ste;
-        let weight = match kept {
-            Some(FixedWeight::Tensor(packed)) => fake_quantize_cached(self.weight(), weight.0, &packed, ste)?,
-            _ => fake_quantize_with(self.weight(), weight.0, ste)?,
+        let codes = match kept {
+            Some(Kept { weight: FixedWeight::Tensor(packed), .. }) => Some(packed),
+            _ => None,
         };
+        let shared = Arc::clone(&self.shared);
+        // An optimizer is about to move the weight.
+        let on_gradient = Box::new(move || shared.kept.disable());
+        let weight = fake_quantize_watched(self.weight(), conversion, ste, codes, Some(on_gradient))?;
         let input = match input {
             None => x.clone(),
             Some((conversion, _)) => fake_quantize_with(x, conversion, ste)?,
@@ -345,10 +392,14 @@ impl QuantizedLinear {
         let Some(gradients) = self.recipe.gradients.clone() else {
             return forward(&input, &candle_nn::Linear::new(weight, self.bias().cloned()));
         };
+        let transposed_w = match self.transposed_weights(x) {
+            None => None,
+            Some(quantizer) => transposed(quantizer, &self.shared.weights, self.weight(), step)?,
+        };
         let (outputs, inputs) = weight.dims2()?;
         let (dims, tokens) = output_dims(x, outputs);
         let full = x.detach().reshape((tokens, inputs))?;
-        let product = Product { pass, gradients, input: full, weight: self.weight().detach() };
+        let product = Product { pass, gradients, input: full, transposed_w };
         let y = product.apply(&input.reshape((tokens, inputs))?, &weight)?.reshape(dims)?;
         match self.bias() {
             Some(bias) => Ok(y.broadcast_add(bias)?),
@@ -370,10 +421,10 @@ impl Clone for QuantizedLinear {
         Self {
             wrapped: self.wrapped.clone(),
             recipe: self.recipe.clone(),
-            training: self.training,
+            mode: self.mode,
             shared: Arc::new(Shared::clone(&self.shared)),
-            codes: Mutex::new(self.codes().clone()),
             calibration: None,
+            observation: None,
             path: self.path.clone(),
         }
     }

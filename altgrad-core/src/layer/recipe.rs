@@ -58,6 +58,9 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// The names of the fields that are quantizers.
+    pub(crate) const ROLES: [&'static str; 3] = ["weights", "activations", "gradients"];
+
     /// Quantizes the weights and nothing else.
     #[must_use]
     pub fn weight_only(weights: impl Into<Quantizer>) -> Self {
@@ -105,13 +108,15 @@ impl Recipe {
     /// The three quantizers under the names of their fields.
     pub(crate) fn quantizers(&self) -> [(&'static str, Option<&Quantizer>); 3] {
         let Self { weights, activations, gradients, .. } = self;
-        [("weights", Some(weights)), ("activations", activations.as_ref()), ("gradients", gradients.as_ref())]
+        let [of_weights, of_activations, of_gradients] = Self::ROLES;
+        [(of_weights, Some(weights)), (of_activations, activations.as_ref()), (of_gradients, gradients.as_ref())]
     }
 
     /// As [`quantizers`](Self::quantizers), open to change.
     pub(crate) fn quantizers_mut(&mut self) -> [(&'static str, Option<&mut Quantizer>); 3] {
         let Self { weights, activations, gradients, .. } = self;
-        [("weights", Some(weights)), ("activations", activations.as_mut()), ("gradients", gradients.as_mut())]
+        let [of_weights, of_activations, of_gradients] = Self::ROLES;
+        [(of_weights, Some(weights)), (of_activations, activations.as_mut()), (of_gradients, gradients.as_mut())]
     }
 }
 

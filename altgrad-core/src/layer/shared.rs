@@ -1,12 +1,15 @@
 //! What a layer remembers of each of its tensors, shared with the backward passes that are still to come.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::Recipe;
+use super::cache::Cache;
+use super::weight::FixedWeight;
 use crate::kernels::Conversion;
-use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling, Spare, stream};
+use crate::lock::Lock;
+use crate::quantizer::{AmaxHistory, Clip, Codes, Quantizer, QuantizerState, Scaling, Spare, stream};
 use crate::{Error, Result};
 
 /// What a layer remembers of each of its tensors.
@@ -15,6 +18,18 @@ pub(crate) struct Shared {
     pub(crate) weights: Role,
     pub(crate) activations: Role,
     pub(crate) gradients: Role,
+    /// The weight's codes in eval mode, once they were needed.
+    pub(super) kept: Cache<Kept>,
+}
+
+/// A weight's codes that stay, with what they were made by.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) weight: FixedWeight,
+    pub(super) conversion: Arc<Conversion>,
+    /// Where the weight's gradient stops, and codes of its transpose: once they were needed.
+    pub(super) clip: Arc<Cache<Clip>>,
+    pub(super) transposed: Arc<Cache<Option<Codes>>>,
 }
 
 /// What a layer remembers of one of its tensors.
@@ -22,7 +37,7 @@ pub(crate) struct Shared {
 pub(crate) struct Role {
     /// The field of the recipe that says how the tensor is quantized.
     pub(crate) name: &'static str,
-    state: Mutex<QuantizerState>,
+    state: Lock<QuantizerState>,
     /// Where random draws come from, and those for the transposed tensor.
     stream: u32,
     transposed_stream: u32,
@@ -36,7 +51,7 @@ impl Shared {
     pub(crate) fn new(recipe: &Recipe, path: &str) -> Self {
         let [weights, activations, gradients] =
             recipe.quantizers().map(|(name, quantizer)| Role::new(name, quantizer, path));
-        Self { weights, activations, gradients }
+        Self { weights, activations, gradients, kept: Cache::new() }
     }
 
     /// All three, in the order of [`Recipe::quantizers`].
@@ -50,7 +65,7 @@ impl Role {
     pub(crate) fn new(name: &'static str, quantizer: Option<&Quantizer>, path: &str) -> Self {
         Self {
             name,
-            state: Mutex::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
+            state: Lock::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
             stream: stream(&format!("{path}.{name}")),
             transposed_stream: stream(&format!("{path}.{name}.transposed")),
             spare: Spare::default(),
@@ -64,15 +79,20 @@ impl Role {
         self.transposed_spare.clear();
     }
 
-    /// A lock that a panicking thread left behind guards plain values, so they are as good as before.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, QuantizerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is remembered.
+    pub(crate) fn state(&self) -> QuantizerState {
+        self.state.get()
+    }
+
+    /// Remembers something else.
+    pub(crate) fn set_state(&self, state: QuantizerState) {
+        self.state.replace(state);
     }
 
     /// Fails if the scale is delayed and nothing was measured yet.
     pub(crate) fn check_measured(&self, quantizer: &Quantizer) -> Result<()> {
         let is_delayed = matches!(quantizer.scaling, Scaling::Delayed { .. });
-        if is_delayed && self.lock().history.largest().is_none() {
+        if is_delayed && self.history().largest().is_none() {
             Err(Error::NoHistory { role: self.name })
         } else {
             Ok(())
@@ -90,28 +110,34 @@ impl Role {
 
     /// The largest magnitudes so far.
     pub(super) fn history(&self) -> AmaxHistory {
-        self.lock().history.clone()
+        self.state.with(|state| state.history.clone())
+    }
+
+    /// Number of steps so far.
+    pub(super) fn step(&self) -> u64 {
+        self.state.with(|state| state.step)
     }
 
     /// How `x` is converted in the step at hand, which does not count as one.
     pub(super) fn peek(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Conversion> {
-        // Not under the lock: layers that serve do this at the same time.
-        let state = self.lock().clone();
-        Ok(quantizer.conversion(x, self.what(), &state, self.stream)?.0)
+        Ok(quantizer.conversion(x, self.what(), &self.state(), self.stream)?.0)
     }
 
     /// How `x` is converted in the step at hand, with the number of that step; in training it is added to the state.
+    ///
+    /// Threads that train at the same time have steps of their own, in the order in which they begin. Each sees the
+    /// history as it is then, and its amax is recorded when it is known: in the order in which that happens.
     pub(crate) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
-        let mut state = self.lock();
-        let step = state.step;
+        let state = self.state.with(|state| {
+            let now = state.clone();
+            state.step += u64::from(training);
+            now
+        });
         let (conversion, amax) = quantizer.conversion(x, self.what(), &state, self.stream)?;
-        if training {
-            if let Some(amax) = amax {
-                quantizer.record(amax, &mut state.history);
-            }
-            state.step += 1;
+        if let (true, Some(amax)) = (training, amax) {
+            self.state.with(|state| quantizer.record(amax, &mut state.history));
         }
-        Ok((conversion, step))
+        Ok((conversion, state.step))
     }
 
     /// How the transpose `x` of a tensor that was converted in `step` is converted along its own rows.
@@ -124,8 +150,8 @@ impl Role {
 impl Clone for Role {
     /// The same state, which goes its own way from here.
     fn clone(&self) -> Self {
-        let Self { name, stream, transposed_stream, .. } = *self;
-        let state = Mutex::new(self.lock().clone());
+        let Self { name, ref state, stream, transposed_stream, .. } = *self;
+        let state = state.clone();
         Self { name, state, stream, transposed_stream, spare: Spare::default(), transposed_spare: Spare::default() }
     }
 }

@@ -1,9 +1,12 @@
 //! The slot: the linear layer that a model declares, and `candle_nn`'s constructors for it.
 
+use std::sync::Arc;
+
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{FrozenLinear, QuantizedLinear, forward, handed_out};
+use super::mode::Mode;
+use super::{Compute, FrozenLinear, FullLinear, QuantizedLinear, Recipe, handed_out};
 use crate::Result;
 use crate::format::Fp8;
 use crate::quantizer::Quantizer;
@@ -22,10 +25,13 @@ use crate::quantizer::Quantizer;
 /// assert_eq!(y.dims(), [2, 3]);
 /// # Ok::<(), altgrad::Error>(())
 /// ```
+///
+/// A slot is in training mode until it is switched to eval mode, and stays in its mode whatever it holds: a slot that is
+/// quantized, frozen or dequantized in eval mode still is afterwards. What the mode means, [`QuantizedLinear`] says.
 #[derive(Clone, Debug)]
 pub enum Linear {
-    /// A plain candle layer.
-    Full(candle_nn::Linear),
+    /// A layer in full precision.
+    Full(FullLinear),
     /// A layer that computes with quantized tensors and trains the full-precision weight.
     Quantized(Box<QuantizedLinear>),
     /// A layer that holds codes only.
@@ -37,7 +43,7 @@ impl Linear {
     /// `candle_nn::Linear::new`.
     #[must_use]
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self::Full(candle_nn::Linear::new(weight, bias))
+        candle_nn::Linear::new(weight, bias).into()
     }
 
     /// The weight as floats, shape `(outputs, inputs)`: the layer's own tensor, or the values of the codes once frozen.
@@ -92,6 +98,54 @@ impl Linear {
         }
     }
 
+    /// Whether the slot is in training mode, as it is at first, or else in eval mode.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        self.mode().training
+    }
+
+    /// Switches between training and eval mode, and drops codes that were kept.
+    pub(crate) fn switch_training(&mut self, training: bool) {
+        match self {
+            Self::Full(linear) => linear.mode_mut().training = training,
+            Self::Quantized(linear) => linear.set_training(training),
+            Self::Frozen(linear) => linear.mode_mut().training = training,
+        }
+    }
+
+    /// Changes in which precision the slot's layer reads an input that it does not quantize, once it is frozen.
+    pub(crate) fn switch_compute(&mut self, compute: Compute) {
+        match self {
+            Self::Full(linear) => linear.mode_mut().compute = compute,
+            Self::Quantized(linear) => linear.mode_mut().compute = compute,
+            Self::Frozen(linear) => linear.set_compute(compute),
+        }
+    }
+
+    /// What is set of the slot, whatever it holds.
+    fn mode(&self) -> Mode {
+        match self {
+            Self::Full(linear) => linear.mode(),
+            Self::Quantized(linear) => linear.mode(),
+            Self::Frozen(linear) => linear.mode(),
+        }
+    }
+
+    /// The slot, in its mode, with a layer in full precision.
+    pub(crate) fn with_full(&self, linear: candle_nn::Linear) -> Self {
+        Self::Full(FullLinear::new(linear, self.mode()))
+    }
+
+    /// The slot at `path`, in its mode, with a layer that is quantized.
+    pub(crate) fn with_quantized(
+        &self,
+        linear: candle_nn::Linear,
+        recipe: Recipe,
+        path: &str,
+    ) -> Result<QuantizedLinear> {
+        QuantizedLinear::at(linear, recipe, self.mode(), Some(Arc::from(path)))
+    }
+
     /// The weight's own tensor, if the layer still has it.
     pub(crate) fn master_weight(&self) -> Option<&Tensor> {
         match self {
@@ -125,7 +179,7 @@ impl Linear {
 impl Module for Linear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Full(linear) => Ok(forward(x, linear)?),
+            Self::Full(linear) => linear.forward(x),
             Self::Quantized(linear) => linear.forward(x),
             Self::Frozen(linear) => linear.forward(x),
         }
@@ -134,7 +188,7 @@ impl Module for Linear {
 
 impl From<candle_nn::Linear> for Linear {
     fn from(linear: candle_nn::Linear) -> Self {
-        Self::Full(linear)
+        Self::Full(linear.into())
     }
 }
 
@@ -177,6 +231,6 @@ pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> cand
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
     match handed_out::frozen(in_dim, out_dim, bias, &vb).map_err(|error| error.at(&vb.prefix()))? {
         Some(layer) => Ok(layer.into()),
-        None => candle_nn::linear_b(in_dim, out_dim, bias, vb).map(Linear::Full),
+        None => candle_nn::linear_b(in_dim, out_dim, bias, vb).map(Linear::from),
     }
 }

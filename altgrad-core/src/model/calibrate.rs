@@ -1,6 +1,5 @@
 //! Calibration: watching what goes into layers, and fixing the scales of activations.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -10,7 +9,7 @@ use super::Quantizable;
 use super::inspect::for_each_quantized;
 use super::table::{Column, write_table};
 use crate::layer::{Calibration, QuantizedLinear};
-use crate::quantizer::{AmaxHistory, Granularity, Observation, Observer, Scaling};
+use crate::quantizer::{AmaxHistory, Granularity, Observation, Observer, QuantizerState, Scaling};
 use crate::{Error, Result};
 
 /// What [`calibrate`](crate::Quantizable::calibrate) found, layer by layer in the order of declaration.
@@ -21,6 +20,58 @@ use crate::{Error, Result};
 pub struct CalibrationReport {
     /// One entry for each layer whose input has a static scale now.
     pub layers: Vec<LayerCalibration>,
+    /// The layers that no input reached, by path, whose scales stay as they were: [`IdleLayers::LeaveAsIs`].
+    pub idle: Vec<String>,
+}
+
+/// How to calibrate: [`calibrate_with`](crate::Quantizable::calibrate_with) takes it, or an [`Observer`] alone.
+///
+/// ```
+/// use altgrad::{CalibrationConfig, IdleLayers, Observer};
+///
+/// let config = CalibrationConfig::new(Observer::Percentile(99.9)).idle_layers(IdleLayers::LeaveAsIs);
+/// assert_eq!(CalibrationConfig::from(Observer::MinMax).idle_layers, IdleLayers::Error);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct CalibrationConfig {
+    /// How a scale follows from the values that were seen.
+    pub observer: Observer,
+    /// What to do with layers that no input reached.
+    pub idle_layers: IdleLayers,
+}
+
+/// What to do with layers that no input reached in calibration, such as experts that no token was routed to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IdleLayers {
+    /// Fail with their names. What the other layers saw is kept: calibrate again with inputs that reach the rest, or
+    /// with [`LeaveAsIs`](Self::LeaveAsIs) and no inputs at all.
+    #[default]
+    Error,
+    /// Leave their scales as they are, which is dynamic unless they were calibrated before, and name the layers in the
+    /// report.
+    LeaveAsIs,
+}
+
+impl CalibrationConfig {
+    /// With this observer and the default of everything else.
+    #[must_use]
+    pub fn new(observer: Observer) -> Self {
+        Self { observer, ..Self::default() }
+    }
+
+    /// The same with another way to treat layers that no input reached.
+    #[must_use]
+    pub fn idle_layers(self, idle_layers: IdleLayers) -> Self {
+        Self { idle_layers, ..self }
+    }
+}
+
+impl From<Observer> for CalibrationConfig {
+    fn from(observer: Observer) -> Self {
+        Self::new(observer)
+    }
 }
 
 /// What was found at one layer.
@@ -40,9 +91,10 @@ pub struct LayerCalibration {
 
 pub(super) fn calibrate<M: Quantizable>(
     model: &mut M,
-    observer: Observer,
+    config: CalibrationConfig,
     passes: impl FnOnce(&M) -> Result<()>,
 ) -> Result<CalibrationReport> {
+    let CalibrationConfig { observer, idle_layers } = config;
     observer.validate()?;
     let mut found = false;
     for_each_quantized(model, |_, layer| found |= can_be_calibrated(layer))?;
@@ -50,26 +102,36 @@ pub(super) fn calibrate<M: Quantizable>(
         return Err(Error::NothingToCalibrate);
     }
     for_each_quantized(model, |_, layer| {
-        let observer = can_be_calibrated(layer).then_some(observer);
-        *layer.calibration_mut() = Some(Calibration::new(observer));
+        *layer.calibration_mut() = Some(if can_be_calibrated(layer) {
+            let before = layer.observation_mut().clone().filter(|before| before.observer() == observer);
+            Calibration::watch(observer, before.unwrap_or_else(|| Observation::new(observer)))
+        } else {
+            Calibration::IDLE
+        });
     })?;
     // Whatever happens in the caller's code, layers must not go on watching instead of quantizing.
     let outcome = catch_unwind(AssertUnwindSafe(|| passes(model)));
-    let mut observations = HashMap::new();
+    let mut observations = Vec::new();
     for_each_quantized(model, |path, layer| {
         let seen = layer.calibration_mut().take().and_then(Calibration::into_observation);
         observations.extend(seen.map(|seen| (path.to_owned(), seen)));
     })?;
     outcome.unwrap_or_else(|panic| resume_unwind(panic))?;
-    let idle = observations.iter().filter(|(_, seen)| seen.count() == 0).map(|(path, _)| path).min();
-    if let Some(path) = idle {
-        return Err(Error::NotCalibrated.at(path));
-    }
+    let is_idle = |seen: &Observation| seen.count() == 0;
+    let idle = observations.iter().filter(|(_, seen)| is_idle(seen)).map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    let fails = idle.len() == observations.len() || !idle.is_empty() && idle_layers == IdleLayers::Error;
+    let mut observations = observations.into_iter();
     let mut layers = Vec::new();
     for_each_quantized(model, |path, layer| {
-        layers.extend(observations.get(path).map(|seen| fix_scale(path, layer, seen)));
+        let seen = if can_be_calibrated(layer) { observations.next().map(|(_, seen)| seen) } else { None };
+        if fails {
+            *layer.observation_mut() = seen;
+        } else {
+            *layer.observation_mut() = None;
+            layers.extend(seen.filter(|seen| !is_idle(seen)).map(|seen| fix_scale(path, layer, &seen)));
+        }
     })?;
-    Ok(CalibrationReport { layers })
+    if fails { Err(Error::NotCalibrated { layers: idle }) } else { Ok(CalibrationReport { layers, idle }) }
 }
 
 /// Whether the layer's input has one scale, which can be fixed: rows and blocks are not the same from input to input.
@@ -86,7 +148,8 @@ fn fix_scale(path: &str, layer: &mut QuantizedLinear, seen: &Observation) -> Lay
         quantizer.scaling = Scaling::Static(scale);
     }
     // The past has no part in a static scale.
-    layer.shared().activations.lock().history = AmaxHistory::new(0);
+    let role = &layer.shared().activations;
+    role.set_state(QuantizerState { history: AmaxHistory::new(0), ..role.state() });
     LayerCalibration { path: path.to_owned(), values: seen.count(), amax, scale }
 }
 
@@ -107,6 +170,10 @@ impl fmt::Display for CalibrationReport {
             let LayerCalibration { path, values, amax, scale } = layer;
             vec![path.clone(), values.to_string(), format!("{amax:.4e}"), format!("{scale:.4e}")]
         };
-        write_table(f, &COLUMNS, &self.layers.iter().map(row).collect::<Vec<_>>())
+        write_table(f, &COLUMNS, &self.layers.iter().map(row).collect::<Vec<_>>())?;
+        if self.idle.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\nno input reached, so scaled as before: {}", self.idle.join(", "))
     }
 }

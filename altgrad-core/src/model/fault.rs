@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::config::{Rule, TiePolicy};
 use crate::Error;
 use crate::error::did_you_mean;
-use crate::format::{Fp8, Overflow};
+use crate::format::{Fp8, Infinity, Overflow};
 use crate::quantizer::{E8M0Rule, Granularity, Rounding, ScaleEncoding, Scaling, Ste};
 
 /// What is wrong in a text.
@@ -132,6 +132,7 @@ impl Syntax {
             ]),
             "rounding" => self.list(&[Rounding::NearestEven, Rounding::Stochastic { seed: 1 }]),
             "overflow" => self.list(&[Overflow::Saturate, Overflow::Special]),
+            "infinity" => self.list(&[Infinity::Propagate, Infinity::Saturate]),
             "ste" => self.list(&[Ste::PassThrough, Ste::Clipped]),
             "ties" => self.list(&[TiePolicy::KeepFullPrecision, TiePolicy::Quantize]),
             _ => return None,

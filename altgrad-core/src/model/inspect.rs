@@ -23,13 +23,13 @@ pub(super) struct Inspection<'m> {
     pub(super) layers: Vec<Found<'m>>,
     /// For each tensor where it is used, in the order of declaration.
     uses: HashMap<TensorId, Vec<String>>,
-    /// The tensors that parts other than linear layers use.
-    others: HashSet<TensorId>,
+    /// For each tensor where a part other than a linear layer uses it first.
+    others: HashMap<TensorId, String>,
 }
 
 impl<'m> Inspection<'m> {
     pub(super) fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
-        let mut inspection = Self { layers: Vec::new(), uses: HashMap::new(), others: HashSet::new() };
+        let mut inspection = Self { layers: Vec::new(), uses: HashMap::new(), others: HashMap::new() };
         model.visit(&Path::root(), &mut inspection)?;
         let mut paths = HashSet::new();
         match inspection.layers.iter().find(|found| !paths.insert(&found.path)) {
@@ -45,9 +45,9 @@ impl<'m> Inspection<'m> {
         places.iter().find(|place| **place != own).map(String::as_str)
     }
 
-    /// Whether a tensor is used by a part of the model that is no linear layer.
-    pub(super) fn is_shared_with_others(&self, tensor: &Tensor) -> bool {
-        self.others.contains(&tensor.id())
+    /// Where a part of the model that is no linear layer uses a tensor, if one does.
+    pub(super) fn use_by_another_part(&self, tensor: &Tensor) -> Option<&str> {
+        self.others.get(&tensor.id()).map(String::as_str)
     }
 
     fn record(&mut self, path: &Path<'_>, tensor: &Tensor) {
@@ -73,7 +73,7 @@ impl<'m> Visitor<'m> for Inspection<'m> {
 
     fn tensor(&mut self, path: &Path<'_>, tensor: &'m Tensor) -> Result<()> {
         self.record(path, tensor);
-        self.others.insert(tensor.id());
+        self.others.entry(tensor.id()).or_insert_with(|| path.to_string());
         Ok(())
     }
 }
@@ -133,23 +133,54 @@ pub(super) fn layers<M: Quantizable + ?Sized>(model: &M) -> Result<Vec<(String, 
 }
 
 pub(super) fn find<'m, M: Quantizable + ?Sized>(model: &'m M, path: &str) -> Result<&'m Linear> {
-    let layers = layers(model)?;
-    match layers.iter().find(|(candidate, _)| candidate == path) {
-        Some((_, layer)) => Ok(layer),
-        None => Err(no_such_layer(path, layers.iter().map(|(candidate, _)| candidate.as_str()))),
-    }
+    let mut search = Search { wanted: path, found: None };
+    model.visit(&Path::root(), &mut search)?;
+    search.found.ok_or_else(|| no_such_layer(model, path))
 }
 
 pub(super) fn find_mut<'m, M: Quantizable + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut Linear> {
-    let mut slots = Slots::of(model)?.0;
-    match slots.iter().position(|(candidate, _)| candidate == path) {
-        Some(position) => Ok(slots.swap_remove(position).1),
-        None => Err(no_such_layer(path, slots.iter().map(|(candidate, _)| candidate.as_str()))),
+    // First without holding on to the model, which the message about a path that is not there asks for others.
+    find(&*model, path)?;
+    let mut search = Search { wanted: path, found: None };
+    model.visit_mut(&Path::root(), &mut search)?;
+    search.found.ok_or_else(|| Error::InconsistentVisit { path: path.to_owned() })
+}
+
+/// Looks for one layer, without rendering the paths of others.
+struct Search<'p, L> {
+    wanted: &'p str,
+    found: Option<L>,
+}
+
+impl<L> Search<'_, L> {
+    fn see(&mut self, path: &Path<'_>, layer: L) -> Result<()> {
+        if *path == *self.wanted && self.found.replace(layer).is_some() {
+            return Err(Error::DuplicatePath { path: self.wanted.to_owned() });
+        }
+        Ok(())
     }
 }
 
-fn no_such_layer<'p>(path: &str, layers: impl Iterator<Item = &'p str>) -> Error {
-    Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, layers) }
+impl<'m> Visitor<'m> for Search<'_, &'m Linear> {
+    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
+        self.see(path, layer)
+    }
+}
+
+impl<'m> VisitorMut<'m> for Search<'_, &'m mut Linear> {
+    fn linear(&mut self, path: &Path<'_>, layer: &'m mut Linear) -> Result<()> {
+        self.see(path, layer)
+    }
+}
+
+fn no_such_layer<M: Quantizable + ?Sized>(model: &M, path: &str) -> Error {
+    match layers(model) {
+        Ok(layers) => {
+            let paths = layers.iter().map(|(candidate, _)| candidate.as_str());
+            Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, paths) }
+        }
+        Err(error) => error,
+    }
 }
 
 /// The path of `name` below a layer's.

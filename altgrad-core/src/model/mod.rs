@@ -16,9 +16,10 @@ mod rulebook;
 mod state;
 mod surgery;
 mod table;
+mod trainable;
 mod visitor;
 
-pub use calibrate::{CalibrationReport, LayerCalibration};
+pub use calibrate::{CalibrationConfig, CalibrationReport, IdleLayers, LayerCalibration};
 pub use config::{QuantConfig, Rule, TiePolicy};
 pub(crate) use inspect::nearest;
 pub use path::Path;
@@ -27,4 +28,5 @@ pub use quantized_var_builder::QuantizedVarBuilder;
 pub use report::{Action, LayerReport, QuantReport, SkipReason};
 pub(crate) use rulebook::{Rulebook, Undecided};
 pub(crate) use table::{Column, human_bytes, shape_text, write_table};
+pub use trainable::{Constant, Trainable};
 pub use visitor::{Visitor, VisitorMut};

@@ -15,6 +15,7 @@ use crate::layer::Recipe;
 /// let blocks = root.field("h");
 /// let block = blocks.index(0);
 /// assert_eq!(block.field("attn").to_string(), "h.0.attn");
+/// assert!(block.field("attn") == *"h.0.attn");
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
@@ -100,6 +101,41 @@ impl<'a> Path<'a> {
     }
 }
 
+/// Whether the path, rendered, is this text; nothing is rendered for it.
+impl PartialEq<str> for Path<'_> {
+    fn eq(&self, text: &str) -> bool {
+        let mut rest = text;
+        let mut is_last = true;
+        let mut part = Some(self);
+        // From the end, as the list is linked.
+        while let Some(Path { parent, segment, .. }) = part {
+            let before = match segment {
+                Segment::Transparent => Some(rest),
+                _ if !is_last && !rest.ends_with('.') => None,
+                Segment::Name(name) => rest[..rest.len() - usize::from(!is_last)].strip_suffix(name),
+                Segment::Index(index) => strip_index(&rest[..rest.len() - usize::from(!is_last)], *index),
+            };
+            let Some(before) = before else { return false };
+            is_last &= matches!(segment, Segment::Transparent);
+            (rest, part) = (before, *parent);
+        }
+        rest.is_empty()
+    }
+}
+
+/// `text` without the number that it ends with, if it does.
+fn strip_index(text: &str, mut index: usize) -> Option<&str> {
+    let mut rest = text;
+    loop {
+        let digit = char::from_digit((index % 10) as u32, 10)?;
+        rest = rest.strip_suffix(digit)?;
+        index /= 10;
+        if index == 0 {
+            return Some(rest);
+        }
+    }
+}
+
 impl Default for Path<'_> {
     fn default() -> Self {
         Self::root()
@@ -109,5 +145,32 @@ impl Default for Path<'_> {
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Path;
+
+    #[test]
+    fn a_path_equals_its_text_and_no_other() {
+        let root = Path::root();
+        let (h, layers) = (root.field("h"), root.field("layers"));
+        let (ten, zero, inner) = (h.index(10), h.index(0), layers.transparent());
+        let (attn, dotted, deep) = (ten.field("attn"), zero.field("a.b"), inner.index(1203));
+        let (empty, below_empty) = (zero.field(""), layers.field(""));
+        let below_empty = below_empty.field("");
+        let transparent = attn.transparent();
+        let paths = [root, h, layers, ten, zero, inner, attn, dotted, deep, empty, below_empty, transparent];
+        let mut texts: Vec<String> = paths.iter().map(Path::to_string).collect();
+        texts.extend(
+            ["h.1", "h.100", "h.010", ".h", "h.", "10.attn", "h.10.attn.", "h10", "h.10attn", "layers.203", "x"]
+                .map(String::from),
+        );
+        for path in paths {
+            for text in &texts {
+                assert_eq!(path == **text, path.to_string() == *text, "{path} == {text}");
+            }
+        }
     }
 }

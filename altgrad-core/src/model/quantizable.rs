@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
-use super::calibrate::CalibrationReport;
+use super::calibrate::{CalibrationConfig, CalibrationReport};
 use super::config::QuantConfig;
 use super::inspect::{find, find_mut, layers};
 use super::report::QuantReport;
+use super::trainable::{self, Trainable};
 use super::{Path, Visitor, VisitorMut};
 use super::{calibrate, state, surgery};
 use crate::Result;
@@ -67,7 +68,7 @@ pub trait Quantizable {
     ///
     /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
     /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer. In a model that is
-    /// quantized already, histories, steps and calibrated scales start anew; layers stay in the mode that they are in.
+    /// quantized already, histories, steps and calibrated scales start anew. Layers stay in the mode that they are in.
     ///
     /// # Errors
     ///
@@ -82,8 +83,8 @@ pub trait Quantizable {
 
     /// Reduces every quantized layer to its codes: one byte a weight.
     ///
-    /// The codes are those that the next forward pass would compute with, in either mode. A layer whose recipe quantizes
-    /// activations goes on doing so. A layer that shares its weight with another part of the model stays as it is, since
+    /// The codes are those of the weights as they are now: those that the next forward pass would compute with, in eval mode
+    /// after [`eval`](Self::eval). A layer whose recipe quantizes activations goes on doing so. A layer that shares its weight with another part of the model stays as it is, since
     /// freezing it would break the tie. All layers or, on an error, none.
     ///
     /// # Errors
@@ -112,36 +113,39 @@ pub trait Quantizable {
         surgery::report(self)
     }
 
-    /// Makes variables of the weights and biases of all layers in full precision, as they are after a frozen or loaded model
-    /// was [dequantized](Self::dequantize), and returns all variables of linear layers, for an optimizer. Layers that are
-    /// frozen stay what they are.
+    /// Makes variables of the weights and biases of all layers but frozen ones, quantized or not, and returns all variables
+    /// of linear layers, for an optimizer, with what could not be made one: after a model was loaded as constants, or was
+    /// [dequantized](Self::dequantize).
     ///
     /// ```
     /// # use altgrad::{Fp8, Quantizable, linear};
     /// # use candle_core::{DType, Device};
-    /// # use candle_nn::{VarBuilder, VarMap};
+    /// # use candle_nn::{AdamW, Optimizer, VarBuilder, VarMap};
     /// # let variables = VarMap::new();
     /// # let mut model = linear(4, 3, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
     /// # model.quantize(Fp8::E4M3)?;
     /// # model.freeze()?;
-    /// model.dequantize()?;                        // a frozen model in full precision again, but constant
-    /// let variables = model.make_trainable()?;    // for an optimizer
+    /// model.dequantize()?;            // a frozen model in full precision again, but constant
     /// model.quantize(Fp8::E4M3)?;
-    /// # assert_eq!(variables.len(), 2);
+    /// let trainable = model.make_trainable()?;
+    /// assert!(trainable.constants.is_empty());
+    /// let optimizer = AdamW::new_lr(trainable.vars(), 1e-3)?;
+    /// # assert_eq!(trainable.variables.len(), 2);
     /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
-    /// A tensor that several layers share becomes one variable. One that is shared with a part of the model that is no linear
-    /// layer stays as it is, since the tie would break.
+    /// What are variables already stay the same ones. A tensor that several layers share becomes one variable. Histories,
+    /// steps and scales of quantized layers stay as they are.
     ///
     /// # Errors
     ///
     /// [`Error::NothingToTrain`](crate::Error::NothingToTrain) if all layers are frozen.
-    fn make_trainable(&mut self) -> Result<Vec<Var>> {
-        surgery::make_trainable(self)
+    fn make_trainable(&mut self) -> Result<Trainable> {
+        trainable::make_trainable(self)
     }
 
-    /// Switches all quantized layers to training mode, in which weights are quantized anew at every forward pass.
+    /// Switches all layers to training mode, in which weights are quantized anew at every forward pass. Layers that are not
+    /// quantized remember it for the time that they are.
     ///
     /// # Errors
     ///
@@ -150,8 +154,11 @@ pub trait Quantizable {
         surgery::set_training(self, true)
     }
 
-    /// Switches all quantized layers to eval mode, in which codes are computed once and kept, and histories stand
-    /// still.
+    /// Switches all layers to eval mode, in which codes are computed when they are first needed and kept, and histories
+    /// stand still. Layers that are not quantized remember it for the time that they are.
+    ///
+    /// In eval mode, call it again after weights have changed by other means than an optimizer's step after a backward pass;
+    /// until then layers compute with the weights as they were.
     ///
     /// # Errors
     ///
@@ -160,7 +167,8 @@ pub trait Quantizable {
         surgery::set_training(self, false)
     }
 
-    /// Changes in which precision the frozen layers read inputs that they do not quantize; see [`Compute`].
+    /// Changes in which precision frozen layers read inputs that they do not quantize; see [`Compute`]. Layers that are not
+    /// frozen remember it for the time that they are.
     ///
     /// ```
     /// # use altgrad::{Compute, Fp8, Quantizable, linear};
@@ -215,19 +223,43 @@ pub trait Quantizable {
     /// gives each layer whose activations have one scale for the whole tensor a [`Scaling::Static`](crate::Scaling) one.
     /// In these passes no layer quantizes anything but frozen ones, and no history moves.
     ///
+    /// `config` is an [`Observer`](crate::Observer), or a [`CalibrationConfig`] that says also what to do with layers that
+    /// no input reaches:
+    ///
+    /// ```
+    /// # use altgrad::{Linear, Quantizable, Recipe, linear};
+    /// use altgrad::{CalibrationConfig, IdleLayers, Observer};
+    /// # use candle_core::{DType, Device, Module, Tensor};
+    /// # use candle_nn::{VarBuilder, VarMap};
+    /// # let variables = VarMap::new();
+    /// # let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    /// # let mut model = (linear(4, 3, vb.pp("a"))?, linear(4, 3, vb.pp("b"))?);
+    /// # let batch = Tensor::new(&[[1f32, -448.0, 0.0, 2.0]], &Device::Cpu)?;
+    /// # model.quantize(Recipe::tensorwise().gradients(None))?;
+    /// let config = CalibrationConfig::new(Observer::Percentile(99.9)).idle_layers(IdleLayers::LeaveAsIs);
+    /// let report = model.calibrate_with(config, |model| {
+    ///     model.0.forward(&batch)?;
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(report.idle, ["1"]);
+    /// # Ok::<(), altgrad::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// Those of `passes`; a model without such layers; a layer that was not called or saw a value that is not finite. Then
-    /// nothing has changed.
+    /// Those of `passes`; a model without such layers; a value that is not finite; or
+    /// [`Error::NotCalibrated`](crate::Error::NotCalibrated) with all layers that no input reached, and then what the
+    /// others saw is kept for the next calibration by the same observer, until the model is quantized or calibrated. No
+    /// scale has changed after an error.
     fn calibrate_with(
         &mut self,
-        observer: Observer,
+        config: impl Into<CalibrationConfig>,
         passes: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<CalibrationReport>
     where
         Self: Sized,
     {
-        calibrate::calibrate(self, observer, passes)
+        calibrate::calibrate(self, config.into(), passes)
     }
 
     /// What the model's quantizers remember from step to step, by layer path, role (`weights`, `activations`,
@@ -266,11 +298,13 @@ pub trait Quantizable {
     }
 
     /// Puts back what [`quantizer_state`](Self::quantizer_state) gave, in a model that was quantized by the same config. A
-    /// static scale there makes its quantizer static, so a calibrated model need not be calibrated again.
+    /// static scale there makes its quantizer static, so a calibrated model need not be calibrated again. Of a history that is
+    /// longer than the recipe looks back, the last steps count.
     ///
     /// # Errors
     ///
-    /// A tensor that is missing, of no use, or not of this model. Then nothing has changed.
+    /// A tensor that is missing, of no use, not of this model, or of a layer that is frozen or in full precision. Then
+    /// nothing has changed.
     fn load_quantizer_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
         state::load(self, state)
     }

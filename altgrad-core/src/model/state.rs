@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Quantizable;
 use super::inspect::{Inspection, Slots, below, check_same_paths, nearest};
-use crate::layer::{Linear, QuantizedLinear, Role};
+use crate::layer::{Linear, QuantizedLinear, Recipe, Role};
 use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling};
 use crate::{Error, Result};
 
@@ -19,7 +19,7 @@ pub(super) fn save<M: Quantizable + ?Sized>(model: &M) -> Result<HashMap<String,
     for found in Inspection::of(model)?.layers {
         let Linear::Quantized(layer) = found.layer else { continue };
         for (role, quantizer) in roles(layer) {
-            let state = role.lock();
+            let state = role.state();
             let mut save = |name, tensor| tensors.insert(key(&found.path, role.name, name), tensor);
             save(STEP, Tensor::new(state.step as i64, &Device::Cpu)?);
             if !state.history.is_empty() {
@@ -38,6 +38,7 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
     let mut loaded = Vec::new();
     for found in Inspection::of(&*model)?.layers {
         let Linear::Quantized(layer) = found.layer else {
+            refuse(&rest, &found.path, found.layer)?;
             loaded.push((found.path, Vec::new()));
             continue;
         };
@@ -65,10 +66,23 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
     Ok(())
 }
 
+/// Fails if there is state for a layer that has none.
+fn refuse(tensors: &HashMap<&str, &Tensor>, path: &str, layer: &Linear) -> Result<()> {
+    let keys = Recipe::ROLES.into_iter().flat_map(|role| [STEP, HISTORY, SCALE].map(|name| key(path, role, name)));
+    let Some(key) = keys.into_iter().find(|key| tensors.contains_key(key.as_str())) else { return Ok(()) };
+    let why = match layer {
+        Linear::Frozen(_) => "the layer is frozen and remembers no steps; load the state before `freeze`",
+        Linear::Full(_) | Linear::Quantized(_) => {
+            "the layer is in full precision; `quantize` the model first, by the config that it had when the state was saved"
+        }
+    };
+    Err(invalid(&key, why.to_owned()).at(path))
+}
+
 fn put_back(layer: &mut QuantizedLinear, states: Vec<Loaded>) {
     for Loaded { name, state, scale } in states {
         if let Some((role, _)) = roles(layer).find(|(role, _)| role.name == name) {
-            *role.lock() = state;
+            role.set_state(state);
         }
         let quantizer = layer.recipe_mut().quantizers_mut().into_iter().find(|(role, _)| *role == name);
         if let (Some(scale), Some((_, Some(quantizer)))) = (scale, quantizer) {
@@ -128,13 +142,10 @@ fn fill(history: &mut AmaxHistory, key: &str, tensor: &Tensor) -> Result<()> {
         return Err(invalid(key, format!("it is {actual}, expected F32 of one dimension")));
     }
     let values = tensor.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
-    if values.len() > history.capacity() {
-        let (steps, capacity) = (values.len(), history.capacity());
-        return Err(invalid(key, format!("it has {steps} steps, but the recipe looks back over {capacity}")));
-    }
     if let Some(value) = values.iter().find(|value| !(value.is_finite() && value.is_sign_positive())) {
         return Err(invalid(key, format!("{value} is no largest magnitude")));
     }
+    // Of a history that is longer than the recipe looks back, the last steps.
     for value in values {
         history.record(value);
     }

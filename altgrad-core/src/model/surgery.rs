@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{Tensor, TensorId, Var};
+use candle_core::Tensor;
 
 use super::Quantizable;
 use super::config::QuantConfig;
-use super::inspect::{Found, Inspection, Slots, check_same_paths, for_each_quantized};
+use super::inspect::{Found, Inspection, Slots, check_same_paths};
 use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use super::rulebook::{Rulebook, Undecided};
-use crate::layer::{Compute, Linear, QuantizedLinear, Recipe};
+use crate::layer::{Compute, Linear, Recipe};
 use crate::{Error, Result};
 
 /// One layer's share of an operation.
@@ -44,7 +44,7 @@ impl Step {
     /// The layer in full precision, as far as it still can be.
     fn skip(found: &Found<'_>, reason: SkipReason) -> Self {
         let replacement = match found.layer {
-            Linear::Quantized(layer) => Some(Linear::Full(layer.wrapped().clone())),
+            Linear::Quantized(layer) => Some(found.layer.with_full(layer.wrapped().clone())),
             Linear::Full(_) | Linear::Frozen(_) => None,
         };
         Self::new(found, Action::Skipped(reason), replacement, None)
@@ -78,14 +78,13 @@ pub(super) fn quantize<M: Quantizable + ?Sized>(model: &mut M, config: QuantConf
 }
 
 fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {
-    let (wrapped, training) = match found.layer {
-        Linear::Full(layer) => (layer.clone(), true),
-        Linear::Quantized(layer) => (layer.wrapped().clone(), layer.is_training()),
+    let wrapped = match found.layer {
+        Linear::Full(layer) => layer.clone().into_linear(),
+        Linear::Quantized(layer) => layer.wrapped().clone(),
         Linear::Frozen(_) => return Err(Error::Frozen { path: found.path.clone() }.at(&found.path)),
     };
     let build = || {
-        let mut layer = QuantizedLinear::at(wrapped, recipe.clone(), Some(Arc::from(found.path.as_str())))?;
-        layer.set_training(training);
+        let layer = found.layer.with_quantized(wrapped, recipe.clone(), &found.path)?;
         let measured = Measured::of(layer.weight(), &layer.quantized_weight()?)?;
         Ok((layer, measured))
     };
@@ -129,7 +128,7 @@ pub(super) fn dequantize<M: Quantizable + ?Sized>(model: &mut M) -> Result<Quant
             Linear::Quantized(layer) => layer.wrapped().clone(),
             Linear::Frozen(layer) => layer.dequantize().map_err(|error| error.at(&found.path))?,
         };
-        Ok(Step::new(found, Action::Restored, Some(Linear::Full(original)), None))
+        Ok(Step::new(found, Action::Restored, Some(found.layer.with_full(original)), None))
     };
     let steps = Inspection::of(model)?.layers.iter().map(restore).collect::<Result<Vec<_>>>()?;
     replace(model, steps)
@@ -150,54 +149,13 @@ pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> 
     Ok(QuantReport { layers: steps.into_iter().map(|step| step.report).collect() })
 }
 
-/// Variables in place of the constants that linear layers in full precision hold; all variables of linear layers.
-pub(super) fn make_trainable<M: Quantizable + ?Sized>(model: &mut M) -> Result<Vec<Var>> {
-    let mut variables: Vec<(TensorId, Var)> = Vec::new();
-    let mut variable = |tensor: &Tensor, may_change: bool| -> Result<Tensor> {
-        if let Some((_, known)) = variables.iter().find(|(id, _)| *id == tensor.id()) {
-            return Ok(known.as_tensor().clone());
-        }
-        if !tensor.is_variable() && !may_change {
-            return Ok(tensor.clone());
-        }
-        let made = Var::from_tensor(tensor)?;
-        variables.push((tensor.id(), made.clone()));
-        Ok(made.as_tensor().clone())
-    };
-    let replacements = {
-        let model = Inspection::of(model)?;
-        let make = |found: &Found<'_>| {
-            let is_full = matches!(found.layer, Linear::Full(_));
-            let free = |tensor: &Tensor| is_full && !model.is_shared_with_others(tensor);
-            let weight = found.layer.master_weight().map(|weight| variable(weight, free(weight))).transpose()?;
-            let bias = found.layer.bias().map(|bias| variable(bias, free(bias))).transpose()?;
-            Ok(weight.filter(|_| is_full).map(|weight| Linear::Full(candle_nn::Linear::new(weight, bias))))
-        };
-        let replacements = model.layers.iter().map(make).collect::<Result<Vec<_>>>()?;
-        let are_frozen = model.layers.iter().all(|found| matches!(found.layer, Linear::Frozen(_)));
-        if are_frozen && !model.layers.is_empty() {
-            return Err(Error::NothingToTrain);
-        }
-        replacements
-    };
-    for (replacement, (_, slot)) in replacements.into_iter().zip(Slots::of(model)?.0) {
-        if let Some(replacement) = replacement {
-            *slot = replacement;
-        }
-    }
-    Ok(variables.into_iter().map(|(_, variable)| variable).collect())
-}
-
 pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {
-    for_each_quantized(model, |_, layer| layer.set_training(training))
+    Slots::of(model)?.0.into_iter().for_each(|(_, slot)| slot.switch_training(training));
+    Ok(())
 }
 
 pub(super) fn set_compute<M: Quantizable + ?Sized>(model: &mut M, compute: Compute) -> Result<()> {
-    for (_, slot) in Slots::of(model)?.0 {
-        if let Linear::Frozen(layer) = slot {
-            layer.set_compute(compute);
-        }
-    }
+    Slots::of(model)?.0.into_iter().for_each(|(_, slot)| slot.switch_compute(compute));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Matrices on the CPU as its products read and write them: codes and floats in slices.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 use half::{bf16, f16};
@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use super::cpu::{dispatch_float, with_values};
 use crate::format::Fp8;
 use crate::kernels::{self, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
+use crate::lock::Lock;
 use crate::{Error, Result};
 
 /// Whether there are products for tensors of this dtype on this device.
@@ -70,12 +71,11 @@ impl Codes {
 
 /// The buffer that the codes of one of a layer's tensors were in last, for those of the next step.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Mutex<Option<Arc<Vec<u8>>>>);
+pub(crate) struct Spare(Lock<Option<Arc<Vec<u8>>>>);
 
 impl Spare {
     fn take(&self, len: usize) -> Vec<u8> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match last.map(Arc::try_unwrap) {
+        match self.0.replace(None).map(Arc::try_unwrap) {
             Some(Ok(mut bytes)) => {
                 bytes.resize(len, 0);
                 bytes
@@ -86,12 +86,12 @@ impl Spare {
     }
 
     fn put(&self, bytes: &Arc<Vec<u8>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(bytes));
+        self.0.replace(Some(Arc::clone(bytes)));
     }
 
     /// Gives the memory back.
     pub(crate) fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.replace(None);
     }
 }
 

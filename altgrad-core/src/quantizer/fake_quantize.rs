@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
 use super::{Fp8Tensor, Granularity, Quantizer, cpu, portable};
-use crate::format::{Fp8, Overflow};
+use crate::format::Fp8;
 use crate::kernels::{Conversion, Scale};
 use crate::{Error, Result};
 
@@ -30,8 +30,8 @@ pub enum Ste {
 /// `decode(encode(x / scale)) × scale` as in the quantizer's first step, in the dtype and shape of `x`: under the scales of
 /// `x` alone, or 1 in delayed scaling.
 ///
-/// Differentiable with [`Ste::PassThrough`]. NaN stays NaN; infinities saturate, or stay what they are under
-/// [`Overflow::Special`] in a format that has them. The quotient is computed in `f32` (in `f64` for `f64` tensors) and
+/// Differentiable with [`Ste::PassThrough`]. NaN stays NaN, and infinities are what the quantizer's
+/// [`Infinity`](crate::Infinity) says. The quotient is computed in `f32` (in `f64` for `f64` tensors) and
 /// correctly rounded, as is the product, which in `f16` may be infinite where a power-of-two scale rounds a value up past
 /// 65504. Stochastic rounding draws the numbers of step 0.
 ///
@@ -57,7 +57,8 @@ pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
     fake_quantize_with(x, quantizer.first_conversion(x, "the tensor")?, Ste::PassThrough)
 }
 
-/// [`fake_quantize`] under one scale and an estimator of your choice.
+/// [`fake_quantize`] under one scale and an estimator of your choice; values beyond the format's range saturate, infinities
+/// too.
 ///
 /// # Errors
 ///
@@ -65,53 +66,71 @@ pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
 pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -> Result<Tensor> {
     check_scale(scale)?;
     let (blocks, scales) = (Granularity::PerTensor.blocks(x.dims()), vec![Scale::new(scale)]);
-    fake_quantize_with(x, Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None }, ste)
+    fake_quantize_with(x, Conversion::saturating(format, blocks, scales), ste)
 }
 
 impl Ste {
-    /// The gradient of a contiguous `x` from that of its quantized values.
-    pub(crate) fn backward(self, x: &Tensor, conversion: &Conversion, grad: &Tensor) -> Result<Tensor> {
+    /// Where the gradient of `x` stops, if `x` needs one. That is found in the forward pass: when the backward pass comes, `x`
+    /// may be a variable that has moved.
+    pub(crate) fn clip(self, x: &Tensor, conversion: &Conversion) -> Result<Clip> {
         match self {
-            Self::PassThrough => Ok(grad.clone()),
-            Self::Clipped => {
-                // The same quotient, in the same precision, as in the forward pass.
-                let clipped = portable::is_clipped(x, conversion)?;
-                Ok(clipped.where_cond(&grad.zeros_like()?, grad)?)
-            }
+            // The same quotient, in the same precision, as that which is rounded.
+            Self::Clipped if x.track_op() => Ok(Clip(Some(portable::is_clipped(&x.contiguous()?, conversion)?))),
+            Self::Clipped | Self::PassThrough => Ok(Clip(None)),
+        }
+    }
+}
+
+/// Where a gradient stops: at elements that were clipped, or nowhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clip(Option<Tensor>);
+
+impl Clip {
+    /// The gradient of a tensor from that of its quantized values.
+    pub(crate) fn stop(&self, grad: &Tensor) -> Result<Tensor> {
+        match &self.0 {
+            None => Ok(grad.clone()),
+            Some(clipped) => Ok(clipped.where_cond(&grad.zeros_like()?, grad)?),
         }
     }
 }
 
 /// [`fake_quantize`] with every choice made.
 pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversion>>, ste: Ste) -> Result<Tensor> {
-    let conversion = conversion.into();
-    let known = if x.device().is_cpu() { None } else { Some(Known::Values(portable::fake_quantize(x, &conversion)?)) };
-    apply(x, FakeQuantize { conversion, ste, known })
+    fake_quantize_watched(x, conversion, ste, None, None)
 }
 
-/// [`fake_quantize_with`] of an `x` whose codes are known already: the same result and the same gradient.
-pub(crate) fn fake_quantize_cached(
+/// Called when a tensor gets a gradient.
+pub(crate) type OnGradient = Box<dyn Fn() + Send + Sync>;
+
+/// [`fake_quantize_with`] of an `x` whose codes may be known already, with the same result and the same gradient.
+pub(crate) fn fake_quantize_watched(
     x: &Tensor,
-    conversion: Arc<Conversion>,
-    codes: &Fp8Tensor,
+    conversion: impl Into<Arc<Conversion>>,
     ste: Ste,
+    codes: Option<&Fp8Tensor>,
+    on_gradient: Option<OnGradient>,
 ) -> Result<Tensor> {
-    let known = if x.device().is_cpu() { Known::Codes(codes.clone()) } else { Known::Values(codes.dequantize()?) };
-    apply(x, FakeQuantize { conversion, ste, known: Some(known) })
-}
-
-fn apply(x: &Tensor, operation: FakeQuantize) -> Result<Tensor> {
+    let conversion = conversion.into();
     if !cpu::is_supported(x.dtype()) {
         return Err(Error::UnsupportedDType { what: "the tensor", dtype: x.dtype() });
     }
-    Ok(x.contiguous()?.apply_op1(operation)?)
+    let clip = ste.clip(x, &conversion)?;
+    let known = match (codes, x.device().is_cpu()) {
+        (Some(codes), true) => Some(Known::Codes(codes.clone())),
+        (Some(codes), false) => Some(Known::Values(codes.dequantize()?)),
+        (None, true) => None,
+        (None, false) => Some(Known::Values(portable::fake_quantize(x, &conversion)?)),
+    };
+    Ok(x.contiguous()?.apply_op1(FakeQuantize { conversion, clip, known, on_gradient })?)
 }
 
 struct FakeQuantize {
     conversion: Arc<Conversion>,
-    ste: Ste,
+    clip: Clip,
     /// The result, if it need not be computed any more.
     known: Option<Known>,
+    on_gradient: Option<OnGradient>,
 }
 
 enum Known {
@@ -173,7 +192,10 @@ impl CustomOp1 for FakeQuantize {
         })
     }
 
-    fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(self.ste.backward(arg, &self.conversion, grad)?))
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        if let Some(on_gradient) = &self.on_gradient {
+            on_gradient();
+        }
+        Ok(Some(self.clip.stop(grad)?))
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
-use crate::format::{Fp8, Overflow};
+use crate::format::Fp8;
 use crate::kernels::{Blocks, Conversion, PackedCodes, Scale};
 use crate::{Error, Result};
 
@@ -36,13 +36,13 @@ impl Fp8Tensor {
     ///
     /// # Errors
     ///
-    /// [`Error::NanNotRepresentable`] if `x` holds NaN and the format has none; a dtype other than f32, f64, f16 and
-    /// bf16; an invalid quantizer.
+    /// [`Error::NanNotRepresentable`] if `x` holds NaN, or an infinity that is to [propagate](crate::Infinity), and the
+    /// format has no NaN; a dtype other than f32, f64, f16 and bf16; an invalid quantizer.
     pub fn quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Self> {
         Self::convert(x, &quantizer.first_conversion(x, "the tensor")?, quantizer.granularity)
     }
 
-    /// Packs `x` under one scale of your choice; values beyond the format's range saturate.
+    /// Packs `x` under one scale of your choice; values beyond the format's range saturate, infinities too.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Fp8Tensor {
     pub fn quantize_with_scale(x: &Tensor, format: Fp8, scale: f32) -> Result<Self> {
         check_scale(scale)?;
         let (blocks, scales) = (Granularity::PerTensor.blocks(x.dims()), vec![Scale::new(scale)]);
-        let conversion = Conversion { format, overflow: Overflow::Saturate, blocks, scales, draws: None };
+        let conversion = Conversion::saturating(format, blocks, scales);
         Self::convert(x, &conversion, Granularity::PerTensor)
     }
 
@@ -123,7 +123,8 @@ impl Fp8Tensor {
         &self.codes
     }
 
-    /// The scales, `F32`: a scalar, or a matrix with one for each block; see [`from_parts`](Self::from_parts).
+    /// The scales, `F32`: a scalar, or a matrix with one for each block; see [`from_parts`](Self::from_parts). NaN for a
+    /// block that was not finite when it was packed, which [propagates](crate::Infinity).
     #[must_use]
     pub fn scales(&self) -> &Tensor {
         &self.scales

@@ -1,13 +1,14 @@
 //! A fake-quantized tensor that is computed anew in place, for whoever holds clones of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shape, Tensor};
 
-use super::{Fp8Tensor, Granularity, Ste, fake_quantize_with};
+use super::{Clip, Fp8Tensor, Granularity, Ste, fake_quantize_with};
 use crate::Result;
 use crate::kernels::Conversion;
+use crate::lock::Lock;
 
 /// A tensor that holds the fake-quantized values of another, its source, as they were at the last
 /// [`update`](Self::update), and whose gradient goes to the source through an estimator.
@@ -15,23 +16,21 @@ use crate::kernels::Conversion;
 pub(crate) struct InPlace {
     tensor: Tensor,
     ste: Ste,
-    latest: Arc<Mutex<Latest>>,
+    latest: Arc<Lock<Latest>>,
 }
 
 /// What the values were computed from last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Latest {
     /// How the source was converted; `None` if the values are its own.
     conversion: Option<Arc<Conversion>>,
-    /// The source, where the backward pass needs to know it: that of the first time may be a copy of a variable that has
-    /// moved since.
-    source: Option<Tensor>,
+    clip: Clip,
 }
 
 impl InPlace {
     pub(crate) fn new(source: &Tensor, conversion: Conversion, ste: Ste) -> Result<Self> {
-        let latest = Arc::new(Mutex::new(Latest::default()));
-        let tensor = source.apply_op1(Estimator { ste, latest: Arc::clone(&latest) })?;
+        let latest = Arc::new(Lock::new(Latest::default()));
+        let tensor = source.apply_op1(Estimator { latest: Arc::clone(&latest) })?;
         let in_place = Self { tensor, ste, latest };
         in_place.update(source, Some(conversion))?;
         Ok(in_place)
@@ -44,36 +43,33 @@ impl InPlace {
 
     /// The codes of `source` under the scales of the last update; `None` if there were none.
     pub(crate) fn codes(&self, source: &Tensor, granularity: Granularity) -> Result<Option<Fp8Tensor>> {
-        let conversion = lock(&self.latest).conversion.clone();
+        let conversion = self.latest.get().conversion;
         conversion.map(|conversion| Fp8Tensor::convert(source, &conversion, granularity)).transpose()
     }
 
     /// Takes over the fake-quantized values of `source`, or without a conversion its own.
     pub(crate) fn update(&self, source: &Tensor, conversion: Option<Conversion>) -> Result<()> {
-        let (conversion, source) = (conversion.map(Arc::new), source.detach().contiguous()?);
+        let conversion = conversion.map(Arc::new);
         let values = match &conversion {
-            Some(conversion) => fake_quantize_with(&source, Arc::clone(conversion), self.ste)?,
-            None => source.clone(),
+            Some(conversion) => fake_quantize_with(&source.detach(), Arc::clone(conversion), self.ste)?,
+            None => source.detach().contiguous()?,
+        };
+        let clip = match &conversion {
+            Some(conversion) => self.ste.clip(source, conversion)?,
+            None => Clip::default(),
         };
         // Kernels of devices do not run over nothing.
         if values.elem_count() > 0 {
             self.tensor.slice_set(&values, 0, 0)?;
         }
-        let needed = self.ste == Ste::Clipped && self.tensor.track_op();
-        *lock(&self.latest) = Latest { conversion, source: needed.then_some(source) };
+        self.latest.replace(Latest { conversion, clip });
         Ok(())
     }
 }
 
-/// A lock that a panicking thread left behind guards plain values, so they are as good as before.
-fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
-    latest.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The backward pass, and in the forward pass nothing but room for the values.
 struct Estimator {
-    ste: Ste,
-    latest: Arc<Mutex<Latest>>,
+    latest: Arc<Lock<Latest>>,
 }
 
 impl CustomOp1 for Estimator {
@@ -94,11 +90,7 @@ impl CustomOp1 for Estimator {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let latest = lock(&self.latest);
-        Ok(Some(match (&latest.conversion, &latest.source) {
-            (Some(conversion), Some(source)) => self.ste.backward(source, conversion, grad)?,
-            _ => grad.clone(),
-        }))
+        Ok(Some(self.latest.get().clip.stop(grad)?))
     }
 }
 

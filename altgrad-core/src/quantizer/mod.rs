@@ -20,8 +20,8 @@ pub(crate) use codes::{Codes, Spare, has_kernels, to_storage, transposed, with_f
 pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;
 pub(crate) use distortion::{DistortionSums, sqnr_db};
+pub(crate) use fake_quantize::{Clip, fake_quantize_watched, fake_quantize_with};
 pub use fake_quantize::{Ste, fake_quantize, fake_quantize_with_scale};
-pub(crate) use fake_quantize::{fake_quantize_cached, fake_quantize_with};
 pub use fp8_tensor::Fp8Tensor;
 pub use granularity::Granularity;
 pub use history::AmaxHistory;
@@ -37,7 +37,7 @@ pub(crate) use tensor_ops::check_finite;
 
 use serde::Serialize;
 
-use crate::format::{Fp8, Overflow};
+use crate::format::{Fp8, Infinity, Overflow};
 use crate::{Error, Result};
 
 /// How one tensor is quantized.
@@ -76,6 +76,8 @@ pub struct Quantizer {
     pub rounding: Rounding,
     /// What becomes of values beyond the format's range.
     pub overflow: Overflow,
+    /// What becomes of infinities, and of a tensor that is not finite.
+    pub infinity: Infinity,
 }
 
 impl Quantizer {
@@ -90,6 +92,7 @@ impl Quantizer {
             amax_epsilon: 0.0,
             rounding: Rounding::default(),
             overflow: Overflow::default(),
+            infinity: Infinity::default(),
         }
     }
 
@@ -135,6 +138,12 @@ impl Quantizer {
     #[must_use]
     pub fn overflow(self, overflow: Overflow) -> Self {
         Self { overflow, ..self }
+    }
+
+    /// The same with another way to treat infinities.
+    #[must_use]
+    pub fn infinity(self, infinity: Infinity) -> Self {
+        Self { infinity, ..self }
     }
 
     /// Checks what the types cannot.

@@ -35,39 +35,53 @@ impl Observer {
 const IGNORED_BITS: u32 = 15;
 
 /// The values that an observer has seen.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Observation {
     observer: Observer,
     largest: f32,
     count: u64,
-    /// Number of values other than 0 in each bin; empty for an observer that needs none.
+    /// Number of values other than 0 in each bin; empty before the first value, and for an observer that needs none.
     bins: Vec<u64>,
 }
 
 impl Observation {
+    /// That of nothing.
     pub(crate) fn new(observer: Observer) -> Self {
-        let bins = match observer {
-            Observer::MinMax => Vec::new(),
-            Observer::Percentile(_) => vec![0; 1 << (31 - IGNORED_BITS)],
-        };
-        Self { observer, largest: 0.0, count: 0, bins }
+        Self { observer, largest: 0.0, count: 0, bins: Vec::new() }
     }
 
-    /// Adds the values of `x`, a tensor in the role of `what`.
+    /// That of the values of `x`, a tensor in the role of `what`.
     ///
     /// # Errors
     ///
     /// [`Error::NotFinite`] for a value that is not finite.
-    pub(crate) fn observe(&mut self, x: &Tensor, what: &'static str) -> Result<()> {
-        self.largest = self.largest.max(check_finite(x, what)?);
-        self.count += x.elem_count() as u64;
-        if !self.bins.is_empty() {
+    pub(crate) fn of(observer: Observer, x: &Tensor, what: &'static str) -> Result<Self> {
+        let (largest, count) = (check_finite(x, what)?, x.elem_count() as u64);
+        let mut bins = Vec::new();
+        if let Observer::Percentile(_) = observer {
+            bins.resize(1 << (31 - IGNORED_BITS), 0);
             let values = x.detach().flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
             for value in values.into_iter().filter(|value| *value != 0.0) {
-                self.bins[(value.abs().to_bits() >> IGNORED_BITS) as usize] += 1;
+                bins[(value.abs().to_bits() >> IGNORED_BITS) as usize] += 1;
             }
         }
-        Ok(())
+        Ok(Self { observer, largest, count, bins })
+    }
+
+    /// Adds what was seen elsewhere by the same observer.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.largest = self.largest.max(other.largest);
+        self.count += other.count;
+        if self.bins.is_empty() {
+            self.bins = other.bins;
+        } else {
+            self.bins.iter_mut().zip(other.bins).for_each(|(count, other)| *count += other);
+        }
+    }
+
+    /// How the magnitude is found.
+    pub(crate) fn observer(&self) -> Observer {
+        self.observer
     }
 
     /// Number of values seen.

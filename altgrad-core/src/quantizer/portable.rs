@@ -5,7 +5,7 @@
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::Result;
-use crate::format::Fp8;
+use crate::format::{Fp8, Infinity};
 use crate::kernels::{Blocks, Conversion};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none.
@@ -146,8 +146,15 @@ struct Rounded {
 
 impl Rounded {
     fn new(x: &Tensor, conversion: &Conversion) -> Result<Self> {
-        let Conversion { format, overflow, .. } = *conversion;
-        let source = quotient(x, conversion)?;
+        let Conversion { format, overflow, infinity, blocks, .. } = *conversion;
+        let mut source = quotient(x, conversion)?;
+        let infinities = match infinity {
+            Infinity::Saturate => None,
+            Infinity::Propagate => Some(matrix(x, blocks)?.abs()?.eq(f64::INFINITY)?),
+        };
+        if let Some(infinities) = infinities.as_ref().filter(|_| !format.has_infinity()) {
+            source = infinities.where_cond(&filled(&source, f64::NAN)?, &source)?;
+        }
         let is_nan = source.ne(&source)?;
         let zeros = source.zeros_like()?;
         let quotient = is_nan.where_cond(&zeros, &source)?;
@@ -184,6 +191,10 @@ impl Rounded {
             None => nearest,
         };
         let magnitude = rounded.gt(largest)?.where_cond(&filled(&rounded, beyond)?, &rounded)?;
+        let magnitude = match infinities {
+            Some(infinities) => infinities.where_cond(&filled(&magnitude, f64::INFINITY)?, &magnitude)?,
+            None => magnitude,
+        };
         // Negative zero shows in its reciprocal alone, and a negative infinity not in its own.
         let below_zero = |x: &Tensor| x.lt(0.0)?.to_dtype(DType::F32);
         let negative = (below_zero(&quotient)? + below_zero(&quotient.recip()?)?)?.gt(0.0)?;

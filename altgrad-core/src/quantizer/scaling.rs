@@ -92,8 +92,8 @@ impl Scaling {
 /// What kind of number a scale is, and how quotients by it are taken.
 ///
 /// With `amax` the largest magnitude that the scale is for, or the quantizer's `amax_epsilon` if that is larger, and
-/// `largest` the largest finite value of the format. In every case an `amax` of ∞ or NaN gives the scale 1, and so does 0
-/// except for [`E8M0`](Self::E8M0); `scale × largest` is never infinite.
+/// `largest` the largest finite value of the format. An `amax` of 0 gives the scale 1 except for [`E8M0`](Self::E8M0), and
+/// `scale × largest` is never infinite. What ∞ and NaN give, [`Infinity`](crate::Infinity) says: NaN, or 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -131,16 +131,16 @@ pub enum E8M0Rule {
 }
 
 impl ScaleEncoding {
-    /// The scale 1.
-    pub(super) fn one(self) -> Scale {
-        if self == Self::F32Reciprocal { Scale::with_multiplier(1.0, 1.0) } else { Scale::new(1.0) }
+    /// The scale that is its own reciprocal: 1, or NaN.
+    pub(super) fn of_one(self, one: f32) -> Scale {
+        if self == Self::F32Reciprocal { Scale::with_multiplier(one, one) } else { Scale::new(one) }
     }
 
     /// The scale for `amax`.
     pub(super) fn scale(self, amax: f64, format: Fp8, scaling: Scaling) -> Scale {
         let finite = amax.is_finite();
         if !finite || (amax == 0.0 && !matches!(self, Self::E8M0(_))) {
-            return self.one();
+            return self.of_one(1.0);
         }
         let largest = f64::from(format.largest_finite()) / scaling.headroom();
         match self {

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::{AmaxHistory, Quantizer, Rounding, Scaling, tensor_ops};
 use crate::Result;
-use crate::kernels::{Conversion, Draws, Scale};
+use crate::format::Infinity;
+use crate::kernels::{Blocks, Conversion, Draws, Scale};
 
 /// What a quantizer remembers from step to step.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +26,9 @@ impl QuantizerState {
 impl Quantizer {
     /// The scale for a tensor, row or block whose largest magnitude is `amax`, after the steps recorded in `history`.
     ///
-    /// A non-finite `amax` says nothing about the size of the other values, so the history alone decides, or else the
-    /// scale is 1.
+    /// An `amax` of ∞ or NaN says nothing about the size of the other values. A scale that it is to be made from is NaN, so
+    /// that all that is under it becomes NaN; or, if infinities [saturate](crate::Infinity::Saturate), the history
+    /// alone decides, or else the scale is 1.
     #[must_use]
     pub fn scale(&self, amax: f32, history: &AmaxHistory) -> f32 {
         self.scale_of(amax, history).value()
@@ -79,8 +81,14 @@ impl Quantizer {
             Rounding::NearestEven => None,
             Rounding::Stochastic { seed } => Some(Draws { seed, stream, step: state.step }),
         };
-        let conversion = Conversion { format: self.format, overflow: self.overflow, blocks, scales, draws };
+        let conversion = self.under(blocks, scales, draws);
         Ok((conversion, recorded))
+    }
+
+    /// The conversion of these blocks under these scales.
+    fn under(&self, blocks: Blocks, scales: Vec<Scale>, draws: Option<Draws>) -> Conversion {
+        let Self { format, overflow, infinity, .. } = *self;
+        Conversion { format, overflow, infinity, blocks, scales, draws }
     }
 
     /// How a weight is converted in the first step, with random draws from `stream`.
@@ -92,7 +100,7 @@ impl Quantizer {
     /// `amax`, and nothing is drawn.
     pub(crate) fn conversion_under(&self, part: &Tensor, amax: f32) -> Conversion {
         let (blocks, scales) = (self.granularity.blocks(part.dims()), vec![self.scale_of(amax, &self.history())]);
-        Conversion { format: self.format, overflow: self.overflow, blocks, scales, draws: None }
+        self.under(blocks, scales, None)
     }
 
     /// The conversion of `x` alone, as in the first step.
@@ -112,13 +120,17 @@ impl Quantizer {
     }
 
     fn scale_of(&self, amax: f32, history: &AmaxHistory) -> Scale {
+        let is_from_tensor = matches!(self.scaling, Scaling::Current | Scaling::Window { .. });
+        if is_from_tensor && !amax.is_finite() && self.infinity == Infinity::Propagate {
+            return self.scale_encoding.of_one(f32::NAN);
+        }
         let current = amax.is_finite().then_some(amax.abs());
         let largest = match self.scaling {
             Scaling::Static(scale) => return Scale::new(scale),
             Scaling::Current => current,
             Scaling::Window { .. } => history.largest().into_iter().chain(current).reduce(f32::max),
             Scaling::Delayed { .. } => match history.largest() {
-                None => return self.scale_encoding.one(),
+                None => return self.scale_encoding.of_one(1.0),
                 largest => largest,
             },
         };

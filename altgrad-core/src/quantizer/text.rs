@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
-use crate::format::{Fp8, Overflow};
+use crate::format::{Fp8, Infinity, Overflow};
 
 /// How the absence of a quantizer or recipe is written, since TOML has no null.
 pub(crate) const FULL_PRECISION: &str = "full_precision";
@@ -140,6 +140,8 @@ struct QuantizerTable {
     rounding: Option<Rounding>,
     #[serde(default, deserialize_with = "present")]
     overflow: Option<Overflow>,
+    #[serde(default, deserialize_with = "present")]
+    infinity: Option<Infinity>,
 }
 
 impl From<QuantizerTable> for Quantizer {
@@ -152,6 +154,7 @@ impl From<QuantizerTable> for Quantizer {
             amax_epsilon: table.amax_epsilon.unwrap_or(quantizer.amax_epsilon),
             rounding: table.rounding.unwrap_or(quantizer.rounding),
             overflow: table.overflow.unwrap_or(quantizer.overflow),
+            infinity: table.infinity.unwrap_or(quantizer.infinity),
             ..quantizer
         }
     }

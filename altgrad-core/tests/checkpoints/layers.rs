@@ -87,10 +87,10 @@ fn a_frozen_model_can_be_made_trainable_again() {
     let (_folder, vb) = save_and_open(&model, Dialect::CompressedTensors);
     let mut layer = linear(96, 64, vb.pp("a")).unwrap();
     layer.dequantize().unwrap();
-    let variables = layer.make_trainable().unwrap();
-    assert_eq!(variables.len(), 2);
+    let trainable = layer.make_trainable().unwrap();
+    assert_eq!((trainable.variables.len(), trainable.constants.len()), (2, 0));
     layer.quantize(rows()).unwrap();
-    train(&layer, variables);
+    train(&layer, trainable.vars());
 }
 
 #[test]

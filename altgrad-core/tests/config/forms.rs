@@ -151,6 +151,7 @@ scale_encoding = "f32"
 amax_epsilon = 0.0
 rounding = "nearest_even"
 overflow = "saturate"
+infinity = "propagate"
 
 [recipe.weights.scaling]
 static = 0.05
@@ -173,7 +174,8 @@ recipe = "full_precision"
       "scale_encoding": "f32",
       "amax_epsilon": 0.0,
       "rounding": "nearest_even",
-      "overflow": "saturate"
+      "overflow": "saturate",
+      "infinity": "propagate"
     },
     "activations": "full_precision",
     "gradients": "full_precision",

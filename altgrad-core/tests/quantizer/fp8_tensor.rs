@@ -1,7 +1,7 @@
 //! Packed tensors.
 
 use altgrad_core::{
-    Error, Fp8, Fp8Tensor, Granularity, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale,
+    Error, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -75,9 +75,8 @@ fn nan_needs_a_format_that_has_it() {
     for (format, _) in formats() {
         for dtype in FLOATS {
             let x = tensor(&[1.0, f64::NAN, -2.0], dtype);
-            for packed in
-                [Fp8Tensor::quantize(&x, &Quantizer::from(format)), Fp8Tensor::quantize_with_scale(&x, format, 0.5)]
-            {
+            let saturating = Quantizer::from(format).infinity(Infinity::Saturate);
+            for packed in [Fp8Tensor::quantize(&x, &saturating), Fp8Tensor::quantize_with_scale(&x, format, 0.5)] {
                 if format.has_nan() {
                     let restored = values(&packed.unwrap().dequantize().unwrap());
                     assert!(restored[1].is_nan() && !restored[0].is_nan() && !restored[2].is_nan(), "{format}");
@@ -88,14 +87,23 @@ fn nan_needs_a_format_that_has_it() {
                 assert_eq!(
                     error.to_string(),
                     format!(
-                        "{format} has no code for NaN, and the tensor holds one; \
+                        "{format} has no code for NaN, and the tensor holds a value that is not finite; \
                          use a format with NaN such as E4M3 or E5M2, or remove it first"
                     )
                 );
             }
         }
     }
-    // Infinities saturate, so they need nothing.
+    // Where infinities propagate, NaN and they take all of their block along.
+    for special in [f64::NAN, f64::INFINITY] {
+        let x = tensor(&[1.0, special], DType::F32);
+        let packed = Fp8Tensor::quantize(&x, &Quantizer::from(Fp8::E5M2)).unwrap();
+        assert!(packed.scales().to_scalar::<f32>().unwrap().is_nan());
+        assert!(values(&packed.dequantize().unwrap()).iter().all(|value| value.is_nan()));
+        let error = Fp8Tensor::quantize(&x, &Quantizer::from(Fp8::E3M4)).unwrap_err();
+        assert!(matches!(error, Error::NanNotRepresentable { .. }), "{error}");
+    }
+    // Infinities that saturate need nothing.
     let x = tensor(&[f64::INFINITY, f64::NEG_INFINITY], DType::F32);
     let packed = Fp8Tensor::quantize_with_scale(&x, Fp8::E3M4, 1.0).unwrap();
     assert_eq!(packed.codes().to_vec1::<u8>().unwrap(), [0x7F, 0xFF]);

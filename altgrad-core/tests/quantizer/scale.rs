@@ -1,6 +1,6 @@
 //! From the largest magnitude, now and before, to the scale.
 
-use altgrad_core::{AmaxHistory, Error, Fp8, Quantizer, Scaling, compute_scale};
+use altgrad_core::{AmaxHistory, Error, Fp8, Infinity, Quantizer, Scaling, compute_scale};
 
 #[test]
 fn compute_scale_of_ordinary_magnitudes() {
@@ -140,7 +140,12 @@ fn window_is_the_largest_of_the_last_steps_with_this_one() {
     for (len, steps, expected) in cases {
         let quantizer = Quantizer::new(Fp8::E4M3).scaling(Scaling::Window { len });
         let steps: Vec<_> = steps.iter().map(|step| step * 448.0).collect();
-        assert_eq!(scales(&quantizer, &steps), expected, "window of {len} over {steps:?}");
+        let saturating = scales(&quantizer.clone().infinity(Infinity::Saturate), &steps);
+        assert_eq!(saturating, expected, "window of {len} over {steps:?}");
+        // Else they have a scale that shows it, and the others the same.
+        for ((step, scale), expected) in steps.iter().zip(scales(&quantizer, &steps)).zip(expected) {
+            assert!(if step.is_finite() { scale == *expected } else { scale.is_nan() }, "{len}, {steps:?}: {scale}");
+        }
     }
 }
 
@@ -148,7 +153,9 @@ fn window_is_the_largest_of_the_last_steps_with_this_one() {
 fn current_looks_at_this_step_only() {
     let quantizer = Quantizer::new(Fp8::E4M3).scaling(Scaling::Current);
     let steps = [448.0, 896.0, 0.0, 1344.0, f32::NAN, 448.0];
-    assert_eq!(scales(&quantizer, &steps), [1.0, 2.0, 1.0, 3.0, 1.0, 1.0]);
+    assert_eq!(scales(&quantizer.clone().infinity(Infinity::Saturate), &steps), [1.0, 2.0, 1.0, 3.0, 1.0, 1.0]);
+    assert!(quantizer.scale(f32::NAN, &quantizer.history()).is_nan());
+    assert!(quantizer.scale(f32::INFINITY, &quantizer.history()).is_nan());
     let mut history = AmaxHistory::new(4);
     history.record(1e6);
     assert_eq!(quantizer.scale(896.0, &history), 2.0);

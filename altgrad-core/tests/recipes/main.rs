@@ -15,6 +15,7 @@ mod golden;
 mod gradients;
 mod histories;
 mod invalid;
+mod non_finite;
 mod products;
 mod reference;
 mod scaling;

@@ -1,7 +1,8 @@
 //! From largest magnitudes to scales, over the whole range of `f32`.
 
 use altgrad_core::{
-    AmaxHistory, E8M0Rule, Fp8, Fp8Tensor, Granularity, Quantizer, ScaleEncoding, Scaling, compute_scale, fake_quantize,
+    AmaxHistory, E8M0Rule, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, ScaleEncoding, Scaling, compute_scale,
+    fake_quantize,
 };
 
 use crate::common::Oracle;
@@ -223,11 +224,14 @@ fn tensors_of_the_largest_numbers_stay_finite() {
 }
 
 #[test]
-fn without_a_magnitude_scales_are_one() {
+fn without_a_magnitude_scales_are_one_or_nan() {
     for (format, _) in formats() {
         for encoding in ENCODINGS {
+            let quantizer = Quantizer::new(format).scaling(Scaling::Current).scale_encoding(encoding);
             for amax in [f32::NAN, f32::INFINITY] {
-                assert_eq!(scale(format, encoding, amax).to_bits(), 1f32.to_bits(), "{format} {encoding:?} {amax}");
+                let saturating = quantizer.clone().infinity(Infinity::Saturate);
+                assert_eq!(saturating.scale(amax, &quantizer.history()), 1.0, "{format} {encoding:?} {amax}");
+                assert!(quantizer.scale(amax, &quantizer.history()).is_nan(), "{format} {encoding:?} {amax}");
             }
             let of_zero = if let ScaleEncoding::E8M0(_) = encoding { 2f32.powi(-127) } else { 1.0 };
             assert_eq!(scale(format, encoding, 0.0).to_bits(), of_zero.to_bits(), "{format} {encoding:?}");
@@ -265,7 +269,7 @@ fn magnitudes_below_the_epsilon_count_as_the_epsilon() {
                     );
                 }
                 for amax in [f32::NAN, f32::INFINITY] {
-                    assert_eq!(scaled(amax), 1.0, "{format} {encoding:?} {epsilon:e} {amax:e}");
+                    assert!(scaled(amax).is_nan(), "{format} {encoding:?} {epsilon:e} {amax:e}");
                 }
             }
         }

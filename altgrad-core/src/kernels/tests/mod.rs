@@ -14,7 +14,7 @@ use half::{bf16, f16};
 
 use super::level::Level;
 use super::{Blocks, Conversion, Element, Scale, elementwise};
-use crate::{Fp8, Overflow, Specials};
+use crate::{Fp8, Infinity, Overflow, Specials};
 
 /// Powers of two, one that is not, and the ends of the range.
 const SCALES: [f32; 7] = [1.0, 0.125, 0.3, 3.7e5, 1e-30, f32::MIN_POSITIVE, f32::MAX / 4.0];
@@ -30,7 +30,7 @@ fn on_every_level<R: PartialEq + Debug>(mut run: impl FnMut(Level) -> R) -> R {
 /// To `format` under one scale for all, as most tests want it.
 fn whole(elements: usize, format: Fp8, scale: f32) -> Conversion {
     let (overflow, scales) = (Overflow::Saturate, vec![Scale::new(scale)]);
-    Conversion { format, overflow, blocks: Blocks::per_tensor(1, elements), scales, draws: None }
+    Conversion { overflow, ..Conversion::saturating(format, Blocks::per_tensor(1, elements), scales) }
 }
 
 fn amax<T: Sample>(values: &[T]) -> f64 {

@@ -29,7 +29,7 @@ fn conversions(blocks: Blocks) -> impl Iterator<Item = Conversion> {
     let divided: Vec<_> = (0..blocks.count()).map(|block| Scale::new(scales(block))).collect();
     let multiplied = divided.iter().map(|scale| Scale::with_multiplier(scale.value(), 1.0 / scale.value())).collect();
     [(divided.clone(), None), (multiplied, None), (divided, Some(Draws { seed: 1, stream: 2, step: 3 }))]
-        .map(|(scales, draws)| Conversion { format: Fp8::E4M3, overflow: Overflow::Saturate, blocks, scales, draws })
+        .map(|(scales, draws)| Conversion { draws, ..Conversion::saturating(Fp8::E4M3, blocks, scales) })
         .into_iter()
 }
 

@@ -133,7 +133,8 @@ impl<'a> QuantizedVarBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// A weight that is not finite.
+    /// A weight that is not finite, or [`Error::AlreadyRequantizing`](crate::Error::AlreadyRequantizing) while another thread
+    /// does the same.
     pub fn requantize(&self) -> Result<()> {
         self.weights.requantize()
     }
@@ -170,12 +171,12 @@ struct Backend<'a>(Arc<Weights<'a>>);
 impl SimpleBackend for Backend<'_> {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let (name, device) = (name.to_owned(), device.clone());
-        Ok(self.0.get(Request { name, shape: Some(shape), init, dtype, device })?)
+        Ok(self.0.get(&Request { name, shape: Some(shape), init, dtype, device })?)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let (name, device) = (name.to_owned(), device.clone());
-        Ok(self.0.get(Request { name, shape: None, init: Init::default(), dtype, device })?)
+        Ok(self.0.get(&Request { name, shape: None, init: Init::default(), dtype, device })?)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

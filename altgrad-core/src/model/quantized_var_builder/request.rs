@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
+use crate::lock;
 use crate::model::names::layer_of_weight;
 
 /// What a model asks for.
@@ -31,6 +32,7 @@ pub(super) enum Kind {
 impl Request {
     /// The tensor that `vb`, which must be at its root, has under the name.
     pub(super) fn fetch(&self, vb: &VarBuilder<'_>) -> candle_core::Result<Tensor> {
+        debug_assert!(lock::nothing_is_held(), "no lock is held while a builder of somebody else's is asked");
         let vb = vb.clone().set_device(self.device.clone());
         match &self.shape {
             Some(shape) => vb.get_with_hints_dtype(shape.clone(), &self.name, self.init, self.dtype),

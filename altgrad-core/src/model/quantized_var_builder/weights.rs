@@ -1,6 +1,7 @@
 //! The linear weights that a builder handed out: how each is quantized, and the values that its model holds.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
@@ -9,6 +10,7 @@ use super::request::{Kind, Request};
 use crate::kernels::Conversion;
 use crate::layer::handed_out::Part;
 use crate::layer::{Recipe, Role};
+use crate::lock::Lock;
 use crate::model::config::TiePolicy;
 use crate::model::names::looks_like_embedding;
 use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
@@ -17,11 +19,15 @@ use crate::quantizer::{InPlace, check_finite};
 use crate::{Error, Result};
 
 /// Where weights come from, what is to become of them, and those that a model has.
+///
+/// Threads may ask for weights at the same time. Each looks at what was handed out, computes, and records what it has if
+/// what it saw still holds; else it looks again.
 pub(super) struct Weights<'a> {
     /// At its root.
     vb: VarBuilder<'a>,
     rulebook: Rulebook,
-    handed_out: Mutex<HandedOut>,
+    handed_out: Lock<HandedOut>,
+    is_requantizing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -33,20 +39,27 @@ struct HandedOut {
 }
 
 /// A use of a matrix of the wrapped builder.
+#[derive(Clone)]
 struct Use {
     name: String,
     id: TensorId,
     is_linear: bool,
 }
 
-/// One linear weight.
+/// One linear weight, and how it is quantized now.
+#[derive(Clone)]
 struct Weight {
+    held: Arc<HeldWeight>,
+    quantized: Result<Quantized, SkipReason>,
+}
+
+/// One linear weight as its model holds it.
+struct HeldWeight {
     path: String,
     request: Request,
     /// That of the tensor in the wrapped builder.
     id: TensorId,
-    held: Held,
-    quantized: Result<Quantized, SkipReason>,
+    tensor: Held,
 }
 
 /// What the model holds.
@@ -58,6 +71,7 @@ enum Held {
 }
 
 /// How a weight is quantized.
+#[derive(Clone)]
 struct Quantized {
     recipe: Recipe,
     role: Role,
@@ -70,9 +84,19 @@ struct Next {
     step: Option<(Role, Conversion)>,
 }
 
+/// What came of recording a weight.
+enum Recorded {
+    /// It was recorded, and the model gets this tensor.
+    Now(Tensor),
+    /// Another thread was given this tensor for the same request meanwhile.
+    Before(Tensor),
+    /// What it was made from does not hold any more.
+    Outdated,
+}
+
 impl<'a> Weights<'a> {
     pub(super) fn new(vb: &VarBuilder<'a>, rulebook: Rulebook) -> Self {
-        Self { vb: vb.root(), rulebook, handed_out: Mutex::default() }
+        Self { vb: vb.root(), rulebook, handed_out: Lock::default(), is_requantizing: AtomicBool::new(false) }
     }
 
     pub(super) fn rulebook(&self) -> &Rulebook {
@@ -85,73 +109,126 @@ impl<'a> Weights<'a> {
     }
 
     /// The tensor that the model gets.
-    pub(super) fn get(&self, request: Request) -> Result<Tensor> {
-        let mut handed_out = self.lock();
-        if let Some(tensor) = handed_out.again(&request) {
+    pub(super) fn get(&self, request: &Request) -> Result<Tensor> {
+        if let Some(tensor) = self.handed_out.with(|handed_out| handed_out.again(request)) {
             return Ok(tensor);
         }
         let tensor = request.fetch(&self.vb)?;
         if tensor.rank() != 2 {
             return Ok(tensor);
         }
-        let mut this = Use { name: request.name.clone(), id: tensor.id(), is_linear: false };
-        let handed = match request.layer() {
-            Some(path) if request.kind() != Kind::Embedding => {
-                let tied_to = handed_out.tied_to(&this);
-                let is_embedding = request.kind() == Kind::Unsaid
-                    && tied_to.is_none()
-                    && looks_like_embedding(path)
-                    && !self.rulebook.names(path);
-                this.is_linear = !is_embedding;
-                let dtype = Some(tensor.dtype());
-                let layer = Undecided { path, skipped: false, recipe: None, tied_to, dtype };
-                let decision = match self.rulebook.decide(&layer) {
-                    Ok(_) if is_embedding => Err(SkipReason::Embedding),
-                    decision => decision.cloned(),
-                };
-                let path = path.to_owned();
-                let weight = Weight::new(path.clone(), request, tensor, decision).map_err(|error| error.at(&path))?;
-                let handed = weight.tensor().clone();
-                // What was taken for an embedding turns out to be a linear weight as well.
-                handed_out.weights.retain(|other| other.request.name != this.name || !other.is_embedding());
-                handed_out.weights.push(weight);
-                handed
+        loop {
+            let mut this = Use { name: request.name.clone(), id: tensor.id(), is_linear: false };
+            let tied_to = self.handed_out.with(|handed_out| handed_out.tied_to(&this));
+            let weight = self.weight(request, &tensor, &mut this, tied_to.as_deref())?;
+            let keeps_ties = self.rulebook.config().ties == TiePolicy::KeepFullPrecision;
+            let ties = self.handed_out.with(|handed_out| handed_out.quantized_ties(&this, keeps_ties));
+            let source = |held: &Arc<HeldWeight>| {
+                Ok((Arc::clone(held), held.source(&self.vb).map_err(|error| error.at(&held.path))?))
+            };
+            let sources = ties.iter().map(source).collect::<Result<Vec<_>>>()?;
+            let recorded = self.handed_out.with(|handed_out| {
+                if let Some(tensor) = handed_out.again(request) {
+                    return Recorded::Before(tensor);
+                }
+                let ties = handed_out.quantized_ties(&this, keeps_ties);
+                let are_known = ties.iter().all(|tie| sources.iter().any(|(known, _)| Arc::ptr_eq(tie, known)));
+                if handed_out.tied_to(&this) != tied_to || !are_known {
+                    return Recorded::Outdated;
+                }
+                handed_out.record(this, weight.clone(), &ties);
+                Recorded::Now(weight.map_or_else(|| tensor.clone(), |weight| weight.held.tensor().clone()))
+            });
+            match recorded {
+                Recorded::Before(tensor) => return Ok(tensor),
+                Recorded::Outdated => {}
+                Recorded::Now(tensor) => {
+                    for (held, source) in sources {
+                        held.restore(&source).map_err(|error| error.at(&held.path))?;
+                    }
+                    return Ok(tensor);
+                }
             }
-            _ => tensor,
-        };
-        if self.rulebook.config().ties == TiePolicy::KeepFullPrecision {
-            handed_out.restore_tied_to(&this, &self.vb)?;
         }
-        handed_out.uses.push(this);
-        Ok(handed)
+    }
+
+    /// The linear weight that a request is for, if it is; says of `this` whether it is linear.
+    fn weight(
+        &self,
+        request: &Request,
+        tensor: &Tensor,
+        this: &mut Use,
+        tied_to: Option<&str>,
+    ) -> Result<Option<Weight>> {
+        let Some(path) = request.layer().filter(|_| request.kind() != Kind::Embedding) else { return Ok(None) };
+        let is_embedding = request.kind() == Kind::Unsaid
+            && tied_to.is_none()
+            && looks_like_embedding(path)
+            && !self.rulebook.names(path);
+        this.is_linear = !is_embedding;
+        let layer = Undecided { path, skipped: false, recipe: None, tied_to, dtype: Some(tensor.dtype()) };
+        let decision = match self.rulebook.decide(&layer) {
+            Ok(_) if is_embedding => Err(SkipReason::Embedding),
+            decision => decision.cloned(),
+        };
+        Weight::new(path, request.clone(), tensor.clone(), decision).map_err(|error| error.at(path)).map(Some)
     }
 
     /// Computes all weights anew, or on an error none.
     pub(super) fn requantize(&self) -> Result<()> {
-        let mut handed_out = self.lock();
-        let next = |weight: &Weight| weight.next(&self.vb).map_err(|error| error.at(&weight.path));
-        let next = handed_out.weights.iter().map(next).collect::<Result<Vec<_>>>()?;
-        for (weight, next) in handed_out.weights.iter_mut().zip(next) {
+        if self.is_requantizing.swap(true, Ordering::Acquire) {
+            return Err(Error::AlreadyRequantizing);
+        }
+        let _done = OnDrop(|| self.is_requantizing.store(false, Ordering::Release));
+        let weights = self.weights();
+        let next = |weight: &Weight| weight.next(&self.vb).map_err(|error| error.at(&weight.held.path));
+        let next = weights.iter().map(next).collect::<Result<Vec<_>>>()?;
+        for (weight, next) in weights.iter().zip(next) {
             if let Some(next) = next {
-                weight.step(next).map_err(|error| error.at(&weight.path))?;
+                self.step(&weight.held, next).map_err(|error| error.at(&weight.held.path))?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn report(&self) -> Result<QuantReport> {
-        let handed_out = self.lock();
-        if handed_out.weights.is_empty() {
-            return Err(Error::NoWeights);
-        }
-        self.rulebook.check_rules(handed_out.weights.iter().map(|weight| weight.path.as_str()))?;
-        let report = |weight: &Weight| weight.report(&self.vb).map_err(|error| error.at(&weight.path));
-        Ok(QuantReport { layers: handed_out.weights.iter().map(report).collect::<Result<_>>()? })
+    fn step(&self, held: &Arc<HeldWeight>, Next { source, step }: Next) -> Result<()> {
+        let (role, conversion) = step.unzip();
+        held.update(&source, conversion)?;
+        let Some(role) = role else { return Ok(()) };
+        let is_quantized = self.handed_out.with(|handed_out| {
+            let weight = handed_out.weights.iter_mut().find(|weight| Arc::ptr_eq(&weight.held, held));
+            match weight.map(|weight| &mut weight.quantized) {
+                Some(Ok(quantized)) => quantized.role = role,
+                _ => return false,
+            }
+            true
+        });
+        // Another thread has given it its full precision back meanwhile.
+        if is_quantized { Ok(()) } else { held.restore(&source) }
     }
 
-    /// A panic elsewhere leaves a list that is whole, since nothing is added to it in parts.
-    fn lock(&self) -> MutexGuard<'_, HandedOut> {
-        self.handed_out.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn report(&self) -> Result<QuantReport> {
+        let weights = self.weights();
+        if weights.is_empty() {
+            return Err(Error::NoWeights);
+        }
+        self.rulebook.check_rules(weights.iter().map(|weight| weight.held.path.as_str()))?;
+        let report = |weight: &Weight| weight.report(&self.vb).map_err(|error| error.at(&weight.held.path));
+        Ok(QuantReport { layers: weights.iter().map(report).collect::<Result<_>>()? })
+    }
+
+    /// The weights as they are now.
+    fn weights(&self) -> Vec<Weight> {
+        self.handed_out.with(|handed_out| handed_out.weights.clone())
+    }
+}
+
+/// Calls a function when it goes out of scope, however that happens.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
@@ -159,24 +236,38 @@ impl HandedOut {
     /// What was handed out for the same request.
     fn again(&self, request: &Request) -> Option<Tensor> {
         let kind = request.kind();
-        let weight = self.weights.iter().find(|weight| request.repeats(&weight.request, weight.tensor()))?;
+        let repeats = |weight: &&Weight| request.repeats(&weight.held.request, weight.held.tensor());
+        let weight = self.weights.iter().find(repeats)?;
         let is_other_use = kind == Kind::Embedding || (kind == Kind::Linear && weight.is_embedding());
-        (!is_other_use).then(|| weight.tensor().clone())
+        (!is_other_use).then(|| weight.held.tensor().clone())
     }
 
     /// Where the matrix of a linear weight is used elsewhere.
-    fn tied_to(&self, weight: &Use) -> Option<&str> {
-        self.uses.iter().find(|other| other.is_tie(&weight.name, weight.id)).map(|other| other.name.as_str())
+    fn tied_to(&self, weight: &Use) -> Option<String> {
+        self.uses.iter().find(|other| other.is_tie(&weight.name, weight.id)).map(|other| other.name.clone())
     }
 
-    /// Gives quantized weights that `other` turns out to be tied to their full precision back.
-    fn restore_tied_to(&mut self, other: &Use, vb: &VarBuilder<'_>) -> Result<()> {
-        for weight in &mut self.weights {
-            if weight.quantized.is_ok() && other.is_tie(&weight.request.name, weight.id) {
-                weight.restore(SkipReason::Tied(other.name.clone()), vb).map_err(|error| error.at(&weight.path))?;
+    /// The quantized weights that `other` turns out to be tied to, if those are to be in full precision.
+    fn quantized_ties(&self, other: &Use, keeps_ties: bool) -> Vec<Arc<HeldWeight>> {
+        let is_tie = |weight: &&Weight| {
+            keeps_ties && weight.quantized.is_ok() && other.is_tie(&weight.held.request.name, weight.held.id)
+        };
+        self.weights.iter().filter(is_tie).map(|weight| Arc::clone(&weight.held)).collect()
+    }
+
+    /// Adds a use of a matrix, and the weight that it is. Because of it, `ties` are not quantized any more.
+    fn record(&mut self, this: Use, weight: Option<Weight>, ties: &[Arc<HeldWeight>]) {
+        for other in &mut self.weights {
+            if ties.iter().any(|tie| Arc::ptr_eq(tie, &other.held)) {
+                other.quantized = Err(SkipReason::Tied(this.name.clone()));
             }
         }
-        Ok(())
+        if let Some(weight) = weight {
+            // What was taken for an embedding turns out to be a linear weight as well.
+            self.weights.retain(|other| other.held.request.name != this.name || !other.is_embedding());
+            self.weights.push(weight);
+        }
+        self.uses.push(this);
     }
 }
 
@@ -189,54 +280,30 @@ impl Use {
 }
 
 impl Weight {
-    fn new(path: String, request: Request, source: Tensor, decision: Result<Recipe, SkipReason>) -> Result<Self> {
+    fn new(path: &str, request: Request, source: Tensor, decision: Result<Recipe, SkipReason>) -> Result<Self> {
         let id = source.id();
-        let (held, quantized) = match decision {
+        let (tensor, quantized) = match decision {
             Err(reason) => (Held::Own(source), Err(reason)),
             Ok(recipe) => {
                 check_finite(&source, "the weight")?;
-                let role = Role::new("weights", Some(&recipe.weights), &path);
+                let role = Role::new("weights", Some(&recipe.weights), path);
                 let (conversion, _) = role.advance(&recipe.weights, &source, true)?;
                 let in_place = InPlace::new(&source, conversion, recipe.ste)?;
                 (Held::Computed(in_place, source.is_variable().then_some(source)), Ok(Quantized { recipe, role }))
             }
         };
-        Ok(Self { path, request, id, held, quantized })
-    }
-
-    fn tensor(&self) -> &Tensor {
-        match &self.held {
-            Held::Own(tensor) => tensor,
-            Held::Computed(in_place, _) => in_place.tensor(),
-        }
+        let held = Arc::new(HeldWeight { path: path.to_owned(), request, id, tensor });
+        Ok(Self { held, quantized })
     }
 
     fn is_embedding(&self) -> bool {
         matches!(self.quantized, Err(SkipReason::Embedding))
     }
 
-    /// The full-precision weight as it is now. What is no variable is asked for anew: it may be a copy of one that has
-    /// moved, in another dtype, and if not, nobody else needs it in memory.
-    fn source(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
-        match &self.held {
-            Held::Own(tensor) | Held::Computed(_, Some(tensor)) => Ok(tensor.clone()),
-            Held::Computed(_, None) => Ok(self.request.fetch(vb)?),
-        }
-    }
-
-    fn restore(&mut self, reason: SkipReason, vb: &VarBuilder<'_>) -> Result<()> {
-        let source = self.source(vb)?;
-        if let Held::Computed(in_place, _) = &self.held {
-            in_place.update(&source, None)?;
-        }
-        self.quantized = Err(reason);
-        Ok(())
-    }
-
     /// What is to be computed next; nothing if the model holds the weight itself.
     fn next(&self, vb: &VarBuilder<'_>) -> Result<Option<Next>> {
-        let Held::Computed(..) = self.held else { return Ok(None) };
-        let source = self.source(vb)?;
+        let Held::Computed(..) = self.held.tensor else { return Ok(None) };
+        let source = self.held.source(vb)?;
         let step = match &self.quantized {
             Err(_) => None,
             Ok(Quantized { recipe, role }) => {
@@ -250,34 +317,23 @@ impl Weight {
         Ok(Some(Next { source, step }))
     }
 
-    fn step(&mut self, Next { source, step }: Next) -> Result<()> {
-        let (role, conversion) = step.unzip();
-        if let Held::Computed(in_place, _) = &self.held {
-            in_place.update(&source, conversion)?;
-        }
-        if let (Ok(quantized), Some(role)) = (&mut self.quantized, role) {
-            quantized.role = role;
-        }
-        Ok(())
-    }
-
     fn report(&self, vb: &VarBuilder<'_>) -> Result<LayerReport> {
         let (action, recipe) = match &self.quantized {
             Ok(quantized) => (Action::Quantized, Some(quantized.recipe.clone())),
             Err(reason) => (Action::Skipped(reason.clone()), None),
         };
-        let measured = match (&self.held, &recipe) {
+        let measured = match (&self.held.tensor, &recipe) {
             (Held::Computed(in_place, _), Some(recipe)) => {
-                let source = self.source(vb)?;
+                let source = self.held.source(vb)?;
                 let codes = in_place.codes(&source, recipe.weights.granularity)?;
                 codes.map(|codes| Measured::of(&source, &codes)).transpose()?
             }
             _ => None,
         };
-        let tensor = self.tensor();
+        let tensor = self.held.tensor();
         let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
         Ok(LayerReport {
-            path: self.path.clone(),
+            path: self.held.path.clone(),
             shape: tensor.dims().to_vec(),
             action,
             format: recipe.as_ref().map(|recipe| recipe.weights.format),
@@ -289,5 +345,36 @@ impl Weight {
             bytes_before: bytes,
             bytes_after: bytes,
         })
+    }
+}
+
+impl HeldWeight {
+    fn tensor(&self) -> &Tensor {
+        match &self.tensor {
+            Held::Own(tensor) => tensor,
+            Held::Computed(in_place, _) => in_place.tensor(),
+        }
+    }
+
+    /// The full-precision weight as it is now. What is no variable is asked for anew: it may be a copy of one that has
+    /// moved, in another dtype, and if not, nobody else needs it in memory.
+    fn source(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
+        match &self.tensor {
+            Held::Own(tensor) | Held::Computed(_, Some(tensor)) => Ok(tensor.clone()),
+            Held::Computed(_, None) => Ok(self.request.fetch(vb)?),
+        }
+    }
+
+    /// Computes the values anew, if they are not the wrapped builder's own.
+    fn update(&self, source: &Tensor, conversion: Option<Conversion>) -> Result<()> {
+        match &self.tensor {
+            Held::Own(_) => Ok(()),
+            Held::Computed(in_place, _) => in_place.update(source, conversion),
+        }
+    }
+
+    /// Gives the model the full precision back.
+    fn restore(&self, source: &Tensor) -> Result<()> {
+        self.update(source, None)
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::{E8M0Rule, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling, cpu};
 use super::{block_amax, decode, encode, fake_quantize};
 use crate::common::{CUSTOM, NAMED, Oracle, corpus};
-use crate::format::{Fp8, Overflow};
+use crate::format::{Fp8, Infinity, Overflow};
 use crate::kernels::Conversion;
 use crate::kernels::tests::format_of;
 
@@ -92,6 +92,11 @@ fn quantizers(format: Fp8) -> Vec<Quantizer> {
         block(3, 5),
         block(128, 128),
     ]
+    .into_iter()
+    .flat_map(|quantizer| {
+        [Infinity::Propagate, Infinity::Saturate].map(|infinity| quantizer.clone().infinity(infinity))
+    })
+    .collect()
 }
 
 fn check_dtype(dtype: DType) {

@@ -80,6 +80,28 @@ fn one_special_float_in_a_left_operand() {
 }
 
 #[test]
+fn a_scale_that_is_nan_on_either_side() {
+    for (m, n, k) in SHAPES {
+        for (number, block) in BLOCKS.into_iter().enumerate() {
+            let random = &mut Random::new(number);
+            let a = Operand::finite(Fp8::E4M3, (m, k), block, random);
+            let b = Operand::finite(Fp8::E5M2, (n, k), block, random);
+            let x = floats(m * k, random);
+            for place in places(a.scales.len()) {
+                let mut a = a.clone();
+                a.scales[place] = f32::NAN;
+                check_products(&a, &x, &b, &format!("left scale {place}, blocks {block:?}"));
+            }
+            for place in places(b.scales.len()) {
+                let mut b = b.clone();
+                b.scales[place] = f32::NAN;
+                check_products(&a, &x, &b, &format!("right scale {place}, blocks {block:?}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn zeros_of_both_signs() {
     // A sum of zeros is a zero, whatever their signs: tested with the scales' units far from 1.
     let b = Operand::new(Fp8::E4M3, (65, 33), (1, 32), &mut Random::new(1), |random| 0x80 & random.next() as u8);

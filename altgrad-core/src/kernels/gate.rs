@@ -1,0 +1,267 @@
+//! Help from other threads of the current `rayon` pool for a thread that takes up nothing else while it waits for them.
+//!
+//! rayon's own joins let a thread that waits take up any job of its pool. A kernel reads tensors whose storage is locked
+//! meanwhile (candle hands it out in no other way), so such a job may wait for a lock that is held further down its own
+//! stack, for ever: one that writes to a weight, for example. Here a thread that has no work left waits for helpers that
+//! are at work, and those wait for nobody. A helper that comes too late finds the gate closed and goes away.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+#[allow(clippy::disallowed_types, reason = "a condition variable needs it; nothing is done while it is held")]
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::lock::Lock;
+
+/// Calls `work` on this thread and, while that lasts, on up to `helpers` others of the current pool; returns when all of
+/// these calls have returned. A panic of any of them goes on in this thread.
+#[allow(unsafe_code, reason = "jobs of a pool may outlive the caller, so they cannot borrow from it")]
+pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
+    let gate = Arc::new(Gate::default());
+    let closing = Closing(&gate);
+    // SAFETY: nothing but the lifetime changes, which a pointer need not keep to until it is followed. What a job captures
+    // must have none.
+    #[allow(clippy::transmute_ptr_to_ptr, reason = "a cast may not extend the lifetime of a trait object")]
+    let work_ptr =
+        Work(unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(work) });
+    for _ in 0..Pending::room(helpers) {
+        let (gate, pending) = (Arc::clone(&gate), Pending::new());
+        rayon::spawn(move || {
+            drop(pending);
+            let Work(work) = { work_ptr };
+            if gate.enter() {
+                // SAFETY: `work` is still borrowed. This is between `enter` and `leave`; `enter` fails once the gate is
+                // closed, and `Closing` closes it and waits for every `leave` on each way out of `share`, unwinding included.
+                let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)() }));
+                if let Err(panic) = outcome {
+                    gate.panic.replace(Some(panic));
+                }
+                gate.leave();
+            }
+        });
+    }
+    work();
+    drop(closing);
+    if let Some(panic) = gate.panic.replace(None) {
+        resume_unwind(panic);
+    }
+}
+
+/// What helpers call.
+#[derive(Clone, Copy)]
+struct Work(*const (dyn Fn() + Sync));
+
+// SAFETY: what it points to is `Sync`, so any thread may call it through a shared reference; when, `share` says.
+#[allow(unsafe_code, reason = "a pointer is never `Send` by itself")]
+unsafe impl Send for Work {}
+
+/// Counts who is inside, and lets nobody in any more once it is closed.
+#[derive(Default)]
+#[allow(clippy::disallowed_types, reason = "a condition variable needs it; nothing is done while it is held")]
+struct Gate {
+    /// The number of helpers inside, and [`CLOSED`].
+    entries: AtomicUsize,
+    waiting: Mutex<()>,
+    is_empty: Condvar,
+    panic: Lock<Option<Box<dyn Any + Send>>>,
+}
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// How often the last helpers are looked for before the thread goes to sleep: they have one part each left, and waking up
+/// takes longer than most parts.
+const SPINS: usize = 2000;
+
+impl Gate {
+    fn enter(&self) -> bool {
+        let enter = |entries: usize| (entries & CLOSED == 0).then_some(entries + 1);
+        self.entries.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_ok()
+    }
+
+    fn leave(&self) {
+        if self.entries.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
+            // Whoever waits looks at the entries under this lock, so it sees that this was the last or hears of it.
+            drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            self.is_empty.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        self.entries.fetch_or(CLOSED, Ordering::Relaxed);
+        // What helpers did happens before their `leave`, and with that before what follows here.
+        let is_empty = || self.entries.load(Ordering::Acquire) == CLOSED;
+        for _ in 0..SPINS {
+            if is_empty() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while !is_empty() {
+            guard = self.is_empty.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Closes a gate when it goes out of scope, however that happens.
+struct Closing<'a>(&'a Gate);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// One of the jobs that a thread has spawned and no other has begun.
+///
+/// Where all threads of a pool are busy, jobs pile up and do nothing when their turn comes, so there is a limit.
+struct Pending(Arc<AtomicUsize>);
+
+/// Jobs that may wait for each helper: some of the calls before this one may have ended before their helpers woke up.
+const PENDING_PER_HELPER: usize = 4;
+
+impl Pending {
+    thread_local! {
+        static JOBS: Cell<Option<Arc<AtomicUsize>>> = const { Cell::new(None) };
+    }
+
+    fn jobs() -> Arc<AtomicUsize> {
+        let jobs = Self::JOBS.take().unwrap_or_default();
+        Self::JOBS.set(Some(Arc::clone(&jobs)));
+        jobs
+    }
+
+    /// How many of `helpers` jobs can be spawned.
+    fn room(helpers: usize) -> usize {
+        (helpers * PENDING_PER_HELPER).saturating_sub(Self::jobs().load(Ordering::Relaxed)).min(helpers)
+    }
+
+    fn new() -> Self {
+        let jobs = Self::jobs();
+        jobs.fetch_add(1, Ordering::Relaxed);
+        Self(jobs)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use rayon::{ThreadPool, ThreadPoolBuilder};
+
+    use super::{Gate, Pending, share};
+
+    fn pool(threads: usize) -> ThreadPool {
+        ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool")
+    }
+
+    #[test]
+    fn the_work_is_over_when_the_call_returns() {
+        let pool = pool(4);
+        for round in 0..2000 {
+            let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            pool.install(|| {
+                share(3, &|| {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    std::hint::black_box((0..round % 50).sum::<usize>());
+                    ended.fetch_add(1, Ordering::Relaxed);
+                });
+                let (begun, ended) = (begun.load(Ordering::Relaxed), ended.load(Ordering::Relaxed));
+                assert!(begun == ended && (1..=4).contains(&begun), "{begun} begun, {ended} ended");
+            });
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_takes_up_no_other_job() {
+        let pool = pool(2);
+        let is_waiting = Arc::new(AtomicBool::new(true));
+        let violations = Arc::new(AtomicUsize::new(0));
+        pool.install(|| {
+            let caller = std::thread::current().id();
+            let helper_is_in = AtomicBool::new(false);
+            share(1, &|| {
+                if std::thread::current().id() != caller {
+                    helper_is_in.store(true, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(50));
+                    return;
+                }
+                // So that this thread has to wait for the helper, with a job at hand.
+                while !helper_is_in.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                let (is_waiting, violations) = (Arc::clone(&is_waiting), Arc::clone(&violations));
+                rayon::spawn(move || {
+                    if std::thread::current().id() == caller && is_waiting.load(Ordering::Relaxed) {
+                        violations.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            });
+            is_waiting.store(false, Ordering::Relaxed);
+        });
+        assert_eq!(violations.load(Ordering::Relaxed), 0, "a job ran on top of one that waits");
+    }
+
+    #[test]
+    fn a_panic_of_a_helper_goes_on_in_the_caller() {
+        let pool = pool(2);
+        let calls = AtomicUsize::new(0);
+        let outcome = pool.install(|| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let caller = std::thread::current().id();
+                share(1, &|| {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    if std::thread::current().id() == caller {
+                        while calls.load(Ordering::Relaxed) < 2 {
+                            std::hint::spin_loop();
+                        }
+                    } else {
+                        panic!("in a helper");
+                    }
+                });
+            }))
+        });
+        let panic = outcome.expect_err("the helper panicked");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"in a helper"));
+    }
+
+    #[test]
+    fn nobody_enters_a_closed_gate() {
+        let gate = Gate::default();
+        assert!(gate.enter());
+        gate.leave();
+        gate.close();
+        assert!(!gate.enter());
+        gate.close();
+    }
+
+    #[test]
+    fn jobs_that_nobody_takes_up_do_not_pile_up() {
+        let pool = pool(2);
+        pool.install(|| {
+            // The other thread is busy until the end.
+            let done = Arc::new(AtomicUsize::new(0));
+            let others = Arc::clone(&done);
+            rayon::spawn(move || {
+                while others.load(Ordering::Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+            });
+            std::thread::sleep(Duration::from_millis(10));
+            for _ in 0..100 {
+                share(1, &|| {});
+            }
+            assert!(Pending::jobs().load(Ordering::Relaxed) <= super::PENDING_PER_HELPER);
+            done.store(1, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! What is computed once and kept until it may be out of date.
+
+use crate::Result;
+use crate::lock::Lock;
+
+/// A value that is computed when it is first needed, and from then on copied.
+#[derive(Clone, Debug)]
+pub(super) struct Cache<T>(Lock<Entry<T>>);
+
+#[derive(Clone, Debug)]
+struct Entry<T> {
+    value: Option<T>,
+    /// Whether a value that is computed is kept.
+    keeps: bool,
+    /// Number of times that values were dropped: one that was begun before must not be kept after.
+    drops: u64,
+}
+
+impl<T: Clone> Cache<T> {
+    /// One that keeps the first value.
+    pub(super) fn new() -> Self {
+        Self(Lock::new(Entry { value: None, keeps: true, drops: 0 }))
+    }
+
+    /// The value that is kept, or that of `compute`. Threads that need it at the same time may all compute it, and then
+    /// get the one that was ready first.
+    pub(super) fn get_or_compute(&self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
+        let drops = match self.0.with(|entry| entry.value.clone().ok_or(entry.drops)) {
+            Ok(value) => return Ok(value),
+            Err(drops) => drops,
+        };
+        let value = compute()?;
+        Ok(self.0.with(|entry| {
+            if entry.keeps && entry.drops == drops { entry.value.get_or_insert(value).clone() } else { value }
+        }))
+    }
+
+    /// Drops the value, and keeps the next one.
+    pub(super) fn renew(&self) {
+        self.drop_value(true);
+    }
+
+    /// Drops the value and keeps none from now on, until it is [renewed](Self::renew).
+    pub(super) fn disable(&self) {
+        self.drop_value(false);
+    }
+
+    fn drop_value(&self, keeps: bool) {
+        let value = self.0.with(|entry| {
+            entry.keeps = keeps;
+            entry.drops += 1;
+            entry.value.take()
+        });
+        // Not under the lock: it may be large.
+        drop(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cache;
+    use crate::Error;
+
+    #[test]
+    fn a_value_is_computed_once() {
+        let cache = Cache::new();
+        assert_eq!(cache.get_or_compute(|| Ok(1)).unwrap(), 1);
+        assert_eq!(cache.get_or_compute(|| Ok(2)).unwrap(), 1);
+        cache.renew();
+        assert!(cache.get_or_compute(|| Err::<i32, _>(Error::NoLayers)).is_err());
+        assert_eq!(cache.get_or_compute(|| Ok(3)).unwrap(), 3);
+    }
+
+    #[test]
+    fn nothing_is_kept_while_disabled() {
+        let cache = Cache::new();
+        cache.get_or_compute(|| Ok(1)).unwrap();
+        cache.disable();
+        assert_eq!(cache.get_or_compute(|| Ok(2)).unwrap(), 2);
+        assert_eq!(cache.get_or_compute(|| Ok(3)).unwrap(), 3);
+        cache.renew();
+        assert_eq!(cache.get_or_compute(|| Ok(4)).unwrap(), 4);
+        assert_eq!(cache.get_or_compute(|| Ok(5)).unwrap(), 4);
+    }
+
+    #[test]
+    fn what_was_begun_before_a_drop_is_not_kept_after_it() {
+        let cache = Cache::new();
+        let value = cache.get_or_compute(|| {
+            cache.renew();
+            Ok(1)
+        });
+        assert_eq!(value.unwrap(), 1, "whoever began has its own");
+        assert_eq!(cache.get_or_compute(|| Ok(2)).unwrap(), 2);
+    }
+
+    #[test]
+    fn the_first_of_two_that_compute_wins() {
+        let cache = Cache::new();
+        let value = cache.get_or_compute(|| {
+            cache.get_or_compute(|| Ok(1))?;
+            Ok(2)
+        });
+        assert_eq!(value.unwrap(), 1);
+    }
+}
