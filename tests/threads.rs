@@ -5,7 +5,6 @@
 mod common;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -131,25 +130,20 @@ fn weights_are_set_while_layers_compute() {
 #[test]
 fn layers_are_calibrated() {
     for threads in [2, 5] {
-        let (mut layer, _) = layer(Recipe::tensorwise().gradients(None));
-        let x = Numbers::new(2).tensor((SIDE, SIDE));
-        let pool = pool(threads);
-        let report = layer
-            .calibrate(|layer| {
-                let calls = AtomicUsize::new(0);
-                pool.scope(|scope| {
-                    for _ in 0..JOBS {
-                        scope.spawn(|_| {
-                            layer.forward(&x).unwrap();
-                            calls.fetch_add(1, Ordering::Relaxed);
-                        });
-                    }
-                });
-                assert_eq!(calls.into_inner(), JOBS);
+        let (done, ended) = mpsc::channel();
+        // On a thread of its own, which may hang without this one.
+        std::thread::spawn(move || {
+            let (mut layer, _) = layer(Recipe::tensorwise().gradients(None));
+            let x = Numbers::new(2).tensor((SIDE, SIDE));
+            let pool = pool(threads);
+            let report = layer.calibrate(|layer| {
+                pool.scope(|scope| (0..JOBS).for_each(|_| scope.spawn(|_| drop(layer.forward(&x).unwrap()))));
                 Ok(())
-            })
-            .unwrap();
-        assert_eq!(report.layers[0].values, (JOBS * SIDE * SIDE) as u64);
+            });
+            done.send(report.unwrap().layers[0].values).unwrap();
+        });
+        let seen = ended.recv_timeout(PATIENCE).expect("calibration ends");
+        assert_eq!(seen, (JOBS * SIDE * SIDE) as u64);
     }
 }
 

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use altgrad_core::checkpoint::Dialect;
 use altgrad_core::{Fp8, Granularity, QuantConfig, Quantizer, Recipe};
 use anyhow::{Context, Result, bail};
+use candle_core::DType;
 use clap::{Args, Parser, Subcommand};
 use console::Term;
 
-/// Quantizes, inspects and compares FP8 checkpoints.
+/// Quantizes, dequantizes, inspects and compares FP8 checkpoints.
 #[derive(Debug, Parser)]
 #[command(name = "altgrad", version, propagate_version = true)]
 pub(crate) struct Arguments {
@@ -27,6 +28,9 @@ pub(crate) enum Command {
     /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer. Of a folder the
     /// configuration, the tokenizer and the model's own code are copied.
     Quantize(Box<Quantize>),
+    /// Write a checkpoint in full precision into a new folder, from the values of its codes. Of a folder the configuration, less
+    /// what it says of quantization, the tokenizer and the model's own code are copied.
+    Dequantize(Dequantize),
     /// Show a checkpoint's dialect, and of each tensor format, shape, scales and bytes.
     Inspect(Source),
     /// Show how far the tensors of the second checkpoint lie from those of the first.
@@ -50,8 +54,8 @@ pub(crate) struct Source {
     /// A folder, an index (`model.safetensors.index.json`), or all files of a checkpoint.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The dialect that it is written in, whatever its configuration says: compressed-tensors, transformers, torchao, modelopt, plain
-    /// or altgrad.
+    /// The dialect that it is written in, whatever its configuration says: compressed-tensors, transformers, torchao, modelopt,
+    /// fbgemm, quark, mistral, tensorrt-llm, comfyui, plain or altgrad.
     #[arg(long, value_name = "DIALECT")]
     pub(crate) from: Option<Dialect>,
 }
@@ -64,7 +68,8 @@ pub(crate) struct Quantize {
     #[arg(long, short)]
     pub(crate) output: PathBuf,
     /// A recipe (tensorwise, rowwise, blockwise, mxfp8), or a format such as E4M3 for weights alone. If nothing is said: E4M3; for
-    /// the dialect transformers `blockwise`, and for modelopt E4M3 with the granularity 128x128.
+    /// the dialect transformers `blockwise`, for modelopt E4M3 with the granularity 128x128, and for comfyui with one scale a
+    /// tensor.
     #[arg(long, conflicts_with = "config")]
     recipe: Option<Recipe>,
     /// With a format as the recipe: `tensor`, `row` (if nothing is said), or the rows and columns of a block such as 128x128.
@@ -76,12 +81,30 @@ pub(crate) struct Quantize {
     /// A file in TOML or JSON that says all of this: recipe, rules and ties. A format in it has one scale a tensor.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The dialect to write: compressed-tensors, transformers, modelopt or altgrad.
+    /// The dialect to write: compressed-tensors, transformers, modelopt, comfyui or altgrad.
     #[arg(long, default_value = "compressed-tensors")]
     pub(crate) dialect: Dialect,
-    /// The size above which the checkpoint is cut into several files.
-    #[arg(long, value_name = "BYTES", default_value_t = 5_000_000_000)]
-    pub(crate) shard_bytes: usize,
+    /// The size above which the checkpoint is cut into several files, if not 5 GB; for comfyui it is one file.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) shard_bytes: Option<usize>,
+    /// Quantize a checkpoint that is quantized already, from the values of its codes. The original is the better start.
+    #[arg(long)]
+    pub(crate) requantize: bool,
+    /// Print a row for each layer, and not one for each group of like layers.
+    #[arg(long)]
+    pub(crate) layers: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Dequantize {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The folder to write to: a new one, or an empty one.
+    #[arg(long, short)]
+    pub(crate) output: PathBuf,
+    /// The dtype of the values: bf16, f16 or f32.
+    #[arg(long, default_value = "bf16", value_parser = dtype)]
+    pub(crate) dtype: DType,
 }
 
 impl Arguments {
@@ -122,7 +145,17 @@ fn default_recipe(dialect: Dialect) -> Recipe {
     match dialect {
         Dialect::Transformers => Recipe::blockwise(),
         Dialect::ModelOpt => Recipe::weight_only(weights.granularity(Granularity::PerBlock { rows: 128, cols: 128 })),
+        Dialect::ComfyUi => Recipe::weight_only(weights.granularity(Granularity::PerTensor)),
         _ => Recipe::weight_only(weights.granularity(Granularity::PerRow)),
+    }
+}
+
+fn dtype(text: &str) -> Result<DType> {
+    match text {
+        "bf16" => Ok(DType::BF16),
+        "f16" => Ok(DType::F16),
+        "f32" => Ok(DType::F32),
+        _ => bail!("`{text}` is not a dtype of values; say `bf16`, `f16` or `f32`"),
     }
 }
 

@@ -51,6 +51,23 @@ fn a_checkpoint_is_quantized_inspected_and_compared() {
 }
 
 #[test]
+fn a_checkpoint_goes_back_and_on() {
+    let folder = folder();
+    let path = folder.path();
+    stdout(path, &["quantize", "in", "--output", "fp8"]);
+    let message = stderr(path, &["quantize", "fp8", "-o", "out"]);
+    assert!(message.contains("--requantize"), "{message}");
+    stdout(path, &["quantize", "fp8", "-o", "again", "--requantize", "--recipe", "E5M2", "--dialect", "altgrad"]);
+    assert!(stdout(path, &["inspect", "again"]).contains("E5M2"));
+    let text = stdout(path, &["dequantize", "fp8", "-o", "full", "--dtype", "f32"]);
+    assert_eq!(text, "2 tensors dequantized to f32 in full\n");
+    let comparison = stdout(path, &["compare", "fp8", "full"]);
+    assert!(comparison.contains("2 tensors in both, 2 of them equal"), "{comparison}");
+    let message = stderr(path, &["dequantize", "fp8", "-o", "out", "--dtype", "f64"]);
+    assert!(message.contains("`bf16`, `f16` or `f32`"), "{message}");
+}
+
+#[test]
 fn json_is_all_that_is_printed() {
     let folder = folder();
     let path = folder.path();
@@ -139,7 +156,7 @@ fn what_tells_no_dialect_is_compared_when_it_is_said() {
 fn each_dialect_has_a_recipe_that_needs_no_words() {
     let folder = folder();
     let path = folder.path();
-    for dialect in ["compressed-tensors", "transformers", "modelopt", "altgrad"] {
+    for dialect in ["compressed-tensors", "transformers", "modelopt", "comfyui", "altgrad"] {
         let report = stdout(path, &["quantize", "in", "-o", dialect, "--dialect", dialect]);
         assert!(report.contains("2 of 2 layers quantized"), "{report}");
         let contents = stdout(path, &["inspect", dialect]);
@@ -158,6 +175,10 @@ fn names_stay_whole_in_narrow_tables() {
     let folder = folder();
     for width in ["20", "60", "200"] {
         let report = stdout(folder.path(), &["quantize", "in", "-o", width, "--width", width]);
+        assert!(report.lines().any(|line| line.starts_with("h.0.up ")), "{report}");
+        assert_eq!(report.contains("mean  "), width == "200", "{report}");
+        let out = format!("{width}-layers");
+        let report = stdout(folder.path(), &["quantize", "in", "-o", &out, "--layers", "--width", width]);
         assert!(report.lines().any(|line| line.starts_with("h.0.up ")), "{report}");
         assert_eq!(report.contains("sat. %"), width == "200", "{report}");
     }

@@ -21,8 +21,8 @@ pub use layer::{
     linear_no_bias,
 };
 pub use model::{
-    Action, CalibrationConfig, CalibrationReport, Constant, IdleLayers, LayerCalibration, LayerReport, Path,
-    QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable, Visitor,
+    Action, CalibrationConfig, CalibrationReport, Constant, GroupedReport, IdleLayers, LayerCalibration, LayerReport,
+    Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable, Visitor,
     VisitorMut,
 };
 pub use quantizer::{

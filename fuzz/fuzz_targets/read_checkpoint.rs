@@ -44,6 +44,7 @@ fuzz_target!(|input: &[u8]| {
 fn read(checkpoint: altgrad_core::Result<Checkpoint>) {
     let Ok(checkpoint) = checkpoint else { return };
     let _ = checkpoint.inspect().map(|contents| contents.to_string());
+    let _ = checkpoint.kv_scales();
     let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
     let vb = checkpoint.var_builder(DType::F32, &Device::Cpu);
     for name in names {

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use super::reader::Checkpoint;
-use crate::model::{Column, shape_text, write_table};
+use crate::model::{Column, natural_order, shape_text, write_table};
 use crate::quantizer::sqnr_db;
 use crate::{Error, Result};
 
@@ -53,7 +53,9 @@ pub fn compare(first: &Checkpoint, second: &Checkpoint) -> Result<Comparison> {
     let only = |some: &BTreeSet<&str>, others: &BTreeSet<&str>| {
         some.difference(others).map(|name| (*name).to_owned()).collect::<Vec<_>>()
     };
-    let tensors = names.intersection(&others).map(|name| compare_tensor(first, second, name)).collect::<Result<_>>()?;
+    let mut common: Vec<&str> = names.intersection(&others).copied().collect();
+    common.sort_by(|a, b| natural_order(a, b));
+    let tensors = common.into_iter().map(|name| compare_tensor(first, second, name)).collect::<Result<_>>()?;
     Ok(Comparison { tensors, only_in_first: only(&names, &others), only_in_second: only(&others, &names) })
 }
 

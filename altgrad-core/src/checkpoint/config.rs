@@ -7,10 +7,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::file::invalid;
+use super::json;
 use crate::{Error, Result};
 
 /// The configuration of a model as Hugging Face keeps it.
 pub(super) const CONFIG: &str = "config.json";
+/// The field of it that says how the model is quantized.
+pub(super) const QUANTIZATION: &str = "quantization_config";
 /// Where ModelOpt says it, too.
 pub(super) const HF_QUANT_CONFIG: &str = "hf_quant_config.json";
 
@@ -89,24 +92,158 @@ pub(super) fn read(file: &Path) -> Result<Option<(PathBuf, Map<String, Value>)>>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::UnreadableFile { file: file.to_owned(), source }),
     };
-    match serde_json::from_slice(&text) {
+    match json::parse(&text) {
         Ok(Value::Object(config)) => Ok(Some((file.to_owned(), config))),
         Ok(_) => Err(invalid(file, None, "it is no JSON object".to_owned())),
         Err(error) => Err(invalid(file, None, format!("it is no JSON: {error}"))),
     }
 }
 
-/// The section about quantization, of the model itself or of the language model in it, with the fields that lead there.
+/// The section about quantization, of the model itself or of the text or language model in it, with the fields that lead there.
+///
+/// What is nearest to the top counts, and of several parts on one level that of text.
 fn find_quantization(config: &Map<String, Value>) -> Option<(String, Value)> {
-    const NAMES: [&str; 2] = ["quantization_config", "compression_config"];
-    for outer in ["", "text_config"] {
-        let within = if outer.is_empty() { Some(config) } else { config.get(outer).and_then(Value::as_object) };
-        for name in NAMES {
-            if let Some(value) = within.and_then(|within| within.get(name)).filter(|value| !value.is_null()) {
-                let field = if outer.is_empty() { name.to_owned() } else { format!("{outer}.{name}") };
-                return Some((field, value.clone()));
+    const NAMES: [&str; 2] = [QUANTIZATION, "compression_config"];
+    const DEPTH: usize = 4;
+    let mut level = vec![(String::new(), config)];
+    for _ in 0..DEPTH {
+        for (path, within) in &level {
+            let named = NAMES.iter().find_map(|name| Some((name, within.get(*name)?)));
+            if let Some((name, value)) = named.filter(|(_, value)| !value.is_null()) {
+                return Some((below(path, name), value.clone()));
+            }
+        }
+        let parts = level.into_iter().flat_map(|(path, within)| {
+            let parts = within.iter().filter_map(|(name, value)| Some((name, value.as_object()?)));
+            let parts = parts.filter(|(name, _)| name.contains("config"));
+            parts.map(move |(name, part)| (below(&path, name), part)).collect::<Vec<_>>()
+        });
+        let mut parts: Vec<_> = parts.collect();
+        let is_of_text = |path: &str| ["text", "language", "llm", "thinker"].iter().any(|word| path.contains(word));
+        parts.sort_by_key(|(path, _)| !is_of_text(path));
+        level = parts;
+    }
+    None
+}
+
+/// A configuration less what it says of quantization, wherever that is.
+pub(super) fn without_quantization(mut config: Map<String, Value>) -> Map<String, Value> {
+    while let Some((path, _)) = find_quantization(&config) {
+        let mut within = &mut config;
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                within.remove(name);
+                break;
+            }
+            match within.get_mut(name).and_then(Value::as_object_mut) {
+                Some(inner) => within = inner,
+                None => return config,
             }
         }
     }
-    None
+    config
+}
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Whether a list of modules that are not quantized has a layer, or a module that it is in: by their path, the end of it, a
+/// pattern in which `*` stands for anything, or a regular expression after `re:`, as libraries match them.
+pub(super) fn is_listed(list: Option<&[String]>, layer: &str) -> bool {
+    let is_meant = |entry: &String| {
+        if let Some(pattern) = entry.strip_prefix("re:") {
+            return fancy_regex::Regex::new(&format!("^(?:{pattern})"))
+                .is_ok_and(|pattern| pattern.is_match(layer).unwrap_or(false));
+        }
+        if entry.contains('*') {
+            return glob_matches(entry, layer);
+        }
+        let ends = layer.strip_suffix(entry.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+        let begins = layer.strip_prefix(entry.as_str()).is_some_and(|after| after.is_empty() || after.starts_with('.'));
+        ends || begins || layer.contains(&format!(".{entry}."))
+    };
+    list.is_some_and(|list| list.iter().any(is_meant))
+}
+
+/// Whether a pattern in which `*` stands for anything matches a whole text.
+pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, between)) = parts.split_last() else { return rest.is_empty() };
+    for part in between {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{find_quantization, glob_matches, is_listed};
+
+    #[test]
+    fn quantization_is_found_where_language_models_nest_it() {
+        let own = json!({ "quant_method": "fp8" });
+        for path in [
+            "quantization_config",
+            "compression_config",
+            "text_config.quantization_config",
+            "thinker_config.text_config.quantization_config",
+            "llm_config.compression_config",
+            "language_config.quantization_config",
+        ] {
+            let nested = path.rsplit('.').fold(own.clone(), |inner, name| json!({ name: inner }));
+            let Value::Object(mut config) = nested else { unreachable!() };
+            assert_eq!(find_quantization(&config), Some((path.to_owned(), own.clone())));
+            // That of another part does not come first.
+            config.insert("audio_config".to_owned(), json!({ "inner_config": { "quantization_config": {} } }));
+            assert_eq!(find_quantization(&config), Some((path.to_owned(), own.clone())));
+        }
+        let Value::Object(none) = json!({ "quantization_config": null, "a": [1], "b_config": {} }) else {
+            unreachable!()
+        };
+        assert_eq!(find_quantization(&none), None);
+    }
+
+    #[test]
+    fn stars_stand_for_anything() {
+        for (pattern, text, expected) in [
+            ("*", "a.b", true),
+            ("a*c", "a.b.c", true),
+            ("a*c", "a.b.cd", false),
+            ("*.gate", "mlp.gate", true),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*b*c", "a1b2b3c", true),
+            ("a*b*c", "acb", false),
+        ] {
+            assert_eq!(glob_matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn modules_are_listed_by_path_part_and_pattern() {
+        let list = ["lm_head", "model.layers.0", "gate", "*.norm", "re:.*embed.*"].map(str::to_owned);
+        for (layer, expected) in [
+            ("lm_head", true),
+            ("model.lm_head", true),
+            ("model.layers.0.mlp.up_proj", true),
+            ("model.layers.01.mlp.up_proj", false),
+            ("model.layers.1.mlp.gate", true),
+            ("model.layers.1.mlp.gate_proj", false),
+            ("model.norm", true),
+            ("model.embed_tokens", true),
+            ("model.layers.1.mlp.up_proj", false),
+        ] {
+            assert_eq!(is_listed(Some(&list), layer), expected, "{layer}");
+        }
+        assert!(!is_listed(None, "lm_head"));
+    }
 }

@@ -1,34 +1,25 @@
 //! Quantizing a checkpoint into another one, a piece of a tensor at a time.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candle_core::safetensors::Load;
-use candle_core::{Device, Tensor};
-use safetensors::Dtype;
-use safetensors::tensor::{TensorInfo, TensorView};
-use serde_json::Value;
+use candle_core::DType;
 
-use super::config::{CONFIG, HF_QUANT_CONFIG, read};
+use super::companions::add_companions;
+use super::config::{CONFIG, read, without_quantization};
 use super::outline::{Outline, Spelling};
 use super::reader::Checkpoint;
 use super::save::Writer;
-use super::shards::Shards;
+use super::source::{Piece, Source};
 use super::writer::{CheckpointWriter, Entry};
 use crate::layer::Recipe;
-use crate::model::names::{layer_of_weight, looks_like_embedding};
-use crate::model::{Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided};
+use crate::model::names::{layer_of_weight, looks_like_embedding, looks_like_router};
+use crate::model::{Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided, natural_order};
 use crate::quantizer::{
-    DistortionSums, Fp8Tensor, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling, check_finite, stream,
+    DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEncoding, Scaling, check_finite, stream,
 };
 use crate::{Error, Result};
 
-/// About as many bytes are read at once.
-const PIECE: usize = 4 << 20;
-/// The files beside a checkpoint that belong to the model.
-const COMPANIONS: [&str; 6] = ["json", "txt", "model", "jinja", "tiktoken", "py"];
-
-/// How far [`Writer::quantize`] has come.
+/// How far a conversion has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress<'a> {
@@ -42,13 +33,11 @@ pub struct Progress<'a> {
 
 /// A tensor of the original checkpoint, and what becomes of it.
 struct Plan<'c> {
-    name: &'c str,
-    info: &'c TensorInfo,
-    bytes: usize,
+    source: Source<'c>,
     layer: Option<Layer>,
 }
 
-/// A linear layer of the original checkpoint.
+/// A matrix, or a stack of them, of the original checkpoint.
 struct Layer {
     path: String,
     /// What it becomes, or why it stays as it is.
@@ -61,16 +50,27 @@ struct Quantized {
     spelling: Spelling,
 }
 
+/// A head that is tied to an embedding, and so has no tensor of its own.
+struct TiedHead {
+    path: &'static str,
+    /// The tensor that it is tied to.
+    to: String,
+}
+
 impl Writer {
     /// Quantizes a checkpoint in full precision into a new folder, as [`Quantizable::quantize`](crate::Quantizable::quantize) and
     /// [`save`](Self::save) would do with its model, and copies its configuration and, of a folder or an index, its tokenizer and
     /// its own code.
     ///
-    /// A linear weight is a matrix whose name ends with `weight`; tensors of three dimensions, such as those of fused experts, are
-    /// reported and left as they are. Files do not tell embeddings from linear layers, so a path
-    /// that looks like that of an embedding stays in full precision unless a rule names it. Gradients of recipes are of no
-    /// use here, and passed over. No more than a piece of a tensor and the codes of a row of blocks are in memory at a time,
-    /// but a tensor that is rounded stochastically is, as a whole.
+    /// A linear weight is a matrix whose name ends with `weight`. Every other matrix or stack of matrices, such as those of fused
+    /// experts, is left as it is and reported with the reason. Files do not tell embeddings and the routers of experts from
+    /// other linear layers, so paths that look like theirs (`embed_tokens`, `mlp.gate`, `router`) stay in full precision unless a
+    /// rule names them; not in the dialect of ComfyUI, since diffusion models call their layers anything. A head that is tied to
+    /// the embedding (`tie_word_embeddings`) has no tensor of its own; it is reported as `lm_head`, and rules may name it.
+    /// Gradients of recipes are of no use here, and passed over. No more than a piece of a tensor and the codes of a row of
+    /// blocks are in memory at a time, but a tensor that is rounded stochastically is, as a whole.
+    ///
+    /// A checkpoint that is quantized already is an error, unless the writer is told to [`requantize`](Self::requantize).
     ///
     /// `progress` is called before each piece.
     ///
@@ -89,7 +89,7 @@ impl Writer {
     /// # Errors
     ///
     /// As [`save`](Self::save) and [`Quantizable::quantize`](crate::Quantizable::quantize), and a tensor that is quantized
-    /// already. Then nothing is left.
+    /// already or cannot be read. Then nothing is left.
     pub fn quantize(
         &self,
         original: &Checkpoint,
@@ -98,84 +98,95 @@ impl Writer {
         mut progress: impl FnMut(Progress<'_>),
     ) -> Result<QuantReport> {
         let shards = original.shards();
-        if let Some(stored) = original.quantized()?.first() {
-            return Err(shards.invalid(&stored.name, "is quantized already; start from a checkpoint in full precision"));
+        if let (Some(stored), false) = (original.quantized()?.first(), self.requantizes()) {
+            return Err(shards.invalid(
+                &stored.name,
+                "is quantized already; start from a checkpoint in full precision, or allow it with `Writer::requantize` \
+                 (on the command line with `--requantize`), which quantizes the rounded values once more",
+            ));
         }
-        let plans = self.plan(shards, config.into())?;
+        let fields = read(&shards.folder().join(CONFIG))?.map(|(_, config)| config).unwrap_or_default();
+        let head = tied_head(original, &fields);
+        let (plans, rulebook) = self.plan(original, config.into(), head.as_ref())?;
         let layers = || plans.iter().filter_map(|plan| plan.layer.as_ref());
         let outlines: Vec<Outline> =
             layers().filter_map(|layer| Some(layer.becomes.as_ref().ok()?.outline.clone())).collect();
         // What looks like an embedding may be a linear layer, which other libraries have to be told to leave alone; to be told
         // so of an embedding does them no harm.
-        let full_precision: Vec<String> =
-            layers().filter(|layer| layer.becomes.is_err()).map(|layer| layer.path.clone()).collect();
+        let left = layers().filter(|layer| layer.becomes.is_err()).map(|layer| layer.path.clone());
+        let full_precision: Vec<String> = left.chain(head.iter().map(|head| head.path.to_owned())).collect();
         let description = self.dialect().describe(&outlines, &full_precision)?;
 
         let entries: Vec<Entry> = plans.iter().flat_map(Plan::entries).collect();
         let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, self.largest_shard())?;
-        let total = plans.iter().map(|plan| plan.bytes).sum();
+        let total = plans.iter().map(|plan| plan.source.bytes).sum();
         let mut done = 0;
         let mut reports = Vec::new();
         for plan in &plans {
             let mut tick = |read: usize| {
-                progress(Progress { tensor: plan.name, done, total });
+                progress(Progress { tensor: plan.source.name, done, total });
                 done += read;
             };
-            reports.extend(plan.write(shards, &mut writer, &mut tick)?);
+            reports.extend(plan.write(&mut writer, &mut tick)?);
         }
-        let mut config = self.config(shards.folder())?;
-        config.insert("quantization_config".to_owned(), description.quantization);
-        writer.add_json(CONFIG, &Value::Object(config))?;
-        if let Some(config) = description.hf_quant {
-            writer.add_json(HF_QUANT_CONFIG, &config)?;
-        }
-        // Among files that were given one by one there may be any others.
-        if shards.is_whole_folder() {
-            for file in companions(shards.folder())? {
-                writer.add_copy(&file)?;
-            }
-        }
-        writer.finish()?;
-        Ok(QuantReport { layers: reports })
-    }
-
-    /// The fields of the original `config.json`, under those that the writer was given.
-    fn config(&self, folder: &Path) -> Result<serde_json::Map<String, Value>> {
-        let mut config = read(&folder.join(CONFIG))?.map(|(_, config)| config).unwrap_or_default();
+        let mut config = without_quantization(fields);
         config.extend(self.fields().clone());
-        Ok(config)
+        description.add_to(&mut writer, config)?;
+        add_companions(shards, &mut writer)?;
+        writer.finish()?;
+        reports.extend(head.map(|head| head.report(&rulebook)));
+        reports.sort_by(|a, b| natural_order(&a.path, &b.path));
+        let paths: Vec<&str> = outlines.iter().map(|outline| outline.path.as_str()).collect();
+        Ok(QuantReport { warnings: warnings(&full_precision, &paths), layers: reports })
     }
 
-    fn plan<'c>(&self, shards: &'c Shards, config: QuantConfig) -> Result<Vec<Plan<'c>>> {
+    fn plan<'c>(
+        &self,
+        original: &'c Checkpoint,
+        config: QuantConfig,
+        head: Option<&TiedHead>,
+    ) -> Result<(Vec<Plan<'c>>, Rulebook)> {
         let rulebook = Rulebook::new(config)?;
         rulebook.config().check()?;
-        let paths: Vec<&str> = shards.tensors().filter_map(|(name, info)| path_of_weight(name, info)).collect();
-        if paths.is_empty() {
+        let sources = original.names().map(|name| Source::new(original, name)).collect::<Result<Vec<_>>>()?;
+        let is_linear = |source: &&Source<'_>| source.shape.len() == 2 && layer_of_weight(source.name).is_some();
+        if !sources.iter().any(|source| is_linear(&source)) {
             let why = "it has no linear weight: a matrix whose name ends with `weight`".to_owned();
-            return Err(super::file::invalid(shards.folder(), None, why));
+            return Err(super::file::invalid(original.shards().folder(), None, why));
         }
-        rulebook.check_rules(paths.iter().copied())?;
-        let plan = |(name, info): (&'c str, &'c TensorInfo)| {
-            let layer = match path_of_weight(name, info) {
-                Some(path) => Some(Layer { path: path.to_owned(), becomes: self.decide(&rulebook, path, info)? }),
-                None => None,
-            };
-            let (begin, end) = info.data_offsets;
-            Ok(Plan { name, info, bytes: end - begin, layer })
+        let paths = sources.iter().filter_map(path_of).chain(head.map(|head| head.path));
+        rulebook.check_rules(paths.collect::<Vec<_>>().into_iter())?;
+        let plan = |source: Source<'c>| {
+            let path = path_of(&source).map(str::to_owned);
+            let layer =
+                path.map(|path| Ok::<_, Error>(Layer { becomes: self.decide(&rulebook, &path, &source)?, path }));
+            Ok(Plan { layer: layer.transpose()?, source })
         };
-        shards.tensors().map(plan).collect()
+        let plans = sources.into_iter().map(plan).collect::<Result<_>>()?;
+        Ok((plans, rulebook))
     }
 
-    fn decide(&self, rulebook: &Rulebook, path: &str, info: &TensorInfo) -> Result<Result<Quantized, SkipReason>> {
-        let [outputs, inputs] = info.shape[..] else {
-            return Ok(Err(SkipReason::Unsupported(format!("weight of {} dimensions", info.shape.len()))));
-        };
-        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
-            return Ok(Err(SkipReason::Unsupported(format!("weight of dtype {}", info.dtype))));
-        }
+    fn decide(&self, rulebook: &Rulebook, path: &str, source: &Source<'_>) -> Result<Result<Quantized, SkipReason>> {
+        let unsupported = |why: String| Ok(Err(SkipReason::Unsupported(why)));
         let undecided = Undecided { path, skipped: false, recipe: None, tied_to: None, dtype: None };
-        let recipe = match rulebook.decide(&undecided) {
-            Ok(_) if looks_like_embedding(path) && !rulebook.names(path) => return Ok(Err(SkipReason::Embedding)),
+        let decision = rulebook.decide(&undecided);
+        if let Err(reason @ SkipReason::Rule(_)) = decision {
+            return Ok(Err(reason));
+        }
+        let [outputs, inputs] = source.shape[..] else {
+            return unsupported(format!("tensor of {} dimensions", source.shape.len()));
+        };
+        if layer_of_weight(source.name).is_none() {
+            return unsupported("matrix that is not called `weight`".to_owned());
+        }
+        if !source.is_float() {
+            return unsupported(format!("weight of dtype {}", source.dtype));
+        }
+        let is_told_by_name = self.dialect().has_language_models() && !rulebook.names(path);
+        let may_be_embedding = self.dialect().has_language_models() && looks_like_embedding(path);
+        let recipe = match decision {
+            Ok(_) if is_told_by_name && may_be_embedding => return Ok(Err(SkipReason::Embedding)),
+            Ok(_) if is_told_by_name && looks_like_router(path) => return Ok(Err(SkipReason::Router)),
             Ok(recipe) => recipe.clone(),
             Err(reason) => return Ok(Err(reason)),
         };
@@ -185,7 +196,6 @@ impl Writer {
                 return Err(Error::NoHistory { role }.at(path));
             }
         }
-        let may_be_embedding = looks_like_embedding(path);
         let outline = Outline {
             may_be_embedding,
             path: path.to_owned(),
@@ -205,30 +215,34 @@ impl Plan<'_> {
     fn entries(&self) -> Vec<Entry> {
         match self.layer.as_ref().map(|layer| &layer.becomes) {
             Some(Ok(quantized)) => quantized.spelling.entries(&quantized.outline),
-            _ => vec![Entry::new(self.name, self.info.dtype, self.info.shape.clone())],
+            _ if self.source.is_quantized() => {
+                vec![Entry::new(self.source.name, safetensors::Dtype::BF16, self.source.shape)]
+            }
+            _ => vec![Entry::new(self.source.name, self.source.dtype, self.source.shape)],
         }
     }
 
     /// Writes the tensor, and says of a layer what became of it.
-    fn write(
-        &self,
-        shards: &Shards,
-        writer: &mut CheckpointWriter,
-        tick: &mut dyn FnMut(usize),
-    ) -> Result<Option<LayerReport>> {
+    fn write(&self, writer: &mut CheckpointWriter, tick: &mut dyn FnMut(usize)) -> Result<Option<LayerReport>> {
         if let Some(Layer { path, becomes: Ok(quantized) }) = &self.layer {
-            return self.quantize(shards, path, quantized, writer, tick).map(Some);
+            return self.quantize(path, quantized, writer, tick).map(Some);
         }
-        for offset in (0..self.bytes).step_by(PIECE) {
-            let length = PIECE.min(self.bytes - offset);
-            tick(length);
-            writer.append(self.name, &shards.read_part(self.name, offset, length)?)?;
+        for piece in self.source.pieces(1) {
+            tick(piece.bytes);
+            // What was quantized and is to stay in full precision is in that of most models.
+            let bytes = if self.source.is_quantized() {
+                safetensors::View::data(&self.source.load(&piece, DType::BF16)?).into_owned()
+            } else {
+                self.source.read(&piece)?
+            };
+            writer.append(self.source.name, &bytes)?;
         }
+        let bytes_after = self.entries().iter().map(Entry::bytes).sum();
         Ok(self.layer.as_ref().map(|layer| {
             let reason = layer.becomes.as_ref().err().cloned().unwrap_or(SkipReason::NotQuantized);
             LayerReport {
                 path: layer.path.clone(),
-                shape: self.info.shape.clone(),
+                shape: self.source.shape.to_vec(),
                 action: Action::Skipped(reason),
                 format: None,
                 recipe: None,
@@ -236,15 +250,14 @@ impl Plan<'_> {
                 gradients: None,
                 distortion: None,
                 bytes_frozen: None,
-                bytes_before: self.bytes,
-                bytes_after: self.bytes,
+                bytes_before: self.source.bytes,
+                bytes_after,
             }
         }))
     }
 
     fn quantize(
         &self,
-        shards: &Shards,
         path: &str,
         quantized: &Quantized,
         writer: &mut CheckpointWriter,
@@ -252,13 +265,19 @@ impl Plan<'_> {
     ) -> Result<LayerReport> {
         let Quantized { recipe, outline, spelling } = quantized;
         let weights = &recipe.weights;
-        let pieces = self.pieces(weights);
+        let block_rows = match (weights.rounding, weights.granularity) {
+            // Random draws are numbered through the tensor.
+            (Rounding::Stochastic { .. }, _) => outline.shape[0],
+            (_, Granularity::PerBlock { rows, .. }) => rows,
+            _ => 1,
+        };
+        let pieces = self.source.pieces(block_rows);
         // One scale for all needs all of the tensor first; others follow from the piece at hand.
         let amax = if pieces.len() > 1 && weights.granularity == Granularity::PerTensor {
             let mut largest = 0f32;
             for piece in &pieces {
                 tick(0);
-                largest = largest.max(self.load(shards, path, piece)?.1);
+                largest = largest.max(self.load(path, piece)?.1);
             }
             Some(largest)
         } else {
@@ -267,7 +286,7 @@ impl Plan<'_> {
         let (mut scales, mut sums) = (Vec::new(), DistortionSums::default());
         for piece in &pieces {
             tick(piece.bytes);
-            let (values, _) = self.load(shards, path, piece)?;
+            let (values, _) = self.load(path, piece)?;
             let conversion = match amax {
                 Some(amax) => weights.conversion_under(&values, amax),
                 None => weights.first_step(&values, stream(&format!("{path}.weights")))?,
@@ -284,7 +303,7 @@ impl Plan<'_> {
         let bytes = quantized.spelling.entries(outline).iter().map(Entry::bytes).sum();
         Ok(LayerReport {
             path: path.to_owned(),
-            shape: self.info.shape.clone(),
+            shape: self.source.shape.to_vec(),
             action: Action::Quantized,
             format: Some(outline.format),
             recipe: Some(recipe.clone()),
@@ -292,52 +311,17 @@ impl Plan<'_> {
             gradients: None,
             distortion: Some(sums.distortion()),
             bytes_frozen: Some(bytes),
-            bytes_before: self.bytes,
+            bytes_before: self.source.bytes,
             bytes_after: bytes,
         })
     }
-}
-
-/// Some rows of a tensor.
-struct Piece {
-    first_row: usize,
-    rows: usize,
-    /// In bytes from the beginning of the tensor.
-    offset: usize,
-    bytes: usize,
-}
-
-impl Plan<'_> {
-    /// The tensor cut between blocks, into pieces that are no longer than need be.
-    fn pieces(&self, weights: &Quantizer) -> Vec<Piece> {
-        let rows = self.info.shape.first().copied().unwrap_or(0);
-        let row_bytes = self.bytes.checked_div(rows).unwrap_or(0);
-        let block_rows = match weights.granularity {
-            Granularity::PerBlock { rows, .. } => rows,
-            _ => 1,
-        };
-        let step = match weights.rounding {
-            // Random draws are numbered through the tensor.
-            Rounding::Stochastic { .. } => rows,
-            Rounding::NearestEven => (PIECE / row_bytes.max(1)).max(1).next_multiple_of(block_rows),
-        };
-        let piece = |first_row: usize| {
-            let rows = step.min(rows - first_row);
-            Piece { first_row, rows, offset: first_row * row_bytes, bytes: rows * row_bytes }
-        };
-        (0..rows).step_by(step.max(1)).map(piece).collect()
-    }
 
     /// The values of a piece, which must be finite, and their largest magnitude.
-    fn load(&self, shards: &Shards, path: &str, piece: &Piece) -> Result<(Tensor, f32)> {
-        let bytes = shards.read_part(self.name, piece.offset, piece.bytes)?;
-        let dims = vec![piece.rows, self.info.shape[1]];
-        let view = TensorView::new(self.info.dtype, dims, &bytes)
-            .map_err(|error| shards.invalid(self.name, error.to_string()))?;
-        let values = view.load(&Device::Cpu)?;
+    fn load(&self, path: &str, piece: &Piece) -> Result<(candle_core::Tensor, f32)> {
+        let values = self.source.load(piece, DType::F32)?;
         let amax = check_finite(&values, "the weight").map_err(|error| match error {
             Error::NotFinite { what, value, mut index } => {
-                index[0] += piece.first_row;
+                index[0] += piece.rows.start;
                 Error::NotFinite { what, value, index }.at(path)
             }
             error => error.at(path),
@@ -346,29 +330,67 @@ impl Plan<'_> {
     }
 }
 
-/// The layer whose weight a tensor may be: a matrix that is called so, or one of several, such as those of fused experts, which
-/// are not quantized, but must not be passed over in silence.
-fn path_of_weight<'n>(name: &'n str, info: &TensorInfo) -> Option<&'n str> {
-    match info.shape[..] {
-        [_, _] => layer_of_weight(name),
-        [_, _, _] if !info.shape.contains(&1) => layer_of_weight(name).or(Some(name)),
-        _ => None,
+/// The path of the layer that a matrix, or a stack of them, is the weight of; of one that is called otherwise its name.
+fn path_of<'n>(source: &Source<'n>) -> Option<&'n str> {
+    (source.shape.len() > 1).then(|| layer_of_weight(source.name).unwrap_or(source.name))
+}
+
+/// The head that a configuration ties to the embedding, if the checkpoint has no tensor for it.
+fn tied_head(original: &Checkpoint, fields: &serde_json::Map<String, serde_json::Value>) -> Option<TiedHead> {
+    const HEAD: &str = "lm_head";
+    const FIELD: &str = "tie_word_embeddings";
+    let is_tied = |fields: &serde_json::Map<String, serde_json::Value>| fields.get(FIELD)?.as_bool();
+    let of_text = || fields.get("text_config").and_then(|text| is_tied(text.as_object()?));
+    if !is_tied(fields).or_else(of_text).unwrap_or(false)
+        || original.names().any(|name| name.ends_with("lm_head.weight"))
+    {
+        return None;
+    }
+    let is_embedding = |name: &&str| layer_of_weight(name).is_some_and(looks_like_embedding);
+    let to = original.names().find(is_embedding).unwrap_or("the embedding").to_owned();
+    Some(TiedHead { path: HEAD, to })
+}
+
+impl TiedHead {
+    fn report(self, rulebook: &Rulebook) -> LayerReport {
+        let undecided =
+            Undecided { path: self.path, skipped: false, recipe: None, tied_to: Some(&self.to), dtype: None };
+        let reason = match rulebook.decide(&undecided) {
+            Err(reason @ SkipReason::Rule(_)) => reason,
+            _ => SkipReason::Tied(self.to.clone()),
+        };
+        LayerReport {
+            path: self.path.to_owned(),
+            shape: Vec::new(),
+            action: Action::Skipped(reason),
+            format: None,
+            recipe: None,
+            activations: None,
+            gradients: None,
+            distortion: None,
+            bytes_frozen: None,
+            bytes_before: 0,
+            bytes_after: 0,
+        }
     }
 }
 
-/// The files of a folder that belong to its model and are not written anew.
-fn companions(folder: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |source| Error::UnreadableFile { file: folder.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let has_name = |names: &[&str]| path.file_name().is_some_and(|name| names.iter().any(|known| name == *known));
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let is_index = path.to_str().is_some_and(|path| path.ends_with(".index.json"));
-        if path.is_file() && COMPANIONS.contains(&extension) && !is_index && !has_name(&[CONFIG, HF_QUANT_CONFIG]) {
-            files.push(path);
+/// What other libraries may take a list of layers in full precision for: most match a name at the beginning, at the end or
+/// anywhere in the path of a layer, and leave that in full precision too, whose weight is codes.
+fn warnings(full_precision: &[String], quantized: &[&str]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for name in full_precision {
+        let mut meant = quantized.iter().filter(|path| path.contains(name.as_str()));
+        if let Some(first) = meant.next() {
+            let more = match meant.count() {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            warnings.push(format!(
+                "`{name}` is listed as in full precision, and libraries that look for it in the names of layers find it in \
+                 `{first}`{more}, which is quantized; if yours does, quantize both or neither"
+            ));
         }
     }
-    files.sort();
-    Ok(files)
+    warnings
 }

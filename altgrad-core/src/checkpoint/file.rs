@@ -61,9 +61,9 @@ impl SafetensorsFile {
         let mut entries: BTreeMap<String, Value> =
             serde_json::from_slice(&header).map_err(|error| invalid(format!("its header cannot be read: {error}")))?;
         let metadata = match entries.remove(METADATA) {
+            Some(Value::Null) | None => HashMap::new(),
             Some(value) => serde_json::from_value(value)
                 .map_err(|error| invalid(format!("`{METADATA}` in its header is no map of text: {error}")))?,
-            None => HashMap::new(),
         };
         let start = PREFIX + header_length;
         let tensors = check_entries(path, entries, length - start)?;

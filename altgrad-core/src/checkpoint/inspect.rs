@@ -6,9 +6,10 @@ use serde::{Serialize, Serializer};
 
 use super::dialect::Dialect;
 use super::reader::Checkpoint;
+use super::stored::Fault;
 use crate::Result;
 use crate::format::Fp8;
-use crate::model::{Column, human_bytes, shape_text, write_table};
+use crate::model::{Column, human_bytes, natural_order, shape_text, write_table};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 
 /// What is in a checkpoint, by [`Checkpoint::inspect`].
@@ -37,6 +38,9 @@ pub struct TensorContents {
     pub dtype: String,
     /// How it is quantized, if it is.
     pub quantized: Option<QuantizedContents>,
+    /// Why it cannot be read, if it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
     /// Bytes of its values, or of its codes and scales.
     pub bytes: usize,
 }
@@ -65,13 +69,16 @@ fn name_of<S: Serializer>(dialect: &Dialect, serializer: S) -> Result<S::Ok, S::
 }
 
 impl Checkpoint {
-    /// Looks at all headers and scales.
+    /// Looks at all headers and scales. A tensor that cannot be read is listed with the reason.
     ///
     /// # Errors
     ///
-    /// A scale that is not a positive finite number.
+    /// A file that cannot be read.
     pub fn inspect(&self) -> Result<Contents> {
-        let tensors = self.names().map(|name| self.inspect_tensor(name)).collect::<Result<_>>()?;
+        let mut tensors = self.names().map(|name| self.inspect_tensor(name)).collect::<Result<Vec<_>>>()?;
+        // Quantized ones first, as names are.
+        let is_plain = |tensor: &TensorContents| tensor.quantized.is_none() && tensor.unreadable.is_none();
+        tensors.sort_by(|a, b| is_plain(a).cmp(&is_plain(b)).then_with(|| natural_order(&a.name, &b.name)));
         Ok(Contents { dialect: self.dialect(), tensors })
     }
 
@@ -79,32 +86,42 @@ impl Checkpoint {
         let shards = self.shards();
         let bytes_of = |name: &str| shards.info(name).map_or(0, |info| info.data_offsets.1 - info.data_offsets.0);
         let dtype_of = |name: &str| shards.info(name).map_or_else(String::new, |info| info.dtype.to_string());
-        let Some(stored) = self.stored(name) else {
-            let shape = self.dims(name).unwrap_or_default().to_vec();
-            return Ok(TensorContents {
-                name: name.to_owned(),
-                shape,
-                dtype: dtype_of(name),
-                quantized: None,
-                bytes: bytes_of(name),
-            });
+        let plain = TensorContents {
+            name: name.to_owned(),
+            shape: shards.info(name).map_or_else(Vec::new, |info| info.shape.clone()),
+            dtype: dtype_of(name),
+            quantized: None,
+            unreadable: None,
+            bytes: bytes_of(name),
         };
-        let scales = stored.scale_values(shards)?;
+        if let Some(fault) = self.fault(name) {
+            return Ok(TensorContents { unreadable: Some(fault.why().to_owned()), ..plain });
+        }
+        let Some(stored) = self.stored(name)? else { return Ok(plain) };
+        let plain = TensorContents {
+            shape: stored.shape.clone(),
+            dtype: dtype_of(&stored.codes),
+            bytes: stored.parts().map(bytes_of).sum(),
+            ..plain
+        };
+        let look = || Ok((stored.scale_values(shards)?, self.activations_of(stored)?));
+        let (scales, activations) = match look() {
+            Ok(seen) => seen,
+            Err(error) => return Ok(TensorContents { unreadable: Some(Fault::of(error)?.why().to_owned()), ..plain }),
+        };
         let quantized = QuantizedContents {
             format: stored.format,
             granularity: stored.granularity,
-            scales: scales.len(),
+            scales: stored
+                .scales
+                .as_ref()
+                .and_then(|name| shards.info(name))
+                .map_or(1, |info| info.shape.iter().product()),
             smallest_scale: scales.iter().copied().fold(f32::INFINITY, f32::min),
             largest_scale: scales.iter().copied().fold(0.0, f32::max),
-            activations: self.activations_of(stored)?,
+            activations,
         };
-        Ok(TensorContents {
-            name: name.to_owned(),
-            shape: stored.shape.clone(),
-            dtype: dtype_of(&stored.codes),
-            quantized: Some(quantized),
-            bytes: stored.parts().map(bytes_of).sum(),
-        })
+        Ok(TensorContents { quantized: Some(quantized), ..plain })
     }
 }
 
@@ -132,10 +149,11 @@ impl fmt::Display for Contents {
         let row = |tensor: &TensorContents| {
             let quantized =
                 |cell: fn(&QuantizedContents) -> String| tensor.quantized.as_ref().map(cell).unwrap_or_default();
-            let format = tensor
-                .quantized
-                .as_ref()
-                .map_or_else(|| tensor.dtype.clone(), |quantized| quantized.format.to_string());
+            let format = match (&tensor.quantized, &tensor.unreadable) {
+                (_, Some(_)) => "unreadable".to_owned(),
+                (Some(quantized), None) => quantized.format.to_string(),
+                (None, None) => tensor.dtype.clone(),
+            };
             vec![
                 tensor.name.clone(),
                 format,
@@ -150,7 +168,13 @@ impl fmt::Display for Contents {
         write_table(f, &COLUMNS, &self.tensors.iter().map(row).collect::<Vec<_>>())?;
         let quantized = self.tensors.iter().filter(|tensor| tensor.quantized.is_some()).count();
         let (dialect, bytes) = (self.dialect, human_bytes(self.bytes()));
-        write!(f, "\ndialect {dialect}, {quantized} of {} tensors quantized, {bytes}", self.tensors.len())
+        write!(f, "\ndialect {dialect}, {quantized} of {} tensors quantized, {bytes}", self.tensors.len())?;
+        for tensor in &self.tensors {
+            if let Some(why) = &tensor.unreadable {
+                write!(f, "\n{} is unreadable: {why}", tensor.name)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,16 +1,21 @@
 //! FP8 checkpoints of other ecosystems: reading them as a `VarBuilder` or tensor by tensor, and writing them.
 
 mod backend;
+mod companions;
 mod compare;
 mod config;
 mod convert;
+mod dequantize;
 mod dialect;
 mod file;
 mod inspect;
+mod json;
+mod kv;
 mod outline;
 mod reader;
 mod save;
 mod shards;
+mod source;
 mod stored;
 mod writer;
 
@@ -18,5 +23,6 @@ pub use compare::{Comparison, TensorComparison, compare};
 pub use convert::Progress;
 pub use dialect::Dialect;
 pub use inspect::{Contents, QuantizedContents, TensorContents};
+pub use kv::KvScales;
 pub use reader::{Checkpoint, StoredWeight, var_builder};
 pub use save::{Writer, save};

@@ -33,6 +33,8 @@ pub(super) struct Spelling {
     pub(super) scales_shape: Vec<usize>,
     /// The tensor of a static scale of the input.
     pub(super) input_scale: Option<InputScale>,
+    /// A tensor of bytes that says how the layer is quantized.
+    pub(super) mark: Option<(String, Vec<u8>)>,
 }
 
 /// A static scale of a layer's input.
@@ -91,12 +93,16 @@ impl Outline {
             scaling,
             scale_encoding,
             amax_epsilon: _,
+            amax_bound,
             rounding,
             overflow,
             infinity: _,
         } = *quantizer;
         if format != Fp8::E4M3 {
             return Err(format!("inputs in {format}"));
+        }
+        if amax_bound.is_some() {
+            return Err("inputs with an upper bound on amax".to_owned());
         }
         if rounding != Rounding::NearestEven || overflow != Overflow::Saturate {
             return Err("inputs that are rounded stochastically or do not saturate".to_owned());
@@ -121,6 +127,7 @@ impl Outline {
             scales_dtype: Dtype::F32,
             scales_shape: scales_shape.into(),
             input_scale: None,
+            mark: None,
         }
     }
 }
@@ -129,6 +136,11 @@ impl Spelling {
     /// The same with exponents for scales.
     pub(super) fn with_exponents(self) -> Self {
         Self { scales_dtype: Dtype::U8, ..self }
+    }
+
+    /// The same with bytes beside it that say how the layer is quantized.
+    pub(super) fn with_mark(self, name: String, bytes: Vec<u8>) -> Self {
+        Self { mark: Some((name, bytes)), ..self }
     }
 
     /// The same with a static scale of the input.

@@ -1,17 +1,18 @@
 //! A checkpoint that is open for reading.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 
 use super::backend::Backend;
 use super::config::Configs;
 use super::dialect::Dialect;
+use super::kv;
 use super::shards::Shards;
-use super::stored::{Stored, format_of};
+use super::stored::{Fault, Stored, format_of};
 use crate::format::Fp8;
 use crate::model::nearest;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer};
@@ -33,7 +34,8 @@ pub struct Checkpoint {
 struct Content {
     shards: Shards,
     dialect: Dialect,
-    quantized: BTreeMap<String, Stored>,
+    /// The quantized tensors, and those that cannot be read.
+    quantized: BTreeMap<String, Result<Stored, Fault>>,
     /// The names of the tensors that are not part of a quantized one.
     plain: Vec<String>,
 }
@@ -87,8 +89,10 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::UnreadableFile`] and [`Error::InvalidCheckpoint`], which name the file and the tensor: a file that is missing,
-    /// incomplete or damaged; a dialect that is unknown or ambiguous; a scale that is missing, left over, or of a wrong shape.
+    /// [`Error::UnreadableFile`] and [`Error::InvalidCheckpoint`], which name the file: a file that is missing, incomplete or
+    /// damaged; a dialect that is unknown or ambiguous; a configuration that cannot be read. What is wrong with one tensor, such
+    /// as a scale that is missing or of a wrong shape, is an error when that tensor is asked for;
+    /// [`inspect`](Self::inspect) lists all such tensors.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
         Self::open_with(paths, Dialect::detect)
     }
@@ -109,17 +113,21 @@ impl Checkpoint {
         let shards = Shards::open(paths)?;
         let configs = Configs::read(shards.folder())?;
         let dialect = dialect(&shards, &configs)?;
-        let quantized = dialect.read(&shards, &configs)?;
-        let parts: HashSet<&str> = quantized.values().flat_map(Stored::parts).collect();
+        let mut found = dialect.read(&shards, &configs)?;
         let mut plain = Vec::new();
-        for (name, info) in shards.tensors().filter(|(name, _)| !parts.contains(name)) {
+        for (name, info) in shards.tensors() {
+            if found.parts.contains(name) || found.tensors.contains_key(name) || kv::is_scale(name) {
+                continue;
+            }
             if format_of(info.dtype).is_some() {
                 let why = format!("is of dtype {}, but the dialect {dialect} says nothing of it", info.dtype);
-                return Err(shards.invalid(name, why));
+                found.add(name, Err(shards.invalid(name, why)))?;
+            } else {
+                plain.push(name.to_owned());
             }
-            plain.push(name.to_owned());
         }
-        Ok(Self { content: Arc::new(Content { shards, dialect, quantized, plain }), with_activations: true })
+        let content = Content { shards, dialect, quantized: found.tensors, plain };
+        Ok(Self { content: Arc::new(content), with_activations: true })
     }
 
     /// The same checkpoint, whose layers leave their input as it is.
@@ -134,7 +142,8 @@ impl Checkpoint {
         self.content.dialect
     }
 
-    /// The names of all tensors, quantized ones first, each in alphabetical order.
+    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to others are
+    /// none of them, nor are the [scales of keys and values](Self::kv_scales).
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.quantized.keys().chain(&self.content.plain).map(String::as_str)
     }
@@ -143,9 +152,10 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// A static scale of an input that is none.
+    /// That of the first tensor that cannot be read.
     pub fn quantized(&self) -> Result<Vec<StoredWeight>> {
-        let describe = |(name, stored): (&String, &Stored)| {
+        let describe = |(name, stored): (&String, &Result<Stored, Fault>)| {
+            let stored = stored.as_ref().map_err(|fault| fault.error(name))?;
             Ok(StoredWeight {
                 name: name.clone(),
                 shape: stored.shape.clone(),
@@ -163,9 +173,9 @@ impl Checkpoint {
     ///
     /// A tensor that is not there, cannot be read, or has a scale that is not a positive finite number.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        match self.content.quantized.get(name) {
+        match self.stored(name)? {
             Some(stored) => stored.load(&self.content.shards, dtype, device)?.dequantize(),
-            None if self.dims(name).is_none() => Err(self.not_there(name)),
+            None if self.dims(name)?.is_none() => Err(self.not_there(name)),
             None => Ok(self.content.shards.tensor(name, device)?.to_dtype(dtype)?),
         }
     }
@@ -176,7 +186,7 @@ impl Checkpoint {
     ///
     /// As [`tensor`](Self::tensor), and a tensor that is not quantized.
     pub fn fp8_tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Fp8Tensor> {
-        if let Some(stored) = self.stored(name) {
+        if let Some(stored) = self.stored(name)? {
             return stored.load(self.shards(), dtype, device);
         }
         if self.shards().contains(name) {
@@ -217,13 +227,17 @@ impl Checkpoint {
     ///
     /// A variable that the checkpoint does not have, or has in another shape; then no variable has changed.
     pub fn load_variables(&self, variables: &VarMap) -> Result<()> {
-        let variables = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Copied, since nothing is to be computed while the map is locked.
+        let variables: Vec<(String, Var)> = {
+            let variables = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            variables.iter().map(|(name, variable)| (name.clone(), variable.clone())).collect()
+        };
         let mut values = Vec::with_capacity(variables.len());
-        for (name, variable) in variables.iter() {
-            let value = self.tensor(name, variable.dtype(), variable.device())?;
+        for (name, variable) in variables {
+            let value = self.tensor(&name, variable.dtype(), variable.device())?;
             if value.shape() != variable.shape() {
                 let why = format!("has shape {:?}, but the variable {:?}", value.dims(), variable.dims());
-                return Err(self.content.shards.invalid(name, why));
+                return Err(self.content.shards.invalid(&name, why));
             }
             values.push((variable, value));
         }
@@ -231,20 +245,26 @@ impl Checkpoint {
     }
 
     /// The dimensions of a tensor, if there is one of this name.
-    pub(super) fn dims(&self, name: &str) -> Option<&[usize]> {
-        let Content { quantized, shards, plain, .. } = &*self.content;
-        match quantized.get(name) {
+    pub(super) fn dims(&self, name: &str) -> Result<Option<&[usize]>> {
+        let Content { shards, plain, .. } = &*self.content;
+        Ok(match self.stored(name)? {
             Some(stored) => Some(&stored.shape),
             None if plain.binary_search_by(|plain| plain.as_str().cmp(name)).is_ok() => {
                 shards.info(name).map(|info| &info.shape[..])
             }
             None => None,
-        }
+        })
     }
 
     /// The quantized tensor of this name.
-    pub(super) fn stored(&self, name: &str) -> Option<&Stored> {
-        self.content.quantized.get(name)
+    pub(super) fn stored(&self, name: &str) -> Result<Option<&Stored>> {
+        let stored = self.content.quantized.get(name).map(|stored| stored.as_ref().map_err(|fault| fault.error(name)));
+        stored.transpose()
+    }
+
+    /// Why the tensor of this name cannot be read, as far as its header and configuration tell.
+    pub(super) fn fault(&self, name: &str) -> Option<&Fault> {
+        self.content.quantized.get(name)?.as_ref().err()
     }
 
     pub(super) fn shards(&self) -> &Shards {

@@ -8,8 +8,8 @@ use candle_core::{Tensor, TensorId};
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value};
 
-use super::config::{CONFIG, HF_QUANT_CONFIG, read};
-use super::dialect::Dialect;
+use super::config::{CONFIG, HF_QUANT_CONFIG, QUANTIZATION, read};
+use super::dialect::{Description, Dialect};
 use super::outline::{Outline, Spelling};
 use super::writer::{CheckpointWriter, Entry};
 use crate::layer::{FrozenLinear, Linear};
@@ -65,13 +65,16 @@ pub struct Writer {
     dialect: Dialect,
     config: Map<String, Value>,
     shard_bytes: usize,
+    requantizes: bool,
 }
 
 impl Writer {
-    /// Writes in this dialect, a `config.json` with nothing but a `quantization_config`, and files of up to 5 GB.
+    /// Writes in this dialect, a `config.json` with nothing but a `quantization_config`, and files of up to 5 GB; for ComfyUI one
+    /// file and nothing else.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, config: Map::new(), shard_bytes: SHARD_BYTES }
+        let shard_bytes = if dialect == Dialect::ComfyUi { usize::MAX } else { SHARD_BYTES };
+        Self { dialect, config: Map::new(), shard_bytes, requantizes: false }
     }
 
     /// The same with the fields of another `config.json`, which other libraries need to know what the model is. Its
@@ -92,6 +95,17 @@ impl Writer {
     #[must_use]
     pub fn shard_bytes(self, shard_bytes: usize) -> Self {
         Self { shard_bytes, ..self }
+    }
+
+    /// The same, which also [quantizes](Self::quantize) a checkpoint that is quantized already, from the values of its codes. What
+    /// its rounding has cost is lost, so the original is the better start where there is one.
+    #[must_use]
+    pub fn requantize(self) -> Self {
+        Self { requantizes: true, ..self }
+    }
+
+    pub(super) fn requantizes(&self) -> bool {
+        self.requantizes
     }
 
     pub(super) fn dialect(&self) -> Dialect {
@@ -147,12 +161,7 @@ impl Writer {
             let scales = weight.scales().flatten_all()?.to_vec1::<f32>()?;
             spelling.write_scales(&mut writer, &scales).map_err(|error| error.at(path))?;
         }
-        let mut config = self.config.clone();
-        config.insert("quantization_config".to_owned(), description.quantization);
-        writer.add_json(CONFIG, &Value::Object(config))?;
-        if let Some(config) = description.hf_quant {
-            writer.add_json(HF_QUANT_CONFIG, &config)?;
-        }
+        description.add_to(&mut writer, self.config.clone())?;
         writer.finish()
     }
 }
@@ -223,6 +232,20 @@ fn outline(path: &str, layer: &FrozenLinear) -> Result<Outline> {
     })
 }
 
+impl Description {
+    /// Adds what it says to a checkpoint, beside the other fields of its configuration.
+    pub(super) fn add_to(self, writer: &mut CheckpointWriter, mut config: Map<String, Value>) -> Result<()> {
+        config.extend(self.quantization.map(|quantization| (QUANTIZATION.to_owned(), quantization)));
+        if !config.is_empty() {
+            writer.add_json(CONFIG, &Value::Object(config))?;
+        }
+        match self.hf_quant {
+            Some(config) => writer.add_json(HF_QUANT_CONFIG, &config),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Spelling {
     /// The tensors of a layer.
     pub(super) fn entries(&self, layer: &Outline) -> Vec<Entry> {
@@ -231,6 +254,7 @@ impl Spelling {
             Entry::new(&self.scales, self.scales_dtype, self.scales_shape.clone()),
         ];
         entries.extend(self.input_scale.iter().map(|input| Entry::new(&input.name, Dtype::F32, input.shape.clone())));
+        entries.extend(self.mark.iter().map(|(name, bytes)| Entry::new(name, Dtype::U8, [bytes.len()])));
         entries
     }
 
@@ -242,8 +266,11 @@ impl Spelling {
             _ => scales.iter().map(|scale| (scale.to_bits() >> 23) as u8).collect(),
         };
         writer.append(&self.scales, &bytes)?;
-        match &self.input_scale {
-            Some(input) => writer.append(&input.name, &input.value.to_le_bytes()),
+        if let Some(input) = &self.input_scale {
+            writer.append(&input.name, &input.value.to_le_bytes())?;
+        }
+        match &self.mark {
+            Some((name, bytes)) => writer.append(name, bytes),
             None => Ok(()),
         }
     }

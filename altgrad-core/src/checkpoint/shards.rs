@@ -9,6 +9,7 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 
 use super::file::{SafetensorsFile, invalid};
+use super::json;
 use crate::{Error, Result};
 
 /// What the file is called that says which tensor is in which shard.
@@ -75,7 +76,7 @@ impl Shards {
 
     fn open_index(index: &Path) -> Result<Self> {
         let text = fs::read(index).map_err(|source| Error::UnreadableFile { file: index.to_owned(), source })?;
-        let Index { weight_map } = serde_json::from_slice(&text)
+        let Index { weight_map } = json::parse_as(&text)
             .map_err(|error| invalid(index, None, format!("it is no index of a checkpoint: {error}")))?;
         let folder = folder_of(index);
         let mut files: Vec<&PathBuf> = weight_map.values().collect();
@@ -93,7 +94,10 @@ impl Shards {
             }
         }
         let files: Vec<_> = files.into_iter().map(|file| folder.join(file)).collect();
-        let shards = Self::open_files(folder, &files)?;
+        // Where a tensor is in several shards, the index decides.
+        let shards = Self::open_files_by(folder, &files, |name, file| {
+            weight_map.get(name).is_none_or(|listed| folder.join(listed) == file)
+        })?;
         for (name, file) in &weight_map {
             if shards.places.get(name).is_none_or(|place| shards.files[*place].path() != folder.join(file)) {
                 let why = format!("is said to be in `{}`, but is not", file.display());
@@ -104,10 +108,15 @@ impl Shards {
     }
 
     fn open_files(folder: &Path, paths: &[PathBuf]) -> Result<Self> {
+        Self::open_files_by(folder, paths, |_, _| true)
+    }
+
+    /// Opens files, of which those tensors count for which `counts` says so of their name and file.
+    fn open_files_by(folder: &Path, paths: &[PathBuf], counts: impl Fn(&str, &Path) -> bool) -> Result<Self> {
         let files = paths.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>>>()?;
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for (place, file) in files.iter().enumerate() {
-            for name in file.tensors().keys() {
+            for name in file.tensors().keys().filter(|name| counts(name, file.path())) {
                 if let Some(other) = places.insert(name.clone(), place) {
                     let why = format!("is also in `{}`", files[other].path().display());
                     return Err(invalid(file.path(), Some(name), why));

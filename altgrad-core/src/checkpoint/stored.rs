@@ -1,13 +1,17 @@
 //! A quantized tensor as a checkpoint holds it: codes under one name, scales under another.
 
+use std::ops::Range;
+use std::path::PathBuf;
+
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
+use super::file::invalid;
 use super::shards::Shards;
-use crate::Result;
 use crate::format::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Scaling};
+use crate::{Error, Result};
 
 /// A quantized tensor of a checkpoint: what its header and its configuration say, with nothing read yet.
 #[derive(Clone, Debug)]
@@ -46,24 +50,89 @@ pub(super) fn format_of(dtype: Dtype) -> Option<Fp8> {
     }
 }
 
-/// Which codes share a scale if codes and scales have these dimensions; the size of blocks must be known from elsewhere.
-pub(super) fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) -> Option<Granularity> {
-    let (&cols, outer) = codes.split_last()?;
+/// Why a tensor of a checkpoint cannot be read.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    file: PathBuf,
+    why: String,
+}
+
+impl Fault {
+    /// An error that is about what a file says, as a fault of one tensor; others, such as those of reading, stay errors.
+    pub(super) fn of(error: Error) -> Result<Self> {
+        match error {
+            Error::InvalidCheckpoint { file, tensor, why } => {
+                // A part of the tensor is named, or the configuration that is wrong about it.
+                let part = tensor.map_or_else(String::new, |part| format!("`{part}` "));
+                Ok(Self { file, why: part + &why })
+            }
+            error => Err(error),
+        }
+    }
+
+    /// The error for whoever asks for the tensor.
+    pub(super) fn error(&self, name: &str) -> Error {
+        invalid(&self.file, Some(name), format!("cannot be read: {}", self.why))
+    }
+
+    /// What is wrong.
+    pub(super) fn why(&self) -> &str {
+        &self.why
+    }
+}
+
+/// Which codes share a scale if codes and scales have these dimensions. The size of blocks is what a checkpoint declares;
+/// where it declares none, only what the shapes leave no choice about.
+///
+/// Tensors of more than two dimensions are matrices, each cut into blocks by itself, the last of which may be smaller.
+fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) -> Result<Granularity, String> {
+    let expected = |blocks: &str| {
+        format!(
+            "has shape {scales:?}, which does not go with codes of shape {codes:?}: expected one scale, one a row{blocks}"
+        )
+    };
+    let Some((&cols, outer)) = codes.split_last() else { return Err(expected("")) };
     if let Some(granularity) = block.and_then(|block| blocks_of(outer, cols, scales, block)) {
-        return Some(granularity);
+        return Ok(granularity);
     }
     if scales.iter().all(|size| *size == 1) {
-        return Some(Granularity::PerTensor);
+        return Ok(Granularity::PerTensor);
     }
     let of_rows = scales.strip_suffix(&[1]).filter(|dims| dims.len() == outer.len()).unwrap_or(scales);
-    match *outer {
-        _ if of_rows == outer => Some(Granularity::PerRow),
-        // One scale for each of several matrices, such as those of experts.
-        [matrices, rows] if matches!(*scales, [n] | [n, 1, 1] if n == matrices) => {
-            Some(Granularity::PerBlock { rows, cols })
-        }
-        _ => None,
+    if of_rows == outer {
+        return Ok(Granularity::PerRow);
     }
+    if let [matrices @ .., rows] = outer
+        && !matrices.is_empty()
+    {
+        // One scale for each matrix, such as those of experts, or one for each column of each (Llama 4).
+        let ones = [matrices, &[1, 1]].concat();
+        if scales == matrices || scales == ones {
+            return Ok(Granularity::PerBlock { rows: *rows, cols });
+        }
+        if scales == [matrices, &[1, cols]].concat() {
+            return Ok(Granularity::PerBlock { rows: *rows, cols: 1 });
+        }
+    }
+    match block {
+        Some([rows, cols]) => Err(expected(&format!(", or one for each block of {rows}×{cols}"))),
+        None => only_blocks(outer, cols, scales).map_err(|why| expected("") + &why),
+    }
+}
+
+/// Whether scales of this shape are those of the blocks of codes, of this size.
+pub(super) fn has_blocks_of(codes: &[usize], scales: &[usize], block: [usize; 2]) -> bool {
+    codes.split_last().is_some_and(|(cols, outer)| blocks_of(outer, *cols, scales, block).is_some())
+}
+
+/// Whether a tensor of this shape could be the scales of codes, whatever the size of blocks.
+pub(super) fn may_be_scale(codes: &[usize], scales: &[usize]) -> bool {
+    let is_grid = || {
+        let [.., rows, cols] = codes else { return false };
+        let cuts = |side: usize, parts: usize| parts > 0 && side.div_ceil(side.div_ceil(parts).max(1)) == parts;
+        matches!(scales, [.., above, beside] if cuts(*rows, *above) && cuts(*cols, *beside) && above * beside < rows * cols)
+    };
+    granularity_of(codes, scales, None).is_ok() || is_grid()
 }
 
 /// [`granularity_of`] if scales are those of blocks of this size.
@@ -74,8 +143,7 @@ fn blocks_of(
     [block_rows, block_cols]: [usize; 2],
 ) -> Option<Granularity> {
     let (&rows, matrices) = outer.split_last()?;
-    // Matrices that lie above one another share no block.
-    if block_rows == 0 || block_cols == 0 || !(matrices.is_empty() || rows.is_multiple_of(block_rows)) {
+    if block_rows == 0 || block_cols == 0 {
         return None;
     }
     let (rows, cols) = (rows.div_ceil(block_rows), cols.div_ceil(block_cols));
@@ -85,6 +153,41 @@ fn blocks_of(
     let is_one = plain.iter().chain(scales).all(|size| *size == 1);
     let fits = scales == plain || scales == spaced || is_one;
     fits.then_some(Granularity::PerBlock { rows: block_rows, cols: block_cols })
+}
+
+/// The blocks that a grid of scales is of, if there is one size that they can have; or which they can have, as a part of a
+/// message.
+fn only_blocks(outer: &[usize], cols: usize, scales: &[usize]) -> Result<Granularity, String> {
+    let grid = match (outer.split_last(), scales) {
+        (Some((rows, matrices)), [same @ .., above, beside]) if same == matrices => Some((*rows, *above, *beside)),
+        _ => None,
+    };
+    let Some((rows, above, beside)) = grid else { return Err(String::new()) };
+    // All sizes with `⌈side / size⌉ = parts`; one part may have any size from the side on, which are all the same.
+    let sizes = |side: usize, parts: usize| match parts {
+        0 => None,
+        1 => Some((side, side)),
+        _ => {
+            let (least, most) = (side.div_ceil(parts), (side - 1) / (parts - 1));
+            (least > 0 && least <= most).then_some((least, most))
+        }
+    };
+    let (Some(of_rows), Some(of_cols)) = (sizes(rows, above), sizes(cols, beside)) else { return Err(String::new()) };
+    match (of_rows, of_cols) {
+        ((rows, most_rows), (cols, most_cols)) if rows == most_rows && cols == most_cols => {
+            Ok(Granularity::PerBlock { rows: rows.max(1), cols: cols.max(1) })
+        }
+        ((rows, most_rows), (cols, most_cols)) => {
+            let range = |least: usize, most: usize| {
+                if least == most { least.to_string() } else { format!("{least} to {most}") }
+            };
+            Err(format!(
+                "; it could be that of blocks of {} rows and {} columns, but nothing says which",
+                range(rows, most_rows),
+                range(cols, most_cols)
+            ))
+        }
+    }
 }
 
 impl Stored {
@@ -100,14 +203,7 @@ impl Stored {
                 let Some(scales) = shards.info(name) else {
                     return Err(shards.invalid(codes, format!("has no scale: there is no tensor `{name}`")));
                 };
-                granularity_of(&info.shape, &scales.shape, block).ok_or_else(|| {
-                    let blocks = block.map_or(String::new(), |[rows, cols]| format!(", or one for each block of {rows}×{cols}"));
-                    let why = format!(
-                        "has shape {:?}, which does not go with codes of shape {:?}: expected one scale, one a row{blocks}",
-                        scales.shape, info.shape
-                    );
-                    shards.invalid(name, why)
-                })?
+                granularity_of(&info.shape, &scales.shape, block).map_err(|why| shards.invalid(name, why))?
             }
         };
         if let Some(name) = scales {
@@ -188,34 +284,102 @@ impl Stored {
         [Some(&self.codes), self.scales.as_ref(), input].into_iter().flatten().map(String::as_str)
     }
 
-    /// The codes, `U8`, in the shape of the tensor.
-    pub(super) fn codes(&self, shards: &Shards, device: &Device) -> Result<Tensor> {
-        Ok(Tensor::from_vec(shards.read(&self.codes)?, self.shape.as_slice(), &Device::Cpu)?.to_device(device)?)
+    /// The scales, one for each block of [`flat_granularity`](Self::flat_granularity) in their order. The scale of a block of
+    /// nothing but zeros may be zero itself, and counts as 1.
+    pub(super) fn scale_values(&self, shards: &Shards) -> Result<Vec<f32>> {
+        let Some(name) = &self.scales else { return Ok(vec![1.0]) };
+        let mut scales = read_numbers(shards, name)?;
+        if self.is_swizzled {
+            scales = unswizzle(&scales, self.granularity.blocks(&self.shape).grid());
+        }
+        let mut scales = self.spread(scales);
+        let is_wrong = |scale: &f32| !(scale.is_finite() && *scale > 0.0);
+        if scales.iter().any(is_wrong) {
+            let blocks = self.flat_granularity().blocks(&self.shape);
+            let mut is_zero = vec![true; scales.len()];
+            if scales.contains(&0.0) {
+                let codes = shards.read(&self.codes)?;
+                for (run, block) in blocks.runs_in(0..codes.len()) {
+                    is_zero[block] &= codes[run].iter().all(|code| self.format.decode(*code) == 0.0);
+                }
+            }
+            for (index, scale) in scales.iter_mut().enumerate() {
+                if *scale == 0.0 && is_zero[index] {
+                    *scale = 1.0;
+                } else if is_wrong(scale) {
+                    let what = if *scale == 0.0 { ", and the codes under it are not all zeros" } else { "" };
+                    let why =
+                        format!("has scale {scale} at index {index}, but a scale is a positive finite number{what}");
+                    return Err(shards.invalid(name, why));
+                }
+            }
+        }
+        Ok(scales)
     }
 
-    /// The scales in the order of their blocks.
-    pub(super) fn scale_values(&self, shards: &Shards) -> Result<Vec<f32>> {
-        match &self.scales {
-            Some(name) if self.is_swizzled => {
-                let scales = read_scales(shards, name)?;
-                Ok(unswizzle(&scales, self.granularity.blocks(&self.shape).grid()))
+    /// Which codes share a scale in the tensor as one matrix of all its rows. Where the last block of each of several matrices
+    /// is smaller, blocks are parts of those that were declared, and scales are repeated.
+    pub(super) fn flat_granularity(&self) -> Granularity {
+        match (self.granularity, &self.shape[..]) {
+            (Granularity::PerBlock { rows: block, cols }, [_, .., rows, _]) if self.shape.len() > 2 => {
+                Granularity::PerBlock { rows: greatest_common_divisor(block, *rows).max(1), cols }
             }
-            Some(name) => read_scales(shards, name),
-            None => Ok(vec![1.0]),
+            (granularity, _) => granularity,
         }
     }
 
-    /// The scales, `F32`, in the shape that [`Fp8Tensor::from_parts`] wants.
-    pub(super) fn scales(&self, shards: &Shards, device: &Device) -> Result<Tensor> {
-        let values = self.scale_values(shards)?;
-        Ok(Tensor::from_vec(values, self.granularity.scale_dims(&self.shape), device)?)
+    /// The scales of the blocks of the flat granularity, from those that were declared.
+    fn spread(&self, scales: Vec<f32>) -> Vec<f32> {
+        let (Granularity::PerBlock { rows: block, .. }, Granularity::PerBlock { rows: part, cols }) =
+            (self.granularity, self.flat_granularity())
+        else {
+            return scales;
+        };
+        let [.., rows, width] = self.shape[..] else { return scales };
+        let (beside, above) = (width.div_ceil(cols), rows.div_ceil(block));
+        if part == block || beside == 0 || above == 0 {
+            return scales;
+        }
+        let of_matrix = |scales: &[f32]| -> Vec<f32> {
+            (0..rows).step_by(part).flat_map(|row| scales[row / block * beside..][..beside].to_vec()).collect()
+        };
+        scales.chunks_exact(above * beside).flat_map(of_matrix).collect()
     }
 
     /// The tensor as codes and scales, which dequantizes to `dtype`.
     pub(super) fn load(&self, shards: &Shards, dtype: DType, device: &Device) -> Result<Fp8Tensor> {
-        let (codes, scales) = (self.codes(shards, device)?, self.scales(shards, device)?);
-        Fp8Tensor::from_parts(codes, scales, self.granularity, self.format, dtype)
+        let granularity = self.flat_granularity();
+        let codes =
+            Tensor::from_vec(shards.read(&self.codes)?, self.shape.as_slice(), &Device::Cpu)?.to_device(device)?;
+        let scales = Tensor::from_vec(self.scale_values(shards)?, granularity.scale_dims(&self.shape), device)?;
+        Fp8Tensor::from_parts(codes, scales, granularity, self.format, dtype)
             .map_err(|error| shards.invalid(&self.codes, error.to_string()))
+    }
+
+    /// Some rows of the tensor as one matrix of all its rows, dequantized; `scales` are all of its [`scale_values`](Self::scale_values).
+    /// They must begin where a block does.
+    pub(super) fn load_rows(
+        &self,
+        shards: &Shards,
+        scales: &[f32],
+        rows: Range<usize>,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        let granularity = self.flat_granularity();
+        let dims = [rows.len(), cols];
+        let of_rows = match granularity {
+            Granularity::PerTensor => scales,
+            Granularity::PerRow => &scales[rows.clone()],
+            Granularity::PerBlock { rows: block, .. } => {
+                let (above, beside) = granularity.blocks(&dims).grid();
+                &scales[rows.start / block * beside..][..above * beside]
+            }
+        };
+        let codes = shards.read_part(&self.codes, rows.start * cols, rows.len() * cols)?;
+        let codes = Tensor::from_vec(codes, &dims, &Device::Cpu)?;
+        let of_rows = Tensor::from_slice(of_rows, granularity.scale_dims(&dims), &Device::Cpu)?;
+        Fp8Tensor::from_parts(codes, of_rows, granularity, self.format, dtype)?.dequantize()
     }
 
     /// The quantizer of the layer's input.
@@ -260,17 +424,9 @@ fn unswizzle(scales: &[f32], (rows, cols): (usize, usize)) -> Vec<f32> {
     (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| scales[place(row, col)]).collect()
 }
 
-/// Scales as numbers; bytes are exponents (E8M0: 2 to the power of the byte less 127).
+/// Scales as numbers, which are positive and finite; bytes are exponents.
 pub(super) fn read_scales(shards: &Shards, name: &str) -> Result<Vec<f32>> {
-    check_scale_dtype(shards, name)?;
-    let bytes = shards.read(name)?;
-    let dtype = shards.info(name).map(|info| info.dtype);
-    let scales: Vec<f32> = match dtype {
-        Some(Dtype::F32) => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        Some(Dtype::BF16) => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-        Some(Dtype::F16) => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-        _ => bytes.iter().map(|exponent| exponent_scale(*exponent)).collect(),
-    };
+    let scales = read_numbers(shards, name)?;
     match scales.iter().position(|scale| !(scale.is_finite() && *scale > 0.0)) {
         Some(index) => {
             let why = format!("has scale {} at index {index}, but a scale is a positive finite number", scales[index]);
@@ -278,6 +434,22 @@ pub(super) fn read_scales(shards: &Shards, name: &str) -> Result<Vec<f32>> {
         }
         None => Ok(scales),
     }
+}
+
+/// Scales as the numbers that they are; bytes are exponents (E8M0: 2 to the power of the byte less 127).
+fn read_numbers(shards: &Shards, name: &str) -> Result<Vec<f32>> {
+    check_scale_dtype(shards, name)?;
+    let bytes = shards.read(name)?;
+    Ok(match shards.info(name).map(|info| info.dtype) {
+        Some(Dtype::F32) => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        Some(Dtype::BF16) => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+        Some(Dtype::F16) => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+        _ => bytes.iter().map(|exponent| exponent_scale(*exponent)).collect(),
+    })
+}
+
+pub(super) fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// 2 to the power of a byte less 127, NaN for 255, by OCP Microscaling Formats 1.0, 5.4.1.

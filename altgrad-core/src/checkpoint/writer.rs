@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use serde_json::json;
 use tempfile::TempDir;
 
 use super::file::invalid;
+use super::json;
 use super::shards::{INDEX, SINGLE};
 use crate::{Error, Result};
 
@@ -36,6 +36,8 @@ impl Entry {
 pub(super) struct CheckpointWriter {
     target: PathBuf,
     folder: TempDir,
+    /// Locked as long as the folder is written to, so that others see that it is.
+    lock: File,
     shards: Vec<File>,
     places: HashMap<String, Place>,
 }
@@ -56,10 +58,13 @@ impl CheckpointWriter {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        let folder = fs::create_dir_all(parent)
-            .and_then(|()| temporary_folder(parent))
+        let (folder, lock) = fs::create_dir_all(parent)
+            .and_then(|()| {
+                remove_stale(parent);
+                temporary_folder(parent)
+            })
             .map_err(|source| Error::Unwritable { file: target.to_owned(), source })?;
-        let mut writer = Self { target: target.to_owned(), folder, shards: Vec::new(), places: HashMap::new() };
+        let mut writer = Self { target: target.to_owned(), folder, lock, shards: Vec::new(), places: HashMap::new() };
         let groups = cut(entries, shard_bytes);
         let mut weight_map = BTreeMap::new();
         for (number, group) in groups.iter().enumerate() {
@@ -72,7 +77,7 @@ impl CheckpointWriter {
         }
         if groups.len() > 1 {
             let total_size: usize = entries.iter().map(Entry::bytes).sum();
-            let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+            let index = serde_json::json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
             writer.add_json(INDEX, &index)?;
         }
         Ok(writer)
@@ -137,8 +142,7 @@ impl CheckpointWriter {
     pub(super) fn add_json(&mut self, name: &str, content: &serde_json::Value) -> Result<()> {
         let write = || {
             let mut file = File::create(self.folder.path().join(name))?;
-            serde_json::to_writer_pretty(&mut file, content)?;
-            file.write_all(b"\n")?;
+            json::write(content, &mut file)?;
             file.sync_all()
         };
         write().map_err(|source| self.unwritable(source))
@@ -166,7 +170,9 @@ impl CheckpointWriter {
         if self.target.is_dir() {
             fs::remove_dir(&self.target).map_err(|source| self.unwritable(source))?;
         }
+        fs::remove_file(self.folder.path().join(LOCK)).map_err(|source| self.unwritable(source))?;
         fs::rename(self.folder.path(), &self.target).map_err(|source| self.unwritable(source))?;
+        drop(self.lock);
         // The folder has another name now, so there is nothing to remove.
         let _ = self.folder.keep();
         Ok(())
@@ -187,16 +193,41 @@ fn check_target(target: &Path) -> Result<()> {
     }
 }
 
-/// A folder with the permissions that any new folder gets.
-fn temporary_folder(parent: &Path) -> io::Result<TempDir> {
+/// What temporary folders are called at the beginning.
+const PREFIX: &str = ".altgrad-checkpoint-";
+/// The file in a temporary folder that is locked by whoever writes to the folder.
+const LOCK: &str = ".lock";
+
+/// Removes the folders that were left by processes that ended in the middle. What cannot be removed, or not be told to be
+/// left, stays: it is in nobody's way.
+fn remove_stale(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let lock = File::open(entry.path().join(LOCK));
+        if let (true, Ok(lock)) = (is_temporary, lock)
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A folder with the permissions that any new folder gets, and its locked file.
+fn temporary_folder(parent: &Path) -> io::Result<(TempDir, File)> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".altgrad-checkpoint-");
+    builder.prefix(PREFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
-    builder.tempdir_in(parent)
+    let folder = builder.tempdir_in(parent)?;
+    let lock = File::create(folder.path().join(LOCK))?;
+    match lock.try_lock() {
+        // Some file systems have no locks, and nobody else can take one there.
+        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok((folder, lock)),
+        Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
 }
 
 /// The entries of each file.

@@ -90,7 +90,7 @@ impl Blocks {
 
     /// As [`runs`](Self::runs), of a range of the elements.
     #[inline]
-    pub(super) fn runs_in(&self, range: Range<usize>) -> Runs {
+    pub(crate) fn runs_in(&self, range: Range<usize>) -> Runs {
         // Whole rows lie next to one another, so blocks of them are runs of one long row.
         let (cols, block_rows, block_cols) = if self.has_whole_rows() {
             (self.elements(), 1, self.run_len())

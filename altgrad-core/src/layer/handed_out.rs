@@ -1,10 +1,13 @@
-//! How a `VarBuilder` hands a quantized weight to a slot: as tensors under names that no model asks for.
+//! How a `VarBuilder` hands a quantized weight to a slot.
 //!
-//! A slot is built by candle's own `VarBuilder`, which knows tensors and nothing else. A backend that has codes answers to
-//! three more names below that of a weight; one that has none is asked in vain, and the slot gets its weight as ever.
+//! A slot is built by candle's own `VarBuilder`, which knows tensors and nothing else, and which may rename them on the way
+//! (`rename_f`). So a slot asks once, for its weight, under the weight's own name and shape, and how it wants the weight
+//! initialized says who asks: as `candle_nn`'s linear layers do, in other words. Whoever has codes answers with one tensor of
+//! bytes that holds a description, scales and codes; whoever has none gives the weight. Every error is that of the layer.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_nn::init::{DEFAULT_KAIMING_NORMAL, FanInOut, NonLinearity, NormalOrUniform};
+use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::FrozenLinear;
@@ -12,15 +15,25 @@ use crate::format::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
 use crate::{Error, Result};
 
-/// A part of a quantized weight.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Part {
-    /// A [`HandedOut`] as JSON, `U8`.
-    Description,
-    /// `U8`, in the shape of the weight.
-    Codes,
-    /// `F32`, as [`Fp8Tensor::from_parts`] wants them.
-    Scales,
+/// How a slot asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`, with the gain as a number.
+const OF_SLOTS: Init = Init::Kaiming {
+    dist: NormalOrUniform::Normal,
+    fan: FanInOut::FanIn,
+    non_linearity: NonLinearity::ExplicitGain(std::f64::consts::SQRT_2),
+};
+
+/// Whether it is a slot that asks.
+pub(crate) fn is_of_slots(init: Init) -> bool {
+    use std::f64::consts::SQRT_2;
+    let Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanIn, non_linearity } = init else {
+        return false;
+    };
+    matches!(non_linearity, NonLinearity::ExplicitGain(SQRT_2))
+}
+
+/// The same initialization as `candle_nn` says it, for whoever is not to know of slots.
+pub(crate) fn of_candle(init: Init) -> Init {
+    if is_of_slots(init) { DEFAULT_KAIMING_NORMAL } else { init }
 }
 
 /// What a slot has to know of a quantized weight besides its codes and scales.
@@ -31,57 +44,74 @@ pub(crate) struct HandedOut {
     pub(crate) activations: Option<Quantizer>,
 }
 
-impl Part {
-    const ALL: [Self; 3] = [Self::Description, Self::Codes, Self::Scales];
-
-    /// What follows the name of the weight.
-    const fn suffix(self) -> &'static str {
-        match self {
-            Self::Description => "::altgrad::description",
-            Self::Codes => "::altgrad::codes",
-            Self::Scales => "::altgrad::scales",
-        }
-    }
-
-    /// The weight and the part that a name asks for, if it is that of one.
-    pub(crate) fn split(name: &str) -> Option<(&str, Self)> {
-        Self::ALL.into_iter().find_map(|part| Some((name.strip_suffix(part.suffix())?, part)))
-    }
-}
+/// Bytes of the length that the description begins with.
+const PREFIX: usize = size_of::<u32>();
 
 impl HandedOut {
-    /// The description as the tensor that is handed out.
-    pub(crate) fn to_tensor(&self, device: &Device) -> Result<Tensor> {
-        let text = serde_json::to_vec(self).map_err(candle_core::Error::wrap)?;
-        Ok(Tensor::from_slice(&text, text.len(), device)?)
+    /// The one tensor: the length of the description, the description as JSON, the scales as `f32`, and the codes.
+    pub(crate) fn to_tensor(&self, scales: &[f32], codes: &[u8], device: &Device) -> Result<Tensor> {
+        let description = serde_json::to_vec(self).map_err(candle_core::Error::wrap)?;
+        let mut bytes = Vec::with_capacity(PREFIX + description.len() + size_of_val(scales) + codes.len());
+        bytes.extend((description.len() as u32).to_le_bytes());
+        bytes.extend(description);
+        bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+        bytes.extend(codes);
+        let length = bytes.len();
+        Ok(Tensor::from_vec(bytes, length, device)?)
+    }
+
+    /// The weight of `dims` in a tensor from [`to_tensor`](Self::to_tensor), and how the layer's input is quantized.
+    fn from_tensor(bytes: &Tensor, dims: [usize; 2], dtype: DType) -> Result<(Fp8Tensor, Option<Quantizer>)> {
+        let (device, all) = (bytes.device(), bytes.elem_count());
+        let damaged = || Error::ShapeMismatch {
+            what: "the weight as codes",
+            expected: format!("{dims:?}, outputs and inputs"),
+            actual: bytes.dims().to_vec(),
+        };
+        let part = |start: usize, length: usize| -> Result<Vec<u8>> {
+            let end = start.checked_add(length).filter(|end| *end <= all);
+            end.ok_or_else(damaged)?;
+            Ok(bytes.narrow(0, start, length)?.to_device(&Device::Cpu)?.to_vec1()?)
+        };
+        let length = part(0, PREFIX)?.try_into().map_or(0, u32::from_le_bytes) as usize;
+        let Self { format, granularity, activations } =
+            serde_json::from_slice(&part(PREFIX, length)?).map_err(candle_core::Error::wrap)?;
+        let (count, codes) = (granularity.blocks(&dims).count(), dims.iter().product());
+        let scales = part(PREFIX + length, count * size_of::<f32>())?;
+        let scales: Vec<f32> = scales.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let start = PREFIX + length + size_of_val(&*scales);
+        if start + codes != all {
+            return Err(damaged());
+        }
+        let codes = bytes.narrow(0, start, codes)?.reshape(&dims)?;
+        let scales = Tensor::from_vec(scales, granularity.scale_dims(&dims), device)?;
+        Ok((Fp8Tensor::from_parts(codes, scales, granularity, format, dtype)?, activations))
     }
 }
 
-/// The weight of `(outputs, inputs)` in `vb` as codes, if it has them.
-pub(super) fn frozen(inputs: usize, outputs: usize, bias: bool, vb: &VarBuilder<'_>) -> Result<Option<FrozenLinear>> {
-    let name = |part: Part| format!("weight{}", part.suffix());
-    let part = |part: Part, dtype: DType| vb.get_unchecked_dtype(&name(part), dtype);
-    if !vb.contains_tensor(&name(Part::Description)) {
-        return Ok(None);
+/// A layer as a `VarBuilder` has it.
+pub(super) enum Found {
+    Full(candle_nn::Linear),
+    Frozen(Box<FrozenLinear>),
+}
+
+/// The layer of `(outputs, inputs)` in `vb`.
+pub(super) fn layer(inputs: usize, outputs: usize, bias: bool, vb: &VarBuilder<'_>) -> Result<Found> {
+    let weight = vb.get_with_hints((outputs, inputs), "weight", OF_SLOTS)?;
+    let bias = if bias {
+        // As `candle_nn::linear` initializes it.
+        let bound = 1.0 / (inputs as f64).sqrt();
+        Some(vb.get_with_hints(outputs, "bias", Init::Uniform { lo: -bound, up: bound })?)
+    } else {
+        None
+    };
+    if weight.dtype() != DType::U8 || vb.dtype() == DType::U8 {
+        return Ok(Found::Full(candle_nn::Linear::new(weight, bias)));
     }
-    // A builder of zeros claims to have every tensor, but hands none out without its shape.
-    let Ok(description) = part(Part::Description, DType::U8) else { return Ok(None) };
-    let description: HandedOut =
-        serde_json::from_slice(&description.to_vec1::<u8>()?).map_err(candle_core::Error::wrap)?;
-    let codes = part(Part::Codes, DType::U8)?;
-    if codes.dims() != [outputs, inputs] {
-        return Err(Error::ShapeMismatch {
-            what: "the weight in the checkpoint",
-            expected: format!("[{outputs}, {inputs}], outputs and inputs"),
-            actual: codes.dims().to_vec(),
-        });
-    }
-    let HandedOut { format, granularity, activations } = description;
-    let weight = Fp8Tensor::from_parts(codes, part(Part::Scales, DType::F32)?, granularity, format, vb.dtype())?;
-    let bias = if bias { Some(vb.get(outputs, "bias")?) } else { None };
+    let (weight, activations) = HandedOut::from_tensor(&weight, [outputs, inputs], vb.dtype())?;
     let layer = FrozenLinear::new(weight, bias)?.with_path(Some(vb.prefix().into()));
-    match activations {
-        Some(activations) => layer.with_activations(activations, Ste::default()).map(Some),
-        None => Ok(Some(layer)),
-    }
+    Ok(Found::Frozen(Box::new(match activations {
+        Some(activations) => layer.with_activations(activations, Ste::default())?,
+        None => layer,
+    })))
 }

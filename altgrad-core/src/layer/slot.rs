@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 
+use super::handed_out::Found;
 use super::mode::Mode;
 use super::{Compute, FrozenLinear, FullLinear, QuantizedLinear, Recipe, handed_out};
 use crate::Result;
@@ -209,7 +210,7 @@ impl From<FrozenLinear> for Linear {
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape.
+/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
     linear_b(in_dim, out_dim, true, vb)
 }
@@ -218,19 +219,22 @@ pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core:
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape.
+/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
     linear_b(in_dim, out_dim, false, vb)
 }
 
 /// As [`linear()`] or [`linear_no_bias`], depending on `bias`; [`candle_nn::linear_b`] into a slot.
 ///
+/// What a builder does to names on the way, as `VarBuilder::rename_f` does, does not keep codes from the slot.
+///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape.
+/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
-    match handed_out::frozen(in_dim, out_dim, bias, &vb).map_err(|error| error.at(&vb.prefix()))? {
-        Some(layer) => Ok(layer.into()),
-        None => candle_nn::linear_b(in_dim, out_dim, bias, vb).map(Linear::from),
-    }
+    Ok(match handed_out::layer(in_dim, out_dim, bias, &vb).map_err(|error| error.at(&vb.prefix()))? {
+        Found::Full(layer) => layer.into(),
+        Found::Frozen(layer) => Linear::Frozen(layer),
+    })
 }

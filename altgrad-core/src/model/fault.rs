@@ -82,8 +82,8 @@ fn nearest(message: &str) -> String {
 }
 
 /// The fields whose errors say themselves what is allowed.
-const OUTSPOKEN: [&str; 8] =
-    ["recipe", "pattern", "base", "weights", "activations", "gradients", "format", "amax_epsilon"];
+const OUTSPOKEN: [&str; 9] =
+    ["recipe", "pattern", "base", "weights", "activations", "gradients", "format", "amax_epsilon", "amax_bound"];
 
 /// What the field may be that a message is about, if the message does not say it: one that is missing, or the innermost
 /// in whose value something is wrong, such as `scaling` in `rules[0].recipe.weights.scaling.window`.

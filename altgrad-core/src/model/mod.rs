@@ -4,6 +4,7 @@ mod calibrate;
 mod config;
 mod fault;
 mod file;
+mod grouped;
 mod impls;
 mod inspect;
 pub(crate) mod names;
@@ -21,7 +22,9 @@ mod visitor;
 
 pub use calibrate::{CalibrationConfig, CalibrationReport, IdleLayers, LayerCalibration};
 pub use config::{QuantConfig, Rule, TiePolicy};
+pub use grouped::GroupedReport;
 pub(crate) use inspect::nearest;
+pub(crate) use names::natural_order;
 pub use path::Path;
 pub use quantizable::Quantizable;
 pub use quantized_var_builder::QuantizedVarBuilder;

@@ -16,9 +16,52 @@ pub(crate) fn looks_like_embedding(path: &str) -> bool {
     matches!(&*segment, "shared" | "relative_attention_bias") || segment.split(['_', '-']).any(is_sign)
 }
 
+/// Whether the last segments of a path are usual names of the router of experts: small layers that choose among them, which
+/// lose most by quantization.
+pub(crate) fn looks_like_router(path: &str) -> bool {
+    let mut segments = path.rsplit('.').map(str::to_ascii_lowercase);
+    let last = segments.next().unwrap_or_default();
+    let parent = segments.next().unwrap_or_default();
+    matches!(&*last, "gate" | "router" | "shared_expert_gate" | "shared_experts_gate" | "wg" | "gating_network")
+        || matches!(&*parent, "router" | "gate" | "moe_gate")
+        || last.ends_with("_router")
+        || last.starts_with("router_")
+}
+
+/// How two paths compare, with numbers in them as numbers: `layers.2` before `layers.10`.
+pub(crate) fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
+    let key = |segment: &str| (segment.parse::<u64>().unwrap_or(u64::MAX), segment.to_owned());
+    a.split('.').map(key).cmp(b.split('.').map(key)).then_with(|| a.cmp(b))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::looks_like_embedding;
+    use super::{looks_like_embedding, looks_like_router, natural_order};
+
+    #[test]
+    fn routers_are_told_by_the_last_segments() {
+        for path in [
+            "model.layers.0.mlp.gate",
+            "model.layers.0.block_sparse_moe.gate",
+            "model.layers.0.mlp.shared_expert_gate",
+            "language_model.layers.0.feed_forward.router",
+            "transformer.blocks.0.ffn.router.layer",
+            "encoder.block.0.mlp.router.classifier",
+            "model.layers.0.mlp.gate.wg",
+        ] {
+            assert!(looks_like_router(path), "{path}");
+        }
+        for path in ["model.layers.0.mlp.gate_proj", "mlp.gate_up_proj", "attn.gate_attn", "aggregate", "lm_head", ""] {
+            assert!(!looks_like_router(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn numbers_order_as_numbers() {
+        let mut paths = ["h.10.a", "h.2.b", "h.2.a", "a", "h", "h.x", "h.2"];
+        paths.sort_by(|a, b| natural_order(a, b));
+        assert_eq!(paths, ["a", "h", "h.2", "h.2.a", "h.2.b", "h.10.a", "h.x"]);
+    }
 
     #[test]
     fn embeddings_are_told_by_the_last_segment() {

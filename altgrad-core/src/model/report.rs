@@ -5,6 +5,7 @@ use std::fmt;
 use candle_core::Tensor;
 use serde::Serialize;
 
+use super::grouped::GroupedReport;
 use super::table::{Column, human_bytes, shape_text, write_table};
 use crate::Result;
 use crate::format::Fp8;
@@ -24,6 +25,9 @@ use crate::quantizer::{Distortion, Fp8Tensor};
 pub struct QuantReport {
     /// One entry a linear layer.
     pub layers: Vec<LayerReport>,
+    /// What to look at before the result is used elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What happened to one layer.
@@ -100,6 +104,9 @@ pub enum SkipReason {
     /// Its path is that of an embedding, and no rule names it. Only a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) and
     /// [`Writer::quantize`](crate::checkpoint::Writer::quantize), which see no types, go by that. It does not count as linear.
     Embedding,
+    /// Its path is that of the router of experts, which small errors mislead, and no rule names it. Only
+    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize) goes by that.
+    Router,
     /// There was nothing to freeze or to restore.
     NotQuantized,
 }
@@ -151,7 +158,7 @@ impl QuantReport {
 
 impl LayerReport {
     /// The format of the weights, or `weights/activations/gradients` if more than they are quantized.
-    fn formats_text(&self) -> String {
+    pub(super) fn formats_text(&self) -> String {
         let name = |format: Option<Fp8>| format.map_or_else(|| "–".to_owned(), |format| format.to_string());
         match (self.format, self.activations, self.gradients) {
             (None, ..) => String::new(),
@@ -180,6 +187,7 @@ impl fmt::Display for SkipReason {
             Self::Tied(path) => write!(f, "tied to {path}"),
             Self::Unsupported(why) => write!(f, "{why}"),
             Self::Embedding => f.write_str("embedding"),
+            Self::Router => f.write_str("router"),
             Self::NotQuantized => f.write_str("not quantized"),
         }
     }
@@ -214,19 +222,32 @@ impl fmt::Display for QuantReport {
             ]
         };
         write_table(f, &COLUMNS, &self.layers.iter().map(row).collect::<Vec<_>>())?;
+        self.write_summary(f)
+    }
+}
+
+impl QuantReport {
+    /// The lines below a table.
+    pub(super) fn write_summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (before, after) = (self.bytes_before(), self.bytes_after());
         write!(f, "\n{} of {} layers quantized, ", self.quantized(), self.linear().count())?;
         write!(f, "linear weights {}", bytes_text(before, after))?;
         if self.bytes_frozen() != after {
             write!(f, " ({} once frozen)", human_bytes(self.bytes_frozen()))?;
         }
-        match self.mean_sqnr_db() {
-            Some(sqnr) => write!(f, ", mean SQNR {sqnr:.1} dB"),
-            None => Ok(()),
+        if let Some(sqnr) = self.mean_sqnr_db() {
+            write!(f, ", mean SQNR {sqnr:.1} dB")?;
         }
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
+    }
+
+    /// The same report with like layers of different blocks in one row, for people to read: [`GroupedReport`].
+    #[must_use]
+    pub fn grouped(&self) -> GroupedReport<'_> {
+        GroupedReport::new(self)
     }
 }
 
-fn bytes_text(before: usize, after: usize) -> String {
+pub(super) fn bytes_text(before: usize, after: usize) -> String {
     if before == after { human_bytes(after) } else { format!("{} → {}", human_bytes(before), human_bytes(after)) }
 }

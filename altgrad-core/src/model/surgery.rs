@@ -146,7 +146,7 @@ pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> 
         }
     };
     let steps = Inspection::of(model)?.layers.iter().map(describe).collect::<Result<Vec<_>>>()?;
-    Ok(QuantReport { layers: steps.into_iter().map(|step| step.report).collect() })
+    Ok(QuantReport { layers: steps.into_iter().map(|step| step.report).collect(), warnings: Vec::new() })
 }
 
 pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {
@@ -170,5 +170,5 @@ fn replace<M: Quantizable + ?Sized>(model: &mut M, steps: Vec<Step>) -> Result<Q
         }
         layers.push(step.report);
     }
-    Ok(QuantReport { layers })
+    Ok(QuantReport { layers, warnings: Vec::new() })
 }

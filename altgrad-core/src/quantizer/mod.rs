@@ -72,6 +72,10 @@ pub struct Quantizer {
     /// The least largest magnitude that a scale is made from; smaller ones count as this one. 0 for no such bound;
     /// torchao has 1e-12, Transformer Engine calls it `amax_epsilon`.
     pub amax_epsilon: f64,
+    /// The largest magnitude that a scale is made from at most: larger ones count as this one, and saturate. torchao calls it
+    /// `hp_value_ub`, FBGEMM `scale_ub`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amax_bound: Option<f64>,
     /// How a value between two codes picks one.
     pub rounding: Rounding,
     /// What becomes of values beyond the format's range.
@@ -90,6 +94,7 @@ impl Quantizer {
             scaling: Scaling::default(),
             scale_encoding: ScaleEncoding::default(),
             amax_epsilon: 0.0,
+            amax_bound: None,
             rounding: Rounding::default(),
             overflow: Overflow::default(),
             infinity: Infinity::default(),
@@ -128,6 +133,12 @@ impl Quantizer {
         Self { amax_epsilon, ..self }
     }
 
+    /// The same with an upper bound of the magnitude that a scale is made from, or none.
+    #[must_use]
+    pub fn amax_bound(self, amax_bound: impl Into<Option<f64>>) -> Self {
+        Self { amax_bound: amax_bound.into(), ..self }
+    }
+
     /// The same with another rounding.
     #[must_use]
     pub fn rounding(self, rounding: Rounding) -> Self {
@@ -151,7 +162,7 @@ impl Quantizer {
     /// # Errors
     ///
     /// [`Error::InvalidQuantizer`] for a window or delay of 0 steps, a block without elements, a history for more than one
-    /// scale a tensor, or an epsilon that is negative or not finite; [`Error::InvalidScale`] for a static scale that is not
+    /// scale a tensor, an epsilon that is negative or not finite, or a bound that is not above it; [`Error::InvalidScale`] for a static scale that is not
     /// a positive finite number, or [`Error::InvalidQuantizer`] for one that its encoding cannot hold.
     pub fn validate(&self) -> Result<()> {
         self.granularity.validate()?;
@@ -178,7 +189,15 @@ impl Quantizer {
                 self.amax_epsilon
             ));
         }
-        Ok(())
+        match self.amax_bound {
+            Some(bound) if !(bound > 0.0 && bound >= self.amax_epsilon && bound <= f64::from(f32::MAX)) => {
+                invalid(format!(
+                    "an amax_bound of {bound} is not a magnitude that a scale can be made from; use a positive number of at \
+                     least amax_epsilon, such as 1200, or none"
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

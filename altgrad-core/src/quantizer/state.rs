@@ -115,8 +115,12 @@ impl Quantizer {
         if amax == 0.0 {
             return 1.0;
         }
-        let amax = f64::from(amax).max(self.amax_epsilon);
-        self.scale_encoding.scale(amax, self.format, self.scaling).value()
+        self.scale_encoding.scale(self.within_bounds(amax), self.format, self.scaling).value()
+    }
+
+    /// The magnitude that a scale is made from for this one.
+    fn within_bounds(&self, amax: f32) -> f64 {
+        f64::from(amax).max(self.amax_epsilon).min(self.amax_bound.unwrap_or(f64::INFINITY))
     }
 
     fn scale_of(&self, amax: f32, history: &AmaxHistory) -> Scale {
@@ -134,7 +138,7 @@ impl Quantizer {
                 largest => largest,
             },
         };
-        let largest = largest.map_or(f64::NAN, |largest| f64::from(largest).max(self.amax_epsilon));
+        let largest = largest.map_or(f64::NAN, |largest| self.within_bounds(largest));
         self.scale_encoding.scale(largest, self.format, self.scaling)
     }
 }

@@ -137,6 +137,8 @@ struct QuantizerTable {
     #[serde(default, deserialize_with = "present")]
     amax_epsilon: Option<f64>,
     #[serde(default, deserialize_with = "present")]
+    amax_bound: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
     rounding: Option<Rounding>,
     #[serde(default, deserialize_with = "present")]
     overflow: Option<Overflow>,
@@ -152,6 +154,7 @@ impl From<QuantizerTable> for Quantizer {
             scaling: table.scaling.unwrap_or(quantizer.scaling),
             scale_encoding: table.scale_encoding.unwrap_or(quantizer.scale_encoding),
             amax_epsilon: table.amax_epsilon.unwrap_or(quantizer.amax_epsilon),
+            amax_bound: table.amax_bound,
             rounding: table.rounding.unwrap_or(quantizer.rounding),
             overflow: table.overflow.unwrap_or(quantizer.overflow),
             infinity: table.infinity.unwrap_or(quantizer.infinity),

@@ -107,16 +107,16 @@ fn rules_decide_and_embeddings_stay() {
     assert_eq!(action("large"), Action::Quantized);
     assert_eq!(action("small"), Action::Skipped(SkipReason::Rule("small".to_owned())));
     assert_eq!(action("embed_tokens"), Action::Skipped(SkipReason::Embedding));
-    let unsupported = SkipReason::Unsupported("weight of 3 dimensions".to_owned());
+    let unsupported = SkipReason::Unsupported("tensor of 3 dimensions".to_owned());
     assert_eq!(action("experts.up_proj"), Action::Skipped(unsupported));
-    assert!(report.layer("position").is_none());
+    assert!(matches!(action("position"), Action::Skipped(SkipReason::Unsupported(_))));
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.path().join("a/config.json")).unwrap()).unwrap();
     assert_eq!(config["model_type"], "llama");
     // A name does not tell for certain that it is no linear layer.
     assert_eq!(
         config["quantization_config"]["ignore"],
-        serde_json::json!(["embed_tokens", "experts.up_proj", "small"])
+        serde_json::json!(["embed_tokens", "experts.up_proj", "position", "small"])
     );
     assert!(folder.path().join("a/tokenizer.json").is_file() && folder.path().join("a/modeling.py").is_file());
     assert!(!folder.path().join("a/weights.bin").exists());

@@ -145,7 +145,14 @@ fn scales_that_cannot_be() {
     let mut files = Files::new();
     files.header["b.weight_scale"] = json!({ "dtype": "F32", "shape": [1], "data_offsets": [16, 20] });
     files.data.extend(1f32.to_le_bytes());
-    assert_says(files.read(), "model.safetensors", &["`b.weight_scale`", "not there"]);
+    assert_eq!(
+        files.read().unwrap(),
+        [0.5, 0.5, 0.5, 0.5, 2.0, 2.0, 2.0, 2.0],
+        "that of others is none of its business"
+    );
+    let checkpoint = Checkpoint::open(&[files.folder.path()]).unwrap();
+    let error = checkpoint.tensor("b.weight_scale", DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("`b.weight_scale`") && error.contains("not there"), "{error}");
 }
 
 #[test]

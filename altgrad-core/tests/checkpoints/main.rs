@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests compare exact values and fail by panicking")]
 
+mod back;
 mod convert;
 mod damaged;
 mod fixtures;
 mod interop;
 mod layers;
+mod left_alone;
 mod round_trip;
 mod spellings;
+mod tables;
+mod wild;
 
 use std::collections::BTreeMap;
 

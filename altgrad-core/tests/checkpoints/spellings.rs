@@ -46,10 +46,28 @@ fn open(folder: &TempDir) -> Checkpoint {
     Checkpoint::open(&[folder.path()]).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// What is wrong with a checkpoint, or with tensors of it that cannot be read.
+fn faults(folder: &Path) -> String {
+    let checkpoint = match Checkpoint::open(&[folder]) {
+        Err(error) => return error.to_string(),
+        Ok(checkpoint) => checkpoint,
+    };
+    let contents = checkpoint.inspect().unwrap();
+    let unreadable = contents.tensors.iter().filter(|tensor| tensor.unreadable.is_some());
+    let asked = unreadable.map(|tensor| {
+        let error = checkpoint.tensor(&tensor.name, DType::F32, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(tensor.unreadable.as_ref().unwrap()), "{error}");
+        error
+    });
+    let asked: Vec<String> = asked.collect();
+    assert!(!asked.is_empty(), "all can be read");
+    asked.join("; ")
+}
+
 /// Fails unless the error has all of `parts`.
 fn assert_refused(tensors: Tensors<'_>, quantization: &Value, parts: &[&str]) -> TempDir {
     let folder = write(tensors, quantization);
-    let message = Checkpoint::open(&[folder.path()]).unwrap_err().to_string();
+    let message = faults(folder.path());
     for part in parts {
         assert!(message.contains(part), "`{part}` is not in: {message}");
     }
@@ -62,11 +80,17 @@ fn read(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 
 #[test]
 fn scales_of_unknown_names_are_not_passed_over() {
-    for scale in ["a.scale_weight", "a.qscale", "a.scale"] {
+    for scale in ["a.scaling", "a.qscale", "a.my_scale"] {
         let tensors: Tensors<'_> = &[("a.weight", Dtype::F8_E4M3, &[2, 4]), (scale, Dtype::F32, SCALAR)];
         let folder = assert_refused(tensors, &Value::Null, &[scale, "`a.weight`", "open_as", "--from"]);
         let plain = Checkpoint::open_as(&[folder.path()], Dialect::Plain).unwrap();
         assert_eq!(read(&plain, "a.weight"), [1.0; 8]);
+    }
+    // Nor by a parameter that is called like a scale, and cannot be one by its shape or its dtype.
+    for (dtype, shape) in [(Dtype::F32, &[3][..]), (Dtype::F8_E4M3, &[2])] {
+        let tensors: Tensors<'_> = &[("a.weight", Dtype::F8_E4M3, &[2, 4]), ("a.scale", dtype, shape)];
+        let checkpoint = Checkpoint::open_as(&[write(tensors, &Value::Null).path()], Dialect::Plain).unwrap();
+        assert_eq!(read(&checkpoint, "a.weight"), [1.0; 8]);
     }
     // A scale elsewhere is none of these codes.
     let tensors: Tensors<'_> = &[("a.weight", Dtype::F8_E4M3, &[2, 4]), ("norm.scale", Dtype::F32, &[4])];
@@ -160,7 +184,7 @@ fn weights_of_four_bits_are_called_so() {
 #[test]
 fn a_method_that_is_unknown_leaves_a_way() {
     let tensors: Tensors<'_> = &[("a.weight", Dtype::F8_E4M3, &[2, 4]), ("a.weight_scale", Dtype::F32, &[2, 1])];
-    let folder = assert_refused(tensors, &json!({ "quant_method": "fbgemm_fp8" }), &["`fbgemm_fp8`", "open_as"]);
+    let folder = assert_refused(tensors, &json!({ "quant_method": "mine" }), &["`mine`", "open_as"]);
     let checkpoint = Checkpoint::open_as(&[folder.path()], Dialect::CompressedTensors).unwrap();
     assert_eq!(read(&checkpoint, "a.weight"), [[2.0; 4], [3.0; 4]].concat());
 }
@@ -205,7 +229,7 @@ fn swizzled_scales_fill_their_tiles() {
         match what {
             None => assert_eq!(read(&open(&folder), "a.weight"), vec![1.0; rows * cols]),
             Some(what) => {
-                let message = Checkpoint::open(&[&file]).unwrap_err().to_string();
+                let message = faults(&file);
                 assert!(message.contains("`a._weight_scale`") && message.contains(what), "{message}");
             }
         }

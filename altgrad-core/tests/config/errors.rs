@@ -40,7 +40,8 @@ fn unknown_fields() {
     assert_eq!(
         json("{\n  \"recipe\": {\n    \"weights\": { \"format\": \"E4M3\", \"granularty\": \"per_row\" }\n  }\n}"),
         "config:3:47: `recipe.weights.granularty`: unknown field `granularty`, expected one of `format`, `granularity`, \
-         `scaling`, `scale_encoding`, `amax_epsilon`, `rounding`, `overflow`, `infinity`; did you mean `granularity`?"
+         `scaling`, `scale_encoding`, `amax_epsilon`, `amax_bound`, `rounding`, `overflow`, \
+         `infinity`; did you mean `granularity`?"
     );
     assert_eq!(
         json(r#"{"recipe": "hybrid", "rules": [{"pattern": "h", "recpie": "E4M3"}]}"#),

@@ -6,8 +6,10 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Found;
+use super::facts::{Facts, Names, Write};
 use crate::Result;
-use crate::checkpoint::config::Section;
+use crate::checkpoint::config::Configs;
 use crate::checkpoint::outline::{Outline, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of};
@@ -29,22 +31,39 @@ struct Layer {
     activations: Option<Quantizer>,
 }
 
+pub(super) const FACTS: Facts = Facts {
+    name: "altgrad",
+    methods: &["altgrad"],
+    names: Names::NONE,
+    read,
+    write: Some(Write {
+        spell: |layer| Ok(spell(layer)),
+        config: |layers, full_precision| Ok(config(layers, full_precision)),
+        repertoire: "",
+    }),
+};
+
 /// Weights with their `weight_scale`, as the configuration lists them.
-pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
-    let Some(section) = section else { return super::plain::read(shards) };
-    let mut found = BTreeMap::new();
+fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+    let Some(section) = &configs.quantization else { return super::plain::read(shards, configs) };
+    let mut found = Found::default();
     for (path, layer) in section.parse::<Config>()?.layers {
         let name = |tensor: &str| if path.is_empty() { tensor.to_owned() } else { format!("{path}.{tensor}") };
         let (codes, scales) = (name("weight"), name("weight_scale"));
-        let mut stored = Stored::described(shards, &codes, &scales, layer.format, layer.granularity)?;
-        stored.activations = layer.activations.map(Activations::Dynamic);
-        found.insert(codes, stored);
+        let stored = Stored::described(shards, &codes, &scales, layer.format, layer.granularity);
+        let activations = layer.activations.map(Activations::Dynamic);
+        let stored = stored.map(|mut stored| {
+            stored.activations = activations;
+            stored
+        });
+        found.add(&codes, stored)?;
+        found.parts.insert(scales);
     }
     Ok(found)
 }
 
 /// The spelling of any layer.
-pub(super) fn spell(layer: &Outline) -> Spelling {
+fn spell(layer: &Outline) -> Spelling {
     let shape = layer.granularity.scale_dims(&layer.shape);
     let dtypes = [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ];
     let codes_dtype = dtypes.into_iter().find(|dtype| format_of(*dtype) == Some(layer.format)).unwrap_or(Dtype::U8);
@@ -53,7 +72,7 @@ pub(super) fn spell(layer: &Outline) -> Spelling {
 }
 
 /// What `quantization_config` says.
-pub(super) fn config(layers: &[Outline], full_precision: &[String]) -> Value {
+fn config(layers: &[Outline], full_precision: &[String]) -> Value {
     let layers: BTreeMap<&str, Layer> = layers
         .iter()
         .map(|Outline { path, format, granularity, activations, .. }| {

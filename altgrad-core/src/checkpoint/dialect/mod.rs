@@ -1,22 +1,32 @@
 //! The spellings of FP8 checkpoints: which there are, and how to tell which one a checkpoint is written in.
 
 mod altgrad;
+mod comfyui;
 mod compressed_tensors;
+mod facts;
+mod fbgemm;
+mod mistral;
 mod modelopt;
+mod pair;
 mod plain;
+mod quark;
+mod tensorrt_llm;
 mod torchao;
 mod transformers;
 
-use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
+use safetensors::Dtype;
 use serde_json::Value;
 
+use self::facts::{Facts, Write};
+pub(super) use self::pair::Found;
+use self::pair::quoted;
 use super::config::Configs;
 use super::outline::{Outline, Spelling};
 use super::shards::Shards;
-use super::stored::{Stored, format_of};
+use super::stored::{format_of, may_be_scale};
 use crate::{Error, Result};
 
 /// One ecosystem's spelling of an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
@@ -24,13 +34,18 @@ use crate::{Error, Result};
 /// | dialect | codes | scales | told by |
 /// |---|---|---|---|
 /// | compressed-tensors | `weight` | `weight_scale` | `quant_method` `compressed-tensors` in `config.json` |
-/// | transformers | `weight` | `weight_scale_inv` | `quant_method` `fp8` |
+/// | transformers | `weight` | `weight_scale_inv`, `scale` | `quant_method` `fp8`, or the names |
 /// | torchao | `_weight_qdata` | `_weight_scale` | `quant_method` `torchao`, or the metadata of the files |
-/// | modelopt | `weight` | `weight_scale` | `quant_method` `modelopt`, or `hf_quant_config.json` |
-/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and nothing beside the codes that is named like a scale |
+/// | modelopt | `weight` | `weight_scale`, `weight_scale_inv` | `quant_method` `modelopt`, or `hf_quant_config.json` |
+/// | fbgemm | `weight` | `weight_scale` | `quant_method` `fbgemm_fp8` |
+/// | quark | `weight` | `weight_scale` | `quant_method` `quark` |
+/// | mistral | `weight` | `qscale_weight` | the names |
+/// | tensorrt-llm | `weight` | `weights_scaling_factor` | the names |
+/// | comfyui | `weight` | `weight_scale`, `scale_weight` | `comfy_quant` tensors, the `scaled_fp8` tensor, or `_quantization_metadata` in the file |
+/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and nothing beside the codes that could be a scale |
 /// | altgrad | `weight` | `weight_scale` | `quant_method` `altgrad` |
 ///
-/// [`save`](super::save) writes compressed-tensors, transformers, modelopt and altgrad.
+/// [`save`](super::save) writes compressed-tensors, transformers, modelopt, comfyui and altgrad.
 ///
 /// The dialects of other libraries do not say by which rule a dynamic scale is computed to the last bit: inputs with
 /// [`F32`](crate::ScaleEncoding::F32) and [`F32Reciprocal`](crate::ScaleEncoding::F32Reciprocal) scales are written alike, and an
@@ -40,12 +55,22 @@ use crate::{Error, Result};
 pub enum Dialect {
     /// Of llm-compressor and vLLM: `float-quantized`, `naive-quantized` and `mxfp8-quantized`.
     CompressedTensors,
-    /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale a tensor.
+    /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale a tensor; and of AutoFP8.
     Transformers,
     /// Of torchao: `Float8Tensor`, and `MXTensor` with FP8 elements, its scales swizzled or not.
     Torchao,
     /// Of NVIDIA ModelOpt: FP8, FP8 per channel and token, FP8 in blocks, and MXFP8.
     ModelOpt,
+    /// Of FBGEMM in transformers: one scale a row, and one a column of the experts of Llama 4.
+    Fbgemm,
+    /// Of AMD Quark: FP8 per tensor, channel or block.
+    Quark,
+    /// Of Mistral's own files: one scale a tensor.
+    Mistral,
+    /// Of checkpoints for TensorRT-LLM: one scale a tensor or a row.
+    TensorRtLlm,
+    /// Of ComfyUI: diffusion models in one file, with one scale a tensor.
+    ComfyUi,
     /// Tensors of FP8 dtypes that are the values themselves.
     Plain,
     /// Of this library, for what the others cannot say: any format and granularity, and any quantizer of inputs.
@@ -54,52 +79,61 @@ pub enum Dialect {
 
 impl Dialect {
     /// All dialects.
-    pub const ALL: [Self; 6] =
-        [Self::CompressedTensors, Self::Transformers, Self::Torchao, Self::ModelOpt, Self::Plain, Self::Altgrad];
+    pub const ALL: [Self; 11] = [
+        Self::CompressedTensors,
+        Self::Transformers,
+        Self::Torchao,
+        Self::ModelOpt,
+        Self::Fbgemm,
+        Self::Quark,
+        Self::Mistral,
+        Self::TensorRtLlm,
+        Self::ComfyUi,
+        Self::Plain,
+        Self::Altgrad,
+    ];
+
+    const fn facts(self) -> &'static Facts {
+        match self {
+            Self::CompressedTensors => &compressed_tensors::FACTS,
+            Self::Transformers => &transformers::FACTS,
+            Self::Torchao => &torchao::FACTS,
+            Self::ModelOpt => &modelopt::FACTS,
+            Self::Fbgemm => &fbgemm::FACTS,
+            Self::Quark => &quark::FACTS,
+            Self::Mistral => &mistral::FACTS,
+            Self::TensorRtLlm => &tensorrt_llm::FACTS,
+            Self::ComfyUi => &comfyui::FACTS,
+            Self::Plain => &plain::FACTS,
+            Self::Altgrad => &altgrad::FACTS,
+        }
+    }
 
     /// The name that [`FromStr`] reads.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::CompressedTensors => "compressed-tensors",
-            Self::Transformers => "transformers",
-            Self::Torchao => "torchao",
-            Self::ModelOpt => "modelopt",
-            Self::Plain => "plain",
-            Self::Altgrad => "altgrad",
-        }
+        self.facts().name
+    }
+
+    /// Whether altgrad writes checkpoints in it.
+    #[must_use]
+    pub const fn is_written(self) -> bool {
+        self.facts().write.is_some()
+    }
+
+    /// Whether checkpoints in it are those of language models, by whose names embeddings and routers are told.
+    pub(super) fn has_language_models(self) -> bool {
+        self != Self::ComfyUi
     }
 
     /// What it has instead of what it cannot express, if it is written.
-    pub(crate) const fn repertoire(self) -> &'static str {
-        match self {
-            Self::CompressedTensors => {
-                "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 with dynamic \
-                 or static scales"
-            }
-            Self::Transformers => {
-                "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and E4M3 \
-                 weights per tensor with inputs per row or under a static scale"
-            }
-            Self::ModelOpt => {
-                "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a static scale \
-                 of the input, and per 1×32 block under powers of two with the same for inputs, rounded up"
-            }
-            Self::Altgrad | Self::Torchao | Self::Plain => "",
-        }
+    pub(crate) fn repertoire(self) -> &'static str {
+        self.facts().write.as_ref().map_or("", |write| write.repertoire)
     }
 
     /// The quantized tensors of a checkpoint in this dialect.
-    pub(super) fn read(self, shards: &Shards, configs: &Configs) -> Result<BTreeMap<String, Stored>> {
-        let section = configs.quantization.as_ref();
-        match self {
-            Self::CompressedTensors => compressed_tensors::read(shards, section),
-            Self::Transformers => transformers::read(shards, section),
-            Self::Torchao => torchao::read(shards),
-            Self::ModelOpt => modelopt::read(shards, configs.hf_quant.as_ref().or(section)),
-            Self::Plain => plain::read(shards),
-            Self::Altgrad => altgrad::read(shards, section),
-        }
+    pub(super) fn read(self, shards: &Shards, configs: &Configs) -> Result<Found> {
+        (self.facts().read)(shards, configs)
     }
 
     /// How a layer is spelled in this dialect.
@@ -110,14 +144,12 @@ impl Dialect {
         })
     }
 
+    fn write(self) -> Result<&'static Write, String> {
+        self.facts().write.as_ref().ok_or_else(|| "layers, as altgrad only reads it".to_owned())
+    }
+
     fn try_spell(self, layer: &Outline) -> Result<Spelling, String> {
-        match self {
-            Self::CompressedTensors => compressed_tensors::spell(layer),
-            Self::Transformers => transformers::spell(layer),
-            Self::ModelOpt => modelopt::spell(layer),
-            Self::Altgrad => Ok(altgrad::spell(layer)),
-            Self::Torchao | Self::Plain => Err("layers, as altgrad only reads it".to_owned()),
-        }
+        (self.write()?.spell)(layer)
     }
 
     /// The files and fields that say how layers are quantized, and which layers are not.
@@ -127,13 +159,7 @@ impl Dialect {
         if layers.is_empty() {
             return Err(Error::NothingToWrite);
         }
-        let described = match self {
-            Self::CompressedTensors => compressed_tensors::config(layers, full_precision),
-            Self::Transformers => transformers::config(layers, full_precision),
-            Self::ModelOpt => modelopt::config(layers, full_precision),
-            Self::Altgrad => Ok(altgrad::config(layers, full_precision)),
-            Self::Torchao | Self::Plain => Err("layers, as altgrad only reads it".to_owned()),
-        };
+        let described = self.write().and_then(|write| (write.config)(layers, full_precision));
         let config = described.map_err(|what| Error::NotExpressible {
             dialect: self,
             what,
@@ -141,25 +167,27 @@ impl Dialect {
         })?;
         Ok(match self {
             Self::ModelOpt => {
-                Description { quantization: modelopt::quantization_config(&config), hf_quant: Some(config) }
+                let quantization = Some(modelopt::quantization_config(&config));
+                Description { quantization, hf_quant: Some(config) }
             }
-            _ => Description { quantization: config, hf_quant: None },
+            _ => Description { quantization: Some(config).filter(|config| !config.is_null()), hf_quant: None },
         })
     }
 
     /// The dialect of a checkpoint.
     pub(super) fn detect(shards: &Shards, configs: &Configs) -> Result<Self> {
         if let Some(section) = &configs.quantization {
+            let methods = || Self::ALL.into_iter().flat_map(|dialect| dialect.facts().methods);
             return match section.text("quant_method") {
-                Some("compressed-tensors") => Ok(Self::CompressedTensors),
-                Some("fp8") => Ok(Self::Transformers),
-                Some("torchao") => Ok(Self::Torchao),
-                Some("modelopt") => Ok(Self::ModelOpt),
-                Some("altgrad") => Ok(Self::Altgrad),
-                Some(other) => Err(section.invalid(format!(
-                    "the `quant_method` is `{other}`; altgrad reads `compressed-tensors`, `fp8`, `torchao`, `modelopt` and \
-                     `altgrad`; if the tensors are named as one of these names them, {SAY_IT}"
-                ))),
+                Some(method) => {
+                    Self::ALL.into_iter().find(|dialect| dialect.facts().methods.contains(&method)).ok_or_else(|| {
+                        let known = quoted(&methods().map(|method| (*method).to_owned()).collect::<Vec<_>>(), ", ");
+                        section.invalid(format!(
+                            "the `quant_method` is `{method}`, and altgrad reads {known}; if the tensors are named as \
+                             one of these names them, {SAY_IT}"
+                        ))
+                    })
+                }
                 // Older configurations of ModelOpt leave it out.
                 None if section.text("quant_algo").is_some() => Ok(Self::ModelOpt),
                 None if section.has("config_groups") => Ok(Self::CompressedTensors),
@@ -169,44 +197,52 @@ impl Dialect {
         if configs.hf_quant.is_some() {
             return Ok(Self::ModelOpt);
         }
-        Self::detect_by_tensors(shards)
-    }
-
-    /// The dialect that the names of tensors are of.
-    fn detect_by_tensors(shards: &Shards) -> Result<Self> {
         if torchao::is_described(shards) {
             return Ok(Self::Torchao);
         }
-        let scale_of = |suffix: &str| {
-            let of_codes = |name: &str| shards.info(name).is_some_and(|info| format_of(info.dtype).is_some());
-            shards.tensors().map(|(name, _)| name).find(|name| name.strip_suffix(suffix).is_some_and(of_codes))
+        if comfyui::is_marked(shards) {
+            return Ok(Self::ComfyUi);
+        }
+        Self::detect_by_names(shards)
+    }
+
+    /// The dialect that the names of tensors are of.
+    fn detect_by_names(shards: &Shards) -> Result<Self> {
+        let is_codes = |name: &String| shards.info(name).is_some_and(|info| format_of(info.dtype).is_some());
+        let scale_in = |dialect: &Self| {
+            let names = dialect.facts().names.scales;
+            let is_scale = |name: &str| names.iter().any(|scale| scale.codes_of(name).any(|codes| is_codes(&codes)));
+            shards.tensors().map(|(name, _)| name).find(|name| is_scale(name))
         };
-        match (scale_of("_scale_inv"), scale_of("_scale")) {
-            (None, None) => match plain::unknown_scale(shards) {
+        let told: Vec<(Self, &str)> =
+            Self::ALL.into_iter().filter_map(|dialect| Some((dialect, scale_in(&dialect)?))).collect();
+        match told[..] {
+            [(dialect, _)] => Ok(dialect),
+            [(_, first), ..] => {
+                let called_so = |scale: &str| {
+                    let dialects = told.iter().filter(|(_, other)| *other == scale);
+                    dialects.map(|(dialect, _)| dialect.name()).collect::<Vec<_>>().join(", ")
+                };
+                let mut others: Vec<&str> = told.iter().map(|(_, scale)| *scale).filter(|scale| *scale != first).collect();
+                others.dedup();
+                let but = others.iter().map(|scale| format!(", but `{scale}` is one as {} names it", called_so(scale)));
+                let but = but.collect::<String>();
+                let why = format!(
+                    "is a scale as {} name it{but}, and no configuration beside the file says which; {SAY_IT}",
+                    called_so(first)
+                );
+                Err(shards.invalid(first, why))
+            }
+            [] => match unknown_scale(shards) {
                 None => Ok(Self::Plain),
                 Some((scale, codes)) => Err(shards.invalid(
-                    scale,
+                    &scale,
                     format!(
-                        "looks like a scale of `{codes}`, but no dialect that altgrad reads names scales so, and no \
-                         configuration beside the file says which it is; {SAY_IT}, and `plain` if the codes are the values"
+                        "looks like a scale of `{codes}`, but no dialect that altgrad reads names scales so; if it is none and \
+                         the codes are the values, {SAY_IT}: `plain`"
                     ),
                 )),
             },
-            (Some(_), None) => Ok(Self::Transformers),
-            (None, Some(scale)) => Err(shards.invalid(
-                scale,
-                format!(
-                    "is a scale as compressed-tensors and modelopt name it, and no configuration beside the file says \
-                     which; {SAY_IT}"
-                ),
-            )),
-            (Some(inverse), Some(scale)) => Err(shards.invalid(
-                scale,
-                format!(
-                    "is a scale as compressed-tensors and modelopt name it, but `{inverse}` is one as transformers does, \
-                     and no configuration beside the file says which it is; {SAY_IT}"
-                ),
-            )),
         }
     }
 }
@@ -215,10 +251,30 @@ impl Dialect {
 const SAY_IT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of `compare` `--first-from` or \
                       `--second-from`)";
 
+/// A tensor that could be a scale of codes by its name and shape, though no dialect names it so, and those codes.
+fn unknown_scale(shards: &Shards) -> Option<(String, &str)> {
+    let codes = shards.tensors().filter(|(_, info)| format_of(info.dtype).is_some()).map(|(name, _)| name);
+    codes.into_iter().find_map(|codes| Some((like_scales(shards, codes).into_iter().next()?, codes)))
+}
+
+/// The tensors beside codes that could be their scales, going by a word in their name and by their shape.
+fn like_scales(shards: &Shards, codes: &str) -> Vec<String> {
+    let Some(shape) = shards.info(codes).map(|info| &info.shape[..]) else { return Vec::new() };
+    let module = |name: &str| name.rsplit_once('.').map(|(module, _)| module.to_owned());
+    let like = shards.tensors().filter(|(name, info)| {
+        let own = name.rsplit('.').next().unwrap_or(name);
+        let is_float = matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F8_E8M0);
+        let is_named_so = own.contains("scale") || own.contains("scaling");
+        is_float && is_named_so && module(name) == module(codes) && may_be_scale(shape, &info.shape)
+    });
+    like.map(|(name, _)| name.to_owned()).collect()
+}
+
 /// What is written beside the tensors.
+#[derive(Default)]
 pub(super) struct Description {
-    /// `quantization_config` of `config.json`.
-    pub(super) quantization: Value,
+    /// `quantization_config` of `config.json`, if the dialect has one.
+    pub(super) quantization: Option<Value>,
     /// `hf_quant_config.json`.
     pub(super) hf_quant: Option<Value>,
 }
@@ -239,62 +295,7 @@ impl FromStr for Dialect {
     }
 }
 
-/// The tensors of FP8 dtypes, each with the one scale that there is of those that `scales_of` names; what the two make
-/// is up to `describe`.
-///
-/// A scale that is left over is an error: the checkpoint is not what it was taken for.
-fn pair(
-    shards: &Shards,
-    scales_of: impl Fn(&str) -> Vec<String>,
-    mut describe: impl FnMut(&str, &str) -> Result<Stored>,
-) -> Result<BTreeMap<String, Stored>> {
-    let mut found = BTreeMap::new();
-    for (codes, info) in shards.tensors() {
-        let candidates = scales_of(codes);
-        let scales: Vec<&String> = candidates.iter().filter(|scale| shards.contains(scale)).collect();
-        if format_of(info.dtype).is_none() {
-            if let (Some(scale), true) = (scales.first(), codes.ends_with("weight")) {
-                let why = format!("is a scale, but `{codes}` is of dtype {} and not of an FP8 dtype", info.dtype);
-                return Err(shards.invalid(scale, why));
-            }
-            continue;
-        }
-        if codes.ends_with("_scale") {
-            let why =
-                format!("is a scale of dtype {}, as weights of 4 bits have; altgrad reads those of 8", info.dtype);
-            return Err(shards.invalid(codes, why));
-        }
-        match scales[..] {
-            [scale] => found.insert(codes.to_owned(), describe(codes, scale)?),
-            [] => {
-                let expected = candidates.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-                return Err(shards.invalid(codes, format!("has no scale: there is no tensor {expected}")));
-            }
-            [one, other, ..] => {
-                return Err(shards.invalid(codes, format!("has two scales, `{one}` and `{other}`")));
-            }
-        };
-    }
-    let used: HashSet<&str> = found.values().filter_map(|stored| stored.scales.as_deref()).collect();
-    for (name, _) in shards.tensors() {
-        let is_scale = ["weight_scale", "weight_scale_inv"].iter().any(|suffix| name.ends_with(suffix));
-        if is_scale && !used.contains(name) {
-            return Err(shards.invalid(name, "is a scale of a tensor that is not there"));
-        }
-    }
-    Ok(found)
-}
-
 /// The layer that a weight of this name is of.
 fn layer_of(weight: &str) -> &str {
     weight.strip_suffix(".weight").unwrap_or(weight)
-}
-
-/// What belongs to the same layer as some codes: it stands beside a `weight`, and appends its name to those of other
-/// parameters, such as the `gate_up_proj` of fused experts.
-fn beside(codes: &str, name: &str) -> String {
-    match codes.strip_suffix("weight") {
-        Some(layer) if layer.is_empty() || layer.ends_with('.') => format!("{layer}{name}"),
-        _ => format!("{codes}_{name}"),
-    }
 }

@@ -5,14 +5,36 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{beside, layer_of, pair};
-use crate::Result;
-use crate::checkpoint::config::Section;
+use super::Found;
+use super::facts::{Facts, Name, Names, Write};
+use super::layer_of;
+use super::pair::{Pairing, present};
+use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored, format_of, granularity_of};
+use crate::checkpoint::stored::{Activations, Stored, format_of, has_blocks_of};
 use crate::format::Fp8;
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+use crate::{Error, Result};
+
+pub(super) const FACTS: Facts = Facts {
+    name: "modelopt",
+    methods: &["modelopt"],
+    names: Names {
+        // The second is that of fused experts.
+        scales: &[Name::After("_scale"), Name::Beside("weight_scale")],
+        further_scales: &[Name::After("_scale_inv"), Name::Beside("weight_scale_inv")],
+        inputs: &[Name::Beside("input_scale")],
+        others: &[],
+    },
+    read,
+    write: Some(Write {
+        spell,
+        config,
+        repertoire: "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a static \
+                     scale of the input, and per 1×32 block under powers of two with the same for inputs, rounded up",
+    }),
+};
 
 /// What `hf_quant_config.json` says below `quantization`, and `quantization_config` in `config.json` at once.
 #[derive(Debug, Default, Deserialize)]
@@ -27,7 +49,33 @@ struct Algorithms {
     quant_algo: Option<String>,
     group_size: Option<usize>,
     #[serde(default)]
-    quantized_layers: BTreeMap<String, Algorithm>,
+    quantized_layers: QuantizedLayers,
+    #[serde(default, alias = "ignore")]
+    exclude_modules: Option<Vec<String>>,
+}
+
+/// The algorithm of each layer; some configurations nest the map once more under its own name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct QuantizedLayers(BTreeMap<String, Entry>);
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Algorithm(Algorithm),
+    Layers(BTreeMap<String, Algorithm>),
+}
+
+impl QuantizedLayers {
+    fn get(&self, path: &str) -> Option<&Algorithm> {
+        match self.0.get(path) {
+            Some(Entry::Algorithm(algorithm)) => Some(algorithm),
+            _ => match self.0.get("quantized_layers")? {
+                Entry::Layers(layers) => layers.get(path),
+                Entry::Algorithm(_) => None,
+            },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,8 +97,8 @@ const MIXED: &str = "MIXED_PRECISION";
 /// How exponents of inputs come about.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::RoundUp);
 
-/// The same, of a model whose weights were compressed before it was exported.
-const BLOCKS_REAL: &str = "FP8_PB_REAL";
+/// The same by other names: of a model whose weights were compressed before it was exported, and in other configurations.
+const OTHER_BLOCKS: [&str; 3] = ["FP8_PB_REAL", "FP8_PB", "FP8_BLOCK_SCALES"];
 /// The side of the blocks that other libraries can multiply.
 const BLOCK: usize = 128;
 /// The sides of blocks that a checkpoint may have.
@@ -71,31 +119,49 @@ impl Algorithms {
     }
 }
 
+/// Of the two configurations that a checkpoint may have the one that says more: an algorithm for each layer, or at least one.
+fn algorithms(configs: &Configs) -> Result<Algorithms> {
+    let parse = |section: &Section| {
+        let config = section.parse::<Config>()?;
+        Ok::<_, Error>(config.quantization.unwrap_or(config.own))
+    };
+    let known =
+        [&configs.hf_quant, &configs.quantization].into_iter().flatten().map(parse).collect::<Result<Vec<_>>>()?;
+    let richness =
+        |algorithms: &Algorithms| (!algorithms.quantized_layers.0.is_empty(), algorithms.quant_algo.is_some());
+    // The first of equals.
+    Ok(known.into_iter().rev().max_by_key(richness).unwrap_or_default())
+}
+
+/// Whether an algorithm is one of blocks.
+fn is_blocks(algorithm: &str) -> bool {
+    algorithm == BLOCKS || OTHER_BLOCKS.contains(&algorithm)
+}
+
 /// Weights with their `weight_scale`.
-pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
-    let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
-    let algorithms = config.quantization.unwrap_or(config.own);
+fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+    let algorithms = algorithms(configs)?;
     let side_of_blocks = side_of_blocks(shards, &algorithms);
-    pair(shards, scales_of, |codes, scales| {
+    let describe = |codes: &str, scales: &str| {
         let Some(Algorithm { quant_algo, group_size }) = algorithms.of(layer_of(codes)) else {
             return Err(shards.invalid(codes, "is quantized, but the configuration has no `quant_algo` for it"));
         };
         let side = group_size.filter(|size| *size > 0);
         let rows = |granularity| Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
-        let input_scale = beside(codes, "input_scale");
+        let input_scale = present(shards, FACTS.names.inputs_of(codes)).into_iter().next();
         let (block, activations) = match quant_algo.to_ascii_uppercase().as_str() {
-            FP8 if shards.contains(&input_scale) => (None, Some(Activations::Static(Fp8::E4M3, input_scale))),
-            FP8 => (None, None),
+            FP8 => (None, input_scale.map(|scale| Activations::Static(Fp8::E4M3, scale))),
             PER_CHANNEL => (None, Some(Activations::Dynamic(rows(Granularity::PerRow)))),
-            BLOCKS | BLOCKS_REAL => (Some([side.unwrap_or(side_of_blocks); 2]), None),
             MX => {
                 let cols = side.unwrap_or(MX_BLOCK);
                 let inputs = rows(Granularity::PerBlock { rows: 1, cols }).scale_encoding(MX_INPUTS);
                 (Some([1, cols]), Some(Activations::Dynamic(inputs)))
             }
+            blocks if is_blocks(blocks) => (Some([side.unwrap_or(side_of_blocks); 2]), None),
             other => {
+                let blocks = OTHER_BLOCKS.join(", ");
                 let why = format!(
-                    "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS} and {MX}"
+                    "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS}, {blocks} and {MX}"
                 );
                 return Err(shards.invalid(codes, why));
             }
@@ -104,39 +170,36 @@ pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMa
         // Fused experts are no single layer, and each has inputs of its own.
         stored.activations = activations.filter(|_| stored.shape.len() == 2);
         Ok(stored)
-    })
-}
-
-/// What the scales of codes may be called; the second is that of fused experts.
-fn scales_of(codes: &str) -> Vec<String> {
-    let mut names = vec![format!("{codes}_scale"), beside(codes, "weight_scale")];
-    names.dedup();
-    names
+    };
+    let is_plain = |layer: &str| {
+        is_listed(algorithms.exclude_modules.as_deref(), layer)
+            || algorithms.of(layer).is_none() && !algorithms.quantized_layers.0.is_empty()
+    };
+    let pairing =
+        Pairing { names: &FACTS.names, is_plain: &is_plain, keeps_full_precision: false, describe: &describe };
+    pairing.find(shards)
 }
 
 /// The side of blocks that fits all layers with blocks, since the configuration does not say it.
 fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
     let has_blocks = |codes: &str| {
         let algorithm = algorithms.of(layer_of(codes)).map(|algorithm| algorithm.quant_algo.to_ascii_uppercase());
-        matches!(algorithm.as_deref(), Some(BLOCKS | BLOCKS_REAL))
+        algorithm.is_some_and(|algorithm| is_blocks(&algorithm))
     };
     let shapes: Vec<_> = shards
         .tensors()
         .filter(|(codes, info)| format_of(info.dtype).is_some() && has_blocks(codes))
         .filter_map(|(codes, info)| {
-            let scales = scales_of(codes).iter().find_map(|scales| shards.info(scales))?;
+            let scales = FACTS.names.scales_of(codes).iter().find_map(|scales| shards.info(scales))?;
             Some((&info.shape, &scales.shape))
         })
         .collect();
-    let is_cut_by = |side: usize| {
-        let cut = Granularity::PerBlock { rows: side, cols: side };
-        shapes.iter().all(|(codes, scales)| granularity_of(codes, scales, Some([side; 2])) == Some(cut))
-    };
+    let is_cut_by = |side: usize| shapes.iter().all(|(codes, scales)| has_blocks_of(codes, scales, [side; 2]));
     SIDES.into_iter().find(|side| is_cut_by(*side)).unwrap_or(BLOCK)
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.
-pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
+fn spell(layer: &Outline) -> Result<Spelling, String> {
     let [outputs, _] = layer.shape;
     let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
     match (algorithm(layer)?, layer.inputs()?) {
@@ -151,7 +214,7 @@ pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
 }
 
 /// What `hf_quant_config.json` says, from which that of `config.json` follows.
-pub(super) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
+fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
     let algorithms = layers.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
     let describe = |algorithm: &str| match algorithm {
         MX => json!({ "quant_algo": algorithm, "group_size": MX_BLOCK }),

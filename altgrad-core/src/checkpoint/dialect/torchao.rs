@@ -1,10 +1,14 @@
 //! The dialect of torchao: tensors that are taken apart, and metadata in each file that says how to put them together.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use serde::Deserialize;
 
+use super::Found;
+use super::facts::{Facts, Names};
+
 use crate::Result;
+use crate::checkpoint::config::Configs;
 use crate::checkpoint::file::{SafetensorsFile, invalid};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
@@ -78,22 +82,37 @@ pub(super) fn is_described(shards: &Shards) -> bool {
     shards.files().iter().any(|file| file.metadata().contains_key(NAMES))
 }
 
+pub(super) const FACTS: Facts = Facts { name: "torchao", methods: &["torchao"], names: Names::NONE, read, write: None };
+
 /// The tensors that the metadata describes as FP8.
-pub(super) fn read(shards: &Shards) -> Result<BTreeMap<String, Stored>> {
-    let mut found = BTreeMap::new();
+fn read(shards: &Shards, _: &Configs) -> Result<Found> {
+    let mut found = Found::default();
     for file in shards.files() {
         for (name, described) in described(file)? {
-            if described.kind == "Tensor" {
-                continue;
+            if described.kind != "Tensor" {
+                found.add(&name, stored(shards, &name, &described))?;
             }
-            let stored = stored(shards, &name, &described)?;
-            found.insert(name, stored);
         }
     }
-    let used: HashSet<&str> = found.values().map(|stored: &Stored| stored.codes.as_str()).collect();
-    match shards.tensors().find(|(name, _)| name.ends_with("_weight_qdata") && !used.contains(name)) {
-        Some((name, _)) => Err(shards.invalid(name, "is part of a tensor of torchao that no metadata describes")),
-        None => Ok(found),
+    let parts: HashSet<String> =
+        found.tensors.values().filter_map(|stored| Some(stored.as_ref().ok()?.codes.clone())).collect();
+    let faults: Vec<String> =
+        found.tensors.keys().flat_map(|name| [part(name, "qdata"), part(name, "scale")]).collect();
+    for (name, _) in shards.tensors().filter(|(name, _)| name.ends_with("_weight_qdata")) {
+        if !parts.contains(name) && !faults.iter().any(|part| part == name) {
+            found.add(name, Err(shards.invalid(name, "is part of a tensor of torchao that no metadata describes")))?;
+        }
+    }
+    // The parts of a tensor that cannot be read are no tensors of their own.
+    found.parts.extend(faults);
+    Ok(found)
+}
+
+/// The name of a part of a tensor.
+fn part(name: &str, part: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((layer, name)) => format!("{layer}._{name}_{part}"),
+        None => format!("_{name}_{part}"),
     }
 }
 
@@ -113,11 +132,7 @@ fn described(file: &SafetensorsFile) -> Result<Vec<(String, Described)>> {
 }
 
 fn stored(shards: &Shards, name: &str, described: &Described) -> Result<Stored> {
-    let part = |part: &str| match name.rsplit_once('.') {
-        Some((layer, name)) => format!("{layer}._{name}_{part}"),
-        None => format!("_{name}_{part}"),
-    };
-    let (codes, scales) = (part("qdata"), part("scale"));
+    let (codes, scales) = (part(name, "qdata"), part(name, "scale"));
     let data = &described.data;
     let shape = shards.info(&codes).map_or(&[][..], |info| &info.shape);
     match described.kind.as_str() {
@@ -154,9 +169,6 @@ impl KwargsData {
             Some("float8_e5m2") => Fp8::E5M2,
             Some(other) => return Err(other.to_owned()),
         };
-        if let Some(bound) = self.hp_value_ub {
-            return Err(format!("hp_value_ub {bound}"));
-        }
         let quantizer = Quantizer::new(format).scaling(Scaling::Current);
         if let Some(cols) = self.block_size {
             let rule = match self.scaling_mode.as_ref().map(|mode| mode.word.to_ascii_uppercase()).as_deref() {
@@ -173,8 +185,12 @@ impl KwargsData {
             Some(other) => return Err(other.to_owned()),
         };
         let quantizer = quantizer.granularity(granularity).scale_encoding(ScaleEncoding::F32Reciprocal);
-        Ok(match self.hp_value_lb {
+        let quantizer = match self.hp_value_lb {
             Some(bound) => quantizer.amax_epsilon(bound),
+            None => quantizer,
+        };
+        Ok(match self.hp_value_ub {
+            Some(bound) => quantizer.amax_bound(bound),
             None => quantizer,
         })
     }

@@ -1,18 +1,49 @@
 //! The dialect of transformers' `FineGrainedFP8Config` and of DeepSeek: `weight_scale_inv`, which multiplies like any scale.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{beside, pair};
+use super::Found;
+use super::facts::{Facts, Name, Names, Write};
+use super::pair::{Pairing, input_scale};
 use crate::Result;
-use crate::checkpoint::config::Section;
+use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored, granularity_of};
+use crate::checkpoint::stored::{Activations, Stored};
 use crate::format::Fp8;
 use crate::quantizer::{Granularity, Quantizer, Scaling};
+
+pub(super) const FACTS: Facts = Facts {
+    name: "transformers",
+    methods: &["fp8"],
+    names: Names {
+        // The second is that of DeepSeek-V4.
+        scales: &[Name::After("_scale_inv"), Name::Beside("scale")],
+        // Mistral Large 4, the embeddings of `FP8Embedding`, AutoFP8, and embeddings that are cut into parts.
+        further_scales: &[
+            Name::Beside("qscale_weight"),
+            Name::Beside("weight_scale"),
+            Name::Above("weight_scale_inv"),
+            Name::Above("weight_scale"),
+        ],
+        // By transformers, by vLLM's `fp8`, in Mistral's own files, and by AutoFP8.
+        inputs: &[
+            Name::Beside("activation_scale"),
+            Name::Beside("input_scale"),
+            Name::Beside("qscale_act"),
+            Name::Beside("act_scale"),
+        ],
+        others: &[],
+    },
+    read,
+    write: Some(Write {
+        spell,
+        config,
+        repertoire: "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and E4M3 \
+                     weights per tensor with inputs per row or under a static scale",
+    }),
+};
 
 /// What `quantization_config` says (transformers, `FineGrainedFP8Config`).
 #[derive(Debug, Deserialize)]
@@ -20,10 +51,10 @@ use crate::quantizer::{Granularity, Quantizer, Scaling};
 struct Config {
     activation_scheme: Scheme,
     weight_block_size: Option<[usize; 2]>,
+    modules_to_not_convert: Option<Vec<String>>,
+    /// The same in vLLM's configurations.
+    ignored_layers: Option<Vec<String>>,
 }
-
-/// What static scales of inputs are called: by transformers, by vLLM's `fp8`, and in Mistral's own files.
-const INPUT_SCALES: [&str; 3] = ["activation_scale", "input_scale", "qscale_act"];
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -35,55 +66,50 @@ enum Scheme {
 impl Default for Config {
     /// The blocks of DeepSeek-V3, whose first checkpoints came without a configuration.
     fn default() -> Self {
-        Self { activation_scheme: Scheme::Dynamic, weight_block_size: Some([128, 128]) }
+        Self {
+            activation_scheme: Scheme::Dynamic,
+            weight_block_size: Some([128, 128]),
+            modules_to_not_convert: None,
+            ignored_layers: None,
+        }
     }
 }
 
 /// Weights with their `weight_scale_inv`, or what later checkpoints call it.
-pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
+fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+    let section = configs.quantization.as_ref();
     let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
-    let scales_of = |codes: &str| {
-        let mut names = vec![format!("{codes}_scale_inv")];
-        if codes.ends_with("weight") {
-            // DeepSeek-V4, Mistral Large 4, and the embeddings of `FP8Embedding`.
-            names.extend(["scale", "qscale_weight", "weight_scale"].map(|name| beside(codes, name)));
-        }
-        names
-    };
-    pair(shards, scales_of, |codes, scales| {
-        let shape = |name| shards.info(name).map_or(&[][..], |info| &info.shape);
-        let (grid, shape) = (shape(scales), shape(codes));
-        // Experts may be cut otherwise than the configuration says of linear layers.
-        let is_configured =
-            config.weight_block_size.is_some_and(|block| granularity_of(shape, grid, Some(block)).is_some());
-        let block = if is_configured { config.weight_block_size } else { block_of_grid(shape, grid) };
+    let describe = |codes: &str, scales: &str| {
+        let block = config.weight_block_size.or_else(|| block_of_projections(shards, codes, scales));
         let mut stored = Stored::new(shards, codes, Some(scales), block)?;
         // Fused experts have as many static scales as inputs, which are those of no single layer.
-        let is_fused = shape.len() != 2 && config.activation_scheme == Scheme::Static;
+        let is_fused = stored.shape.len() != 2 && config.activation_scheme == Scheme::Static;
         if section.is_some() && !is_fused {
             stored.activations = Some(activations(shards, &stored, &config)?);
         }
         Ok(stored)
-    })
+    };
+    let is_plain = |layer: &str| {
+        is_listed(config.modules_to_not_convert.as_deref(), layer) || is_listed(config.ignored_layers.as_deref(), layer)
+    };
+    let pairing =
+        Pairing { names: &FACTS.names, is_plain: &is_plain, keeps_full_precision: false, describe: &describe };
+    pairing.find(shards)
 }
 
-/// The size of the blocks that cut each of several matrices evenly into as many as it has scales.
-fn block_of_grid(shape: &[usize], grid: &[usize]) -> Option<[usize; 2]> {
-    let (&[matrices, rows, cols], &[grids, grid_rows, grid_cols]) = (shape, grid) else { return None };
-    let side = |size: usize, parts: usize| (parts > 0 && size.is_multiple_of(parts)).then(|| size / parts);
-    if matrices == grids { Some([side(rows, grid_rows)?, side(cols, grid_cols)?]) } else { None }
+/// Where each projection has one scale: the blocks of fused experts that hold two projections, one above the other.
+fn block_of_projections(shards: &Shards, codes: &str, scales: &str) -> Option<[usize; 2]> {
+    let ([_, rows, cols], [_, 2, 1]) = (&shards.info(codes)?.shape[..], &shards.info(scales)?.shape[..]) else {
+        return None;
+    };
+    (codes.ends_with("gate_up_proj") && rows.is_multiple_of(2)).then_some([rows / 2, *cols])
 }
 
 /// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights, or in
 /// whole rows.
 fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Activations> {
     if config.activation_scheme == Scheme::Static {
-        let names = INPUT_SCALES.map(|name| beside(&stored.codes, name));
-        let scale = names.iter().find(|name| shards.contains(name)).ok_or_else(|| {
-            let names = names.each_ref().map(|name| format!("`{name}`")).join(", ");
-            shards.invalid(&stored.codes, format!("has a static activation scheme, but there is none of {names}"))
-        })?;
-        return Ok(Activations::Static(Fp8::E4M3, scale.clone()));
+        return Ok(Activations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, &stored.codes)?));
     }
     let granularity = match (stored.granularity, config.weight_block_size) {
         (Granularity::PerBlock { .. }, Some([_, cols])) => Granularity::PerBlock { rows: 1, cols },
@@ -93,7 +119,7 @@ fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Acti
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.
-pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
+fn spell(layer: &Outline) -> Result<Spelling, String> {
     layer.check_e4m3()?;
     layer.check_linear()?;
     let (shape, inputs) = match layer.granularity {
@@ -114,7 +140,7 @@ pub(super) fn spell(layer: &Outline) -> Result<Spelling, String> {
 }
 
 /// What `quantization_config` says: one block size and one scheme for all layers, or why there is none.
-pub(super) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
+fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
     let settings = |layer: &Outline| {
         let block = match layer.granularity {
             Granularity::PerBlock { rows, cols } => Some([rows, cols]),

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
+use crate::layer::handed_out::of_candle;
 use crate::lock;
 use crate::model::names::layer_of_weight;
 
@@ -35,7 +36,8 @@ impl Request {
         debug_assert!(lock::nothing_is_held(), "no lock is held while a builder of somebody else's is asked");
         let vb = vb.clone().set_device(self.device.clone());
         match &self.shape {
-            Some(shape) => vb.get_with_hints_dtype(shape.clone(), &self.name, self.init, self.dtype),
+            // Codes of a checkpoint are none: a slot that was given them would be frozen in the checkpoint's format.
+            Some(shape) => vb.get_with_hints_dtype(shape.clone(), &self.name, of_candle(self.init), self.dtype),
             None => vb.get_unchecked_dtype(&self.name, self.dtype),
         }
     }

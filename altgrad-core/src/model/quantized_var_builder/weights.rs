@@ -8,7 +8,6 @@ use candle_nn::VarBuilder;
 
 use super::request::{Kind, Request};
 use crate::kernels::Conversion;
-use crate::layer::handed_out::Part;
 use crate::layer::{Recipe, Role};
 use crate::lock::Lock;
 use crate::model::config::TiePolicy;
@@ -103,9 +102,8 @@ impl<'a> Weights<'a> {
         &self.rulebook
     }
 
-    /// Codes of a checkpoint are none: a slot that found them would be frozen in the checkpoint's format.
     pub(super) fn contains(&self, name: &str) -> bool {
-        Part::split(name).is_none() && self.vb.contains_tensor(name)
+        self.vb.contains_tensor(name)
     }
 
     /// The tensor that the model gets.
@@ -214,7 +212,7 @@ impl<'a> Weights<'a> {
         }
         self.rulebook.check_rules(weights.iter().map(|weight| weight.held.path.as_str()))?;
         let report = |weight: &Weight| weight.report(&self.vb).map_err(|error| error.at(&weight.held.path));
-        Ok(QuantReport { layers: weights.iter().map(report).collect::<Result<_>>()? })
+        Ok(QuantReport { layers: weights.iter().map(report).collect::<Result<_>>()?, warnings: Vec::new() })
     }
 
     /// The weights as they are now.

@@ -3,46 +3,87 @@
 mod scheme;
 mod spell;
 
-use std::collections::BTreeMap;
-
 use fancy_regex::Regex;
 use serde_json::Value;
 
-use super::{beside, layer_of, pair};
-use crate::checkpoint::config::Section;
+use super::Found;
+use super::facts::{Facts, Name, Names, Write};
+use super::layer_of;
+use super::pair::{Pairing, input_scale};
+use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::format::Fp8;
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{Error, Result};
 use scheme::{Args, Config, Dynamic, Group, preset};
-pub(super) use spell::{config, spell};
+use spell::{config, spell};
 
 /// How exponents of inputs come about. Its own rule rounds up from 1.9375 on, as no other does; this is the nearest.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
 
-/// Weights with their `weight_scale`.
-pub(super) fn read(shards: &Shards, section: Option<&Section>) -> Result<BTreeMap<String, Stored>> {
-    let groups = section.map(groups).transpose()?.unwrap_or_default();
-    let groups = Groups::new(shards, &groups, section)?;
-    pair(
-        shards,
-        |codes| vec![format!("{codes}_scale")],
-        |codes, scales| {
-            let group = groups.of(layer_of(codes));
-            let weights = group.and_then(|group| group.weights.as_ref());
-            let mut stored = Stored::new(shards, codes, Some(scales), weights.and_then(Args::block))?;
-            stored.activations = match group.and_then(|group| group.input_activations.as_ref()) {
-                Some(args) => Some(activations(shards, codes, args)?),
-                None => None,
-            };
-            Ok(stored)
-        },
-    )
+pub(super) const FACTS: Facts = Facts {
+    name: "compressed-tensors",
+    methods: &["compressed-tensors"],
+    names: Names {
+        scales: &[Name::After("_scale")],
+        further_scales: &[],
+        inputs: &[Name::Beside("input_scale")],
+        others: &[
+            Name::Beside("weight_zero_point"),
+            Name::Beside("input_zero_point"),
+            Name::Beside("output_scale"),
+            Name::Beside("weight_shape"),
+        ],
+    },
+    read,
+    write: Some(Write {
+        spell,
+        config,
+        repertoire: "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 with \
+                     dynamic or static scales",
+    }),
+};
+
+/// Weights with their `weight_scale`. In a model that was saved uncompressed they are in full precision, as they are.
+fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+    let section = configs.quantization.as_ref();
+    let known = section.map(groups).transpose()?.unwrap_or_default();
+    let (groups, ignored) = (Groups::new(shards, &known.groups, section)?, known.ignore);
+    // Of a model that is not compressed, weights are in full precision, and scales stand beside them.
+    let is_uncompressed = section.is_some_and(|section| {
+        section.text("format") == Some("dense")
+            || section.text("quantization_status").is_some_and(|status| status != "compressed")
+    });
+    let describe = |codes: &str, scales: &str| {
+        let group = groups.of(layer_of(codes));
+        let weights = group.and_then(|group| group.weights.as_ref());
+        let mut stored = Stored::new(shards, codes, Some(scales), weights.and_then(Args::block))?;
+        stored.activations = match group.and_then(|group| group.input_activations.as_ref()) {
+            Some(args) => Some(activations(shards, codes, args)?),
+            None => None,
+        };
+        Ok(stored)
+    };
+    let is_plain = |layer: &str| is_listed(ignored.as_deref(), layer);
+    let pairing = Pairing {
+        names: &FACTS.names,
+        is_plain: &is_plain,
+        keeps_full_precision: is_uncompressed,
+        describe: &describe,
+    };
+    pairing.find(shards)
+}
+
+/// What a configuration says of groups, and which layers are in none.
+#[derive(Default)]
+struct Known {
+    groups: Vec<(String, Group)>,
+    ignore: Option<Vec<String>>,
 }
 
 /// The groups of a configuration with their names. Fails if the weights of one are no FP8.
-fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
+fn groups(section: &Section) -> Result<Known> {
     let read = |(name, group): (String, Value)| {
         let group = if group.is_array() {
             preset(&name, &group).ok_or_else(|| {
@@ -59,7 +100,8 @@ fn groups(section: &Section) -> Result<Vec<(String, Group)>> {
         }
         Ok((name, group))
     };
-    section.parse::<Config>()?.config_groups.into_iter().map(read).collect()
+    let Config { config_groups, ignore } = section.parse::<Config>()?;
+    Ok(Known { groups: config_groups.into_iter().map(read).collect::<Result<_>>()?, ignore })
 }
 
 /// The groups by their targets, in the order in which a target is looked for (compressed-tensors, `match_targets`): the name of
@@ -121,12 +163,7 @@ fn activations(shards: &Shards, codes: &str, args: &Args) -> Result<Activations>
     match args.dynamic {
         Dynamic::Always(true) => {}
         Dynamic::Always(false) => {
-            let scale = beside(codes, "input_scale");
-            return if shards.contains(&scale) {
-                Ok(Activations::Static(Fp8::E4M3, scale))
-            } else {
-                Err(shards.invalid(codes, format!("has inputs with a static scale, but there is no `{scale}`")))
-            };
+            return Ok(Activations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, codes)?));
         }
         Dynamic::Other(ref word) => {
             return Err(

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 pub(super) struct Config {
     #[serde(default)]
     pub(super) config_groups: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(super) ignore: Option<Vec<String>>,
 }
 
 /// How some layers are quantized (`QuantizationScheme`).

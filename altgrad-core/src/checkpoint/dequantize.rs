@@ -1,0 +1,91 @@
+//! A checkpoint back in full precision, a piece of a tensor at a time.
+
+use std::path::Path;
+
+use candle_core::DType;
+use safetensors::{Dtype, View};
+use serde_json::Value;
+
+use super::companions::add_companions;
+use super::config::{CONFIG, read, without_quantization};
+use super::convert::Progress;
+use super::reader::Checkpoint;
+use super::source::Source;
+use super::writer::{CheckpointWriter, Entry};
+use crate::{Error, Result};
+
+/// The size above which a checkpoint is cut into several files, as transformers does.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+impl Checkpoint {
+    /// Writes the checkpoint in full precision into a new folder: quantized tensors as their values in `dtype` (`F32`, `F16` or
+    /// `BF16`), all others as they are, with the configuration less what it says of quantization, and of a folder or an
+    /// index, its tokenizer and its own code. No more than a piece of a tensor is in memory at a time.
+    ///
+    /// Values are `decode(code) × scale` in `f32`, rounded to `dtype`. Returns the number of tensors that were quantized.
+    ///
+    /// ```no_run
+    /// use altgrad::checkpoint::Checkpoint;
+    /// use candle_core::DType;
+    ///
+    /// Checkpoint::open(&["Qwen3-8B-FP8"])?.dequantize(DType::BF16, "Qwen3-8B-from-FP8", |_| ())?;
+    /// # Ok::<(), altgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A tensor that cannot be read, no tensor that is quantized, another dtype, and as
+    /// [`Writer::save`](super::Writer::save). Then nothing is left.
+    pub fn dequantize(
+        &self,
+        dtype: DType,
+        folder: impl AsRef<Path>,
+        mut progress: impl FnMut(Progress<'_>),
+    ) -> Result<usize> {
+        let (stored_dtype, name) = match dtype {
+            DType::F32 => (Dtype::F32, "float32"),
+            DType::F16 => (Dtype::F16, "float16"),
+            DType::BF16 => (Dtype::BF16, "bfloat16"),
+            dtype => return Err(Error::UnsupportedDType { what: "the dequantized checkpoint", dtype }),
+        };
+        let sources = self.names().map(|name| Source::new(self, name)).collect::<Result<Vec<_>>>()?;
+        let count = sources.iter().filter(|source| source.is_quantized()).count();
+        if count == 0 {
+            let why = "no tensor of it is quantized, so there is nothing to dequantize".to_owned();
+            return Err(super::file::invalid(self.shards().folder(), None, why));
+        }
+        let entries: Vec<Entry> = sources
+            .iter()
+            .map(|source| {
+                let dtype = if source.is_quantized() { stored_dtype } else { source.dtype };
+                Entry::new(source.name, dtype, source.shape)
+            })
+            .collect();
+        let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, SHARD_BYTES)?;
+        let total = sources.iter().map(|source| source.bytes).sum();
+        let mut done = 0;
+        for source in &sources {
+            for piece in source.pieces(1) {
+                progress(Progress { tensor: source.name, done, total });
+                done += piece.bytes;
+                if source.is_quantized() {
+                    writer.append(source.name, &View::data(&source.load(&piece, dtype)?))?;
+                } else {
+                    writer.append(source.name, &source.read(&piece)?)?;
+                }
+            }
+        }
+        if let Some((_, config)) = read(&self.shards().folder().join(CONFIG))? {
+            let mut config = without_quantization(config);
+            for field in ["torch_dtype", "dtype"] {
+                if let Some(value) = config.get_mut(field) {
+                    *value = name.into();
+                }
+            }
+            writer.add_json(CONFIG, &Value::Object(config))?;
+        }
+        add_companions(self.shards(), &mut writer)?;
+        writer.finish()?;
+        Ok(count)
+    }
+}

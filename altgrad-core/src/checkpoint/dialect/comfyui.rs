@@ -1,0 +1,145 @@
+//! The dialect of ComfyUI: diffusion models in one file, each quantized layer marked by a `comfy_quant` tensor, and before that
+//! all of them by one `scaled_fp8`.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Found;
+use super::facts::{Facts, Name, Names, Write};
+use super::layer_of;
+use super::pair::{Pairing, present};
+use crate::Result;
+use crate::checkpoint::config::Configs;
+use crate::checkpoint::json;
+use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::checkpoint::shards::Shards;
+use crate::checkpoint::stored::{Activations, Stored};
+use crate::format::Fp8;
+use crate::quantizer::Granularity;
+
+pub(super) const FACTS: Facts = Facts {
+    name: "comfyui",
+    methods: &[],
+    names: Names {
+        scales: &[Name::Beside("scale_weight")],
+        further_scales: &[Name::Beside("weight_scale")],
+        inputs: &[Name::Beside("scale_input"), Name::Beside("input_scale")],
+        others: &[Name::Beside(MARK)],
+    },
+    read,
+    write: Some(Write {
+        spell,
+        config: |_, _| Ok(Value::Null),
+        repertoire: "; it has E4M3 and E5M2 weights per tensor, with inputs in full precision or in E4M3 under a static scale",
+    }),
+};
+
+/// What the tensor beside a weight is called that says how it is quantized.
+const MARK: &str = "comfy_quant";
+/// The tensor that says of a whole file that it is quantized.
+const OLD_MARK: &str = "scaled_fp8";
+/// Where the header of a file says of all layers what their marks would.
+const METADATA: &str = "_quantization_metadata";
+
+/// What is said of a layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Layer {
+    format: String,
+    /// Whether the input is left as it is.
+    #[serde(default, skip_serializing_if = "is_false")]
+    full_precision_matrix_mult: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// What the header says.
+#[derive(Debug, Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    layers: HashMap<String, Layer>,
+}
+
+/// Whether a checkpoint says that it is one of ComfyUI.
+pub(super) fn is_marked(shards: &Shards) -> bool {
+    let is_mark = |name: &str| matches!(name.rsplit('.').next(), Some(MARK | OLD_MARK));
+    shards.files().iter().any(|file| file.metadata().contains_key(METADATA))
+        || shards.tensors().any(|(name, _)| is_mark(name))
+}
+
+/// Weights with their scale; those without are values.
+fn read(shards: &Shards, _: &Configs) -> Result<Found> {
+    let mut layers = HashMap::new();
+    for file in shards.files() {
+        if let Some(text) = file.metadata().get(METADATA) {
+            let metadata: Metadata = json::parse_as(text.as_bytes()).map_err(|error| {
+                let why = format!("`{METADATA}` in its header cannot be read: {error}");
+                crate::checkpoint::file::invalid(file.path(), None, why)
+            })?;
+            layers.extend(metadata.layers);
+        }
+    }
+    let old_marks: Vec<(String, usize)> = shards
+        .tensors()
+        .filter(|(name, _)| name.rsplit('.').next() == Some(OLD_MARK))
+        .map(|(name, info)| (name.to_owned(), info.shape.iter().product()))
+        .collect();
+    // Two elements say that products are not to be in FP8.
+    let leaves_inputs = old_marks.iter().any(|(_, elements)| *elements == 2);
+    let layer_of_codes = |codes: &str| -> Result<Option<Layer>> {
+        if let Some(mark) = Name::Beside(MARK).of(codes).filter(|mark| shards.contains(mark)) {
+            let layer = json::parse_as(&shards.read(&mark)?);
+            return layer.map(Some).map_err(|error| shards.invalid(&mark, format!("cannot be read: {error}")));
+        }
+        Ok(layers.get(layer_of(codes)).cloned())
+    };
+    let describe = |codes: &str, scales: &str| {
+        let layer = layer_of_codes(codes)?;
+        let mut stored = match layer.as_ref().map(|layer| layer.format.as_str()) {
+            Some("mxfp8") => Stored::swizzled(shards, codes, scales, [1, 32])?,
+            None | Some("float8_e4m3fn" | "float8_e5m2") => Stored::new(shards, codes, Some(scales), None)?,
+            Some(other) => {
+                let why =
+                    format!("is of the format `{other}`; altgrad reads `float8_e4m3fn`, `float8_e5m2` and `mxfp8`");
+                return Err(shards.invalid(codes, why));
+            }
+        };
+        let is_left = layer.map_or(leaves_inputs, |layer| layer.full_precision_matrix_mult);
+        let input = present(shards, FACTS.names.inputs_of(codes)).into_iter().next().filter(|_| !is_left);
+        stored.activations = input.map(|scale| Activations::Static(Fp8::E4M3, scale));
+        Ok(stored)
+    };
+    let pairing =
+        Pairing { names: &FACTS.names, is_plain: &|_| true, keeps_full_precision: false, describe: &describe };
+    let mut found = pairing.find(shards)?;
+    for (mark, _) in old_marks {
+        found.tensors.remove(&mark);
+        found.parts.insert(mark);
+    }
+    Ok(found)
+}
+
+/// The spelling of a layer, or what of it the dialect cannot say.
+fn spell(layer: &Outline) -> Result<Spelling, String> {
+    let (format, dtype) = match layer.format {
+        Fp8::E4M3 => ("float8_e4m3fn", safetensors::Dtype::F8_E4M3),
+        Fp8::E5M2 => ("float8_e5m2", safetensors::Dtype::F8_E5M2),
+        other => return Err(format!("weights in {other}")),
+    };
+    if layer.granularity != Granularity::PerTensor {
+        return Err(format!("weights {}", layer.granularity));
+    }
+    let spelling = Spelling { codes_dtype: dtype, ..layer.spell("weight_scale", []) };
+    let (spelling, leaves_inputs) = match layer.inputs()? {
+        Inputs::Full => (spelling, true),
+        Inputs::Static(scale) => (spelling.with_input_scale(layer.name("input_scale"), scale, []), false),
+        Inputs::Dynamic(_) | Inputs::Mx(_) => return Err("inputs with dynamic scales".to_owned()),
+    };
+    let mark = Layer { format: format.to_owned(), full_precision_matrix_mult: leaves_inputs };
+    let mark = serde_json::to_vec(&mark).map_err(|error| error.to_string())?;
+    Ok(spelling.with_mark(layer.name(MARK), mark))
+}

@@ -1,0 +1,59 @@
+//! The dialect of FBGEMM in transformers (`FbgemmFp8Config`): one `weight_scale` a row, and inputs in rows up to a bound.
+
+use serde::Deserialize;
+
+use super::Found;
+use super::facts::{Facts, Name, Names};
+use super::layer_of;
+use super::pair::Pairing;
+use crate::Result;
+use crate::checkpoint::config::{Configs, Section, is_listed};
+use crate::checkpoint::shards::Shards;
+use crate::checkpoint::stored::{Activations, Stored};
+use crate::format::Fp8;
+use crate::quantizer::{Granularity, Quantizer, Scaling};
+
+pub(super) const FACTS: Facts = Facts {
+    name: "fbgemm",
+    methods: &["fbgemm_fp8"],
+    names: Names {
+        scales: &[Name::After("_scale"), Name::Beside("weight_scale")],
+        further_scales: &[],
+        inputs: &[],
+        others: &[Name::Beside("input_scale_ub")],
+    },
+    read,
+    write: None,
+};
+
+/// What `quantization_config` says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    /// The largest magnitude that a scale of inputs is made from.
+    activation_scale_ub: Option<f64>,
+    modules_to_not_convert: Option<Vec<String>>,
+}
+
+/// Weights with one scale a row; those of fused experts, which are transposed, one a column.
+fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+    let config = configs.quantization.as_ref().map(Section::parse::<Config>).transpose()?;
+    let config = config.unwrap_or_default();
+    let describe = |codes: &str, scales: &str| {
+        let mut stored = Stored::new(shards, codes, Some(scales), None)?;
+        // Fused experts are no single layer, and each has inputs of its own.
+        if stored.shape.len() == 2 {
+            let quantizer = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow).scaling(Scaling::Current);
+            let quantizer = match config.activation_scale_ub {
+                Some(bound) => quantizer.amax_bound(bound),
+                None => quantizer,
+            };
+            stored.activations = Some(Activations::Dynamic(quantizer));
+        }
+        Ok(stored)
+    };
+    let is_plain = |layer: &str| is_listed(config.modules_to_not_convert.as_deref(), layer_of(layer));
+    let pairing =
+        Pairing { names: &FACTS.names, is_plain: &is_plain, keeps_full_precision: false, describe: &describe };
+    pairing.find(shards)
+}

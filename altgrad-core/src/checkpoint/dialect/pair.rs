@@ -1,0 +1,144 @@
+//! The one matcher of codes and scales, for all dialects that name them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::facts::{Name, Names};
+use crate::checkpoint::shards::Shards;
+use crate::checkpoint::stored::{Fault, Stored, format_of};
+use crate::{Error, Result};
+
+/// The quantized tensors of a checkpoint, and what belongs to them.
+#[derive(Debug, Default)]
+pub(in crate::checkpoint) struct Found {
+    /// By the name that a model asks for; one that cannot be read with the reason.
+    pub(in crate::checkpoint) tensors: BTreeMap<String, Result<Stored, Fault>>,
+    /// Tensors of no use to a model: parts, and what else stands beside codes.
+    pub(in crate::checkpoint) parts: HashSet<String>,
+}
+
+impl Found {
+    /// Adds a tensor, or what is wrong with it.
+    pub(in crate::checkpoint) fn add(&mut self, name: &str, stored: Result<Stored>) -> Result<()> {
+        let stored = match stored {
+            Ok(stored) => {
+                self.parts.extend(stored.parts().map(str::to_owned));
+                Ok(stored)
+            }
+            Err(error) => Err(Fault::of(error)?),
+        };
+        self.tensors.insert(name.to_owned(), stored);
+        Ok(())
+    }
+}
+
+/// What a dialect makes of codes and scales that belong together.
+pub(super) struct Pairing<'p> {
+    pub(super) names: &'p Names,
+    /// Whether the codes of a layer without a scale are its values, as far as the checkpoint says so.
+    pub(super) is_plain: &'p dyn Fn(&str) -> bool,
+    /// Whether scales may stand beside weights in full precision, and count for nothing.
+    pub(super) keeps_full_precision: bool,
+    /// The tensor of these codes and scales.
+    pub(super) describe: &'p dyn Fn(&str, &str) -> Result<Stored>,
+}
+
+impl Pairing<'_> {
+    /// The tensors of FP8 dtypes, each with the one scale that there is of it. What does not go together is a fault of the
+    /// tensor that it is about.
+    pub(super) fn find(&self, shards: &Shards) -> Result<Found> {
+        let mut found = Found::default();
+        for (codes, info) in shards.tensors() {
+            if self.names.is_scale_of_some(shards, codes) || self.is_scale_of_a_weight(codes) {
+                continue;
+            }
+            let has_codes = format_of(info.dtype).is_some();
+            let scales = present(shards, self.names.scales_of(codes));
+            match (has_codes, &scales[..]) {
+                (false, []) => continue,
+                (false, [scale, ..]) if self.keeps_full_precision => found.parts.extend([scale.clone()]),
+                (false, [scale, ..]) => {
+                    let why = format!("is a scale, but `{codes}` is of dtype {} and not of an FP8 dtype", info.dtype);
+                    found.parts.extend([scale.clone()]);
+                    // A tensor of another meaning may be called like a scale; the weight of a layer is not.
+                    if codes.ends_with("weight") || info.shape.len() > 1 {
+                        found.add(codes, Err(shards.invalid(scale, why)))?;
+                    }
+                }
+                (true, [scale]) => {
+                    found.add(codes, (self.describe)(codes, scale))?;
+                    // Also if the two do not go together.
+                    found.parts.insert(scale.clone());
+                }
+                (true, []) => found.add(codes, self.without_scale(shards, codes))?,
+                (true, [one, other, ..]) => {
+                    found.add(codes, Err(shards.invalid(codes, format!("has two scales, `{one}` and `{other}`"))))?;
+                }
+            }
+            found.parts.extend(self.names.beside(codes).filter(|name| shards.contains(name)));
+        }
+        self.find_left_over(shards, &mut found)?;
+        Ok(found)
+    }
+
+    /// Codes without a scale of their own.
+    fn without_scale(&self, shards: &Shards, codes: &str) -> Result<Stored> {
+        if let [scale, ..] = &present(shards, self.names.shared_scales_of(codes))[..] {
+            return (self.describe)(codes, scale);
+        }
+        if (self.is_plain)(super::layer_of(codes)) {
+            return Stored::new(shards, codes, None, None);
+        }
+        let expected = quoted(&self.names.scales_of(codes), " or ");
+        let beside = super::like_scales(shards, codes);
+        let beside = if beside.is_empty() {
+            String::new()
+        } else {
+            format!("; beside it are {}, which this dialect does not know", quoted(&beside, ", "))
+        };
+        Err(shards.invalid(codes, format!("has no scale: there is no tensor {expected}{beside}")))
+    }
+
+    /// Whether a name says that a tensor is a scale, and of what: that of a weight, where other parameters may be called like scales.
+    fn is_scale_of_a_weight(&self, name: &str) -> bool {
+        let is_of_weight = |scale: &Name| scale.codes_of(name).any(|codes| codes.ends_with("weight"));
+        name.contains("weight") && self.names.scales.iter().any(is_of_weight)
+    }
+
+    /// Scales that are left over are faults of their own: the checkpoint is not what it was taken for.
+    fn find_left_over(&self, shards: &Shards, found: &mut Found) -> Result<()> {
+        for (name, info) in shards.tensors() {
+            let is_left_over = self.is_scale_of_a_weight(name)
+                && !found.parts.contains(name)
+                && !found.tensors.contains_key(name)
+                && !self.names.is_scale_of_some(shards, name);
+            if is_left_over {
+                let why = if format_of(info.dtype).is_some() {
+                    format!("is a scale of dtype {}, as weights of 4 bits have; altgrad reads those of 8", info.dtype)
+                } else {
+                    "is a scale of a tensor that is not there".to_owned()
+                };
+                found.add(name, Err(shards.invalid(name, why)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Those of some tensors that are there.
+pub(super) fn present(shards: &Shards, names: Vec<String>) -> Vec<String> {
+    names.into_iter().filter(|name| shards.contains(name)).collect()
+}
+
+/// Names in a message.
+pub(super) fn quoted(names: &[String], between: &str) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(between)
+}
+
+/// The one static scale of an input among the names that it may have.
+pub(super) fn input_scale(shards: &Shards, names: &Names, codes: &str) -> Result<String, Error> {
+    let candidates = names.inputs_of(codes);
+    let expected = quoted(&candidates, ", ");
+    present(shards, candidates).into_iter().next().ok_or_else(|| {
+        shards.invalid(codes, format!("has inputs with a static scale, but there is none of {expected}"))
+    })
+}

@@ -1,0 +1,109 @@
+//! A tensor of a checkpoint that is read a piece at a time, quantized or not.
+
+use std::ops::Range;
+
+use candle_core::safetensors::Load;
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::TensorView;
+
+use super::reader::Checkpoint;
+use super::shards::Shards;
+use super::stored::{Stored, greatest_common_divisor};
+use crate::Result;
+use crate::quantizer::Granularity;
+
+/// About as many bytes are read at once.
+const PIECE: usize = 4 << 20;
+
+/// A tensor, and what is known of it before its values are read.
+pub(super) struct Source<'c> {
+    pub(super) name: &'c str,
+    /// Its dimensions.
+    pub(super) shape: &'c [usize],
+    /// That of its values in the files, or of its codes.
+    pub(super) dtype: safetensors::Dtype,
+    /// Bytes of its values in the files, or of its codes and scales.
+    pub(super) bytes: usize,
+    shards: &'c Shards,
+    /// Codes with all of their scales.
+    quantized: Option<(&'c Stored, Vec<f32>)>,
+}
+
+/// Some rows of a tensor as a matrix of all its rows.
+#[derive(Clone)]
+pub(super) struct Piece {
+    pub(super) rows: Range<usize>,
+    /// Bytes in the files.
+    pub(super) bytes: usize,
+}
+
+impl<'c> Source<'c> {
+    pub(super) fn new(checkpoint: &'c Checkpoint, name: &'c str) -> Result<Self> {
+        let shards = checkpoint.shards();
+        let bytes_of = |name: &str| shards.info(name).map_or(0, |info| info.data_offsets.1 - info.data_offsets.0);
+        let stored = checkpoint.stored(name)?;
+        let key = stored.map_or(name, |stored| &stored.codes);
+        let Some(info) = shards.info(key) else { return Err(checkpoint.not_there(name)) };
+        let quantized =
+            stored.map(|stored| Ok::<_, crate::Error>((stored, stored.scale_values(shards)?))).transpose()?;
+        let bytes = stored.map_or_else(|| bytes_of(name), |stored| stored.parts().map(bytes_of).sum());
+        Ok(Self { name, shape: &info.shape, dtype: info.dtype, bytes, shards, quantized })
+    }
+
+    /// Whether it is in codes.
+    pub(super) fn is_quantized(&self) -> bool {
+        self.quantized.is_some()
+    }
+
+    /// Whether it has values that can be quantized.
+    pub(super) fn is_float(&self) -> bool {
+        use safetensors::Dtype::{BF16, F16, F32, F64};
+        self.is_quantized() || matches!(self.dtype, F32 | F16 | BF16 | F64)
+    }
+
+    fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    fn all_rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    /// The tensor cut into pieces that are no longer than need be, between blocks of `block_rows` rows, which may be those that
+    /// its values are to be in, and those of its codes.
+    pub(super) fn pieces(&self, block_rows: usize) -> Vec<Piece> {
+        let rows = self.all_rows();
+        let row_bytes = self.cols() * self.dtype.bitsize() / 8;
+        let own = match self.quantized.as_ref().map(|(stored, _)| stored.flat_granularity()) {
+            Some(Granularity::PerBlock { rows, .. }) => rows,
+            _ => 1,
+        };
+        let (block_rows, own) = (block_rows.max(1), own.max(1));
+        let both = (block_rows / greatest_common_divisor(block_rows, own)).saturating_mul(own);
+        // All there is, where the rows of blocks are more than that.
+        let step = if both >= rows { rows.max(1) } else { (PIECE / row_bytes.max(1)).max(1).next_multiple_of(both) };
+        let piece = |first: usize| {
+            let rows = first..(first + step).min(rows);
+            Piece { bytes: rows.len() * row_bytes, rows }
+        };
+        (0..rows).step_by(step).map(piece).collect()
+    }
+
+    /// The values of a piece, in the dtype that the files have them in, or in `dtype` if they are codes.
+    pub(super) fn load(&self, piece: &Piece, dtype: DType) -> Result<Tensor> {
+        if let Some((stored, scales)) = &self.quantized {
+            return stored.load_rows(self.shards, scales, piece.rows.clone(), dtype);
+        }
+        let dims = vec![piece.rows.len(), self.cols()];
+        let bytes = self.read(piece)?;
+        let view = TensorView::new(self.dtype, dims, &bytes)
+            .map_err(|error| self.shards.invalid(self.name, error.to_string()))?;
+        Ok(view.load(&Device::Cpu)?)
+    }
+
+    /// The bytes of a piece as they are; of one that is not in codes.
+    pub(super) fn read(&self, piece: &Piece) -> Result<Vec<u8>> {
+        let row_bytes = self.cols() * self.dtype.bitsize() / 8;
+        self.shards.read_part(self.name, piece.rows.start * row_bytes, piece.bytes)
+    }
+}
