@@ -294,6 +294,14 @@ fn all_idle_layers_are_named_and_what_others_saw_is_kept() {
 }
 
 #[test]
+fn making_a_model_trainable_keeps_what_was_seen() {
+    let mut model = three();
+    assert!(matches!(model.calibrate(reach(&[1], 896.0)), Err(Error::NotCalibrated { .. })));
+    model.make_trainable().unwrap();
+    assert_eq!(model.calibrate(reach(&[0, 2], 448.0)).unwrap().layers.len(), 3);
+}
+
+#[test]
 fn idle_layers_can_be_left_as_they_are() {
     let config = CalibrationConfig::new(Observer::MinMax).idle_layers(IdleLayers::LeaveAsIs);
     let mut model = three();

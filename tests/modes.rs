@@ -4,7 +4,7 @@
 
 mod common;
 
-use altgrad::{Compute, Fp8, Granularity, Linear, QuantConfig, Quantizable, Quantizer, Recipe, Ste};
+use altgrad::{Compute, Fp8, Granularity, Linear, QuantConfig, Quantizable, Quantizer, Recipe, Scaling, Ste};
 use candle_core::{DType, Module, Tensor, Var};
 use candle_nn::{Optimizer, SGD};
 use common::{Gpt, Numbers, gpt, tokens, values};
@@ -190,5 +190,65 @@ fn a_backward_pass_computes_with_the_weight_of_its_forward_pass() {
                 assert_eq!(gradients(true), gradients(false), "{name} {dtype:?}, training {training}");
             }
         }
+    }
+}
+
+#[test]
+fn an_untracked_pass_in_eval_mode_leaves_no_other_weight_to_a_tracked_one() {
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        for (name, recipe) in recipes() {
+            let pass = |trained: &Trained| {
+                let x = Var::from_tensor(&trained.x).unwrap();
+                let y = trained.layer.forward(&x).unwrap();
+                let gradients = y.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+                [values(&y), values(gradients.get(&x).unwrap()), values(gradients.get(&trained.weight).unwrap())]
+            };
+            let mut trained = Trained::new(recipe.clone(), dtype);
+            trained.layer.eval().unwrap();
+            trained.y();
+            trained.weight.set(&(trained.weight.as_tensor() * -3.0).unwrap()).unwrap();
+
+            let mut unmoved = Trained::new(recipe, dtype);
+            unmoved.layer.eval().unwrap();
+            assert_eq!(pass(&trained), pass(&unmoved), "{name} {dtype:?}");
+        }
+    }
+}
+
+#[test]
+fn what_quantizes_and_what_reports_keeps_no_codes() {
+    let mut trained = Trained::new(Recipe::rowwise(), DType::F32);
+    trained.layer.eval().unwrap();
+    trained.layer.quantize(Recipe::rowwise()).unwrap();
+    trained.layer.report().unwrap();
+    let Linear::Quantized(layer) = &trained.layer else { panic!("it was quantized") };
+    layer.quantized_weight().unwrap();
+    // Nothing was computed with the weight yet, so whoever loads it need not know of codes.
+    trained.weight.set(&(trained.weight.as_tensor() * -3.0).unwrap()).unwrap();
+    assert_eq!(trained.y(), trained.fresh(Recipe::rowwise()));
+}
+
+#[test]
+fn a_layer_made_trainable_in_eval_mode_clips_gradients() {
+    for dtype in [DType::F32, DType::F64] {
+        // A fixed scale that much of the weight is beyond.
+        let quantizer = Quantizer::new(Fp8::E4M3).scaling(Scaling::Static(0.001));
+        let gradient = |is_used_before: bool| {
+            let numbers = Numbers::new(3);
+            let tensor = |dims: (usize, usize)| numbers.tensor(dims).to_dtype(dtype).unwrap();
+            let mut layer = Linear::new(tensor((40, 36)), None);
+            layer.quantize(Recipe::from(quantizer.clone()).ste(Ste::Clipped)).unwrap();
+            layer.eval().unwrap();
+            let x = tensor((70, 36));
+            if is_used_before {
+                layer.forward(&x).unwrap();
+            }
+            let made = layer.make_trainable().unwrap();
+            let gradients = layer.forward(&x).unwrap().mean_all().unwrap().backward().unwrap();
+            values(gradients.get(&made.variables[0].1).unwrap())
+        };
+        let expected = gradient(false);
+        assert!(expected.contains(&0.0), "some of it is clipped");
+        assert_eq!(gradient(true), expected, "{dtype:?}");
     }
 }

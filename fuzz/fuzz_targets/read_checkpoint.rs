@@ -8,7 +8,8 @@
 use std::fs;
 use std::sync::LazyLock;
 
-use altgrad_core::checkpoint::{Checkpoint, Dialect};
+use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
+use altgrad_core::{Fp8, Granularity, Quantizer};
 use candle_core::{DType, Device};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
@@ -35,7 +36,9 @@ fuzz_target!(|input: &[u8]| {
     }
     let path = FOLDER.path().join("model.safetensors");
     fs::write(&path, file).unwrap();
-    read(Checkpoint::open(&[&path]));
+    let checkpoint = Checkpoint::open(&[&path]);
+    convert(&checkpoint);
+    read(checkpoint);
     for dialect in Dialect::ALL {
         read(Checkpoint::open_as(&[&path], dialect));
     }
@@ -55,6 +58,16 @@ fn read(checkpoint: altgrad_core::Result<Checkpoint>) {
             let _ = altgrad_core::linear_no_bias(inputs, outputs, vb.pp(path));
         }
     }
+}
+
+fn convert(checkpoint: &altgrad_core::Result<Checkpoint>) {
+    let Ok(checkpoint) = checkpoint else { return };
+    let folder = FOLDER.path().join("out");
+    let _ = checkpoint.dequantize(DType::BF16, &folder, |_| ());
+    let _ = fs::remove_dir_all(&folder);
+    let rows = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow);
+    let _ = Writer::new(Dialect::CompressedTensors).requantize().quantize(checkpoint, rows, &folder, |_| ());
+    let _ = fs::remove_dir_all(&folder);
 }
 
 /// What lies between two line ends after one another, thrice at most.

@@ -35,6 +35,7 @@ impl SimpleBackend for Backend {
             None => return Err(self.0.not_there(name).into()),
         }
         if is_of_slots(init)
+            && dtype.is_float()
             && let Some(codes) = self.for_slot(name, device)?
         {
             return Ok(codes);

@@ -39,7 +39,10 @@ impl Configs {
     /// Reads what there is.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let quantization = match read(&folder.join(CONFIG))? {
-            Some((file, config)) => find_quantization(&config).map(|(field, value)| Section { file, field, value }),
+            Some((file, config)) => find_quantization(&config).map(|(path, value)| {
+                let field = path.join(".");
+                Section { file, field, value: value.clone() }
+            }),
             None => None,
         };
         let hf_quant = read(&folder.join(HF_QUANT_CONFIG))?.map(|(file, config)| Section {
@@ -102,15 +105,15 @@ pub(super) fn read(file: &Path) -> Result<Option<(PathBuf, Map<String, Value>)>>
 /// The section about quantization, of the model itself or of the text or language model in it, with the fields that lead there.
 ///
 /// What is nearest to the top counts, and of several parts on one level that of text.
-fn find_quantization(config: &Map<String, Value>) -> Option<(String, Value)> {
+fn find_quantization(config: &Map<String, Value>) -> Option<(Vec<String>, &Value)> {
     const NAMES: [&str; 2] = [QUANTIZATION, "compression_config"];
     const DEPTH: usize = 4;
-    let mut level = vec![(String::new(), config)];
+    let mut level = vec![(Vec::new(), config)];
     for _ in 0..DEPTH {
         for (path, within) in &level {
-            let named = NAMES.iter().find_map(|name| Some((name, within.get(*name)?)));
-            if let Some((name, value)) = named.filter(|(_, value)| !value.is_null()) {
-                return Some((below(path, name), value.clone()));
+            let named = NAMES.iter().filter_map(|name| Some((name, within.get(*name)?)));
+            if let Some((name, value)) = named.into_iter().find(|(_, value)| !value.is_null()) {
+                return Some((below(path, name), value));
             }
         }
         let parts = level.into_iter().flat_map(|(path, within)| {
@@ -119,7 +122,10 @@ fn find_quantization(config: &Map<String, Value>) -> Option<(String, Value)> {
             parts.map(move |(name, part)| (below(&path, name), part)).collect::<Vec<_>>()
         });
         let mut parts: Vec<_> = parts.collect();
-        let is_of_text = |path: &str| ["text", "language", "llm", "thinker"].iter().any(|word| path.contains(word));
+        let is_of_text = |path: &[String]| {
+            let words = ["text", "language", "llm", "thinker"];
+            path.iter().any(|name| words.iter().any(|word| name.contains(word)))
+        };
         parts.sort_by_key(|(path, _)| !is_of_text(path));
         level = parts;
     }
@@ -129,24 +135,17 @@ fn find_quantization(config: &Map<String, Value>) -> Option<(String, Value)> {
 /// A configuration less what it says of quantization, wherever that is.
 pub(super) fn without_quantization(mut config: Map<String, Value>) -> Map<String, Value> {
     while let Some((path, _)) = find_quantization(&config) {
-        let mut within = &mut config;
-        let mut names = path.split('.').peekable();
-        while let Some(name) = names.next() {
-            if names.peek().is_none() {
-                within.remove(name);
-                break;
-            }
-            match within.get_mut(name).and_then(Value::as_object_mut) {
-                Some(inner) => within = inner,
-                None => return config,
-            }
+        let Some((last, above)) = path.split_last() else { return config };
+        let part = above.iter().try_fold(&mut config, |part, name| part.get_mut(name)?.as_object_mut());
+        if part.and_then(|part| part.remove(last)).is_none() {
+            return config;
         }
     }
     config
 }
 
-fn below(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+fn below(path: &[String], name: &str) -> Vec<String> {
+    [path, &[name.to_owned()]].concat()
 }
 
 /// Whether a list of modules that are not quantized has a layer, or a module that it is in: by their path, the end of it, a
@@ -186,7 +185,7 @@ pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{find_quantization, glob_matches, is_listed};
+    use super::{find_quantization, glob_matches, is_listed, without_quantization};
 
     #[test]
     fn quantization_is_found_where_language_models_nest_it() {
@@ -201,15 +200,36 @@ mod tests {
         ] {
             let nested = path.rsplit('.').fold(own.clone(), |inner, name| json!({ name: inner }));
             let Value::Object(mut config) = nested else { unreachable!() };
-            assert_eq!(find_quantization(&config), Some((path.to_owned(), own.clone())));
+            assert_eq!(
+                find_quantization(&config).map(|(path, value)| (path.join("."), value)),
+                Some((path.to_owned(), &own))
+            );
             // That of another part does not come first.
             config.insert("audio_config".to_owned(), json!({ "inner_config": { "quantization_config": {} } }));
-            assert_eq!(find_quantization(&config), Some((path.to_owned(), own.clone())));
+            assert_eq!(
+                find_quantization(&config).map(|(path, value)| (path.join("."), value)),
+                Some((path.to_owned(), &own))
+            );
         }
         let Value::Object(none) = json!({ "quantization_config": null, "a": [1], "b_config": {} }) else {
             unreachable!()
         };
         assert_eq!(find_quantization(&none), None);
+    }
+
+    #[test]
+    fn what_is_left_says_nothing_of_quantization() {
+        for config in [
+            json!({ "quantization_config": null, "compression_config": { "a": 1 }, "b": 2 }),
+            json!({ "text_config": { "quantization_config": {} }, "quantization_config": {}, "b": 2 }),
+            // Names with dots are not paths.
+            json!({ "a.config": { "quantization_config": {} }, "a": { "config": {} } }),
+            json!({ "a_config": { "b.config": { "compression_config": {} } } }),
+        ] {
+            let Value::Object(config) = config else { unreachable!() };
+            assert!(find_quantization(&config).is_some());
+            assert_eq!(find_quantization(&without_quantization(config)), None);
+        }
     }
 
     #[test]

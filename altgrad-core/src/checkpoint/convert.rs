@@ -9,7 +9,7 @@ use super::config::{CONFIG, read, without_quantization};
 use super::outline::{Outline, Spelling};
 use super::reader::Checkpoint;
 use super::save::Writer;
-use super::source::{Piece, Source};
+use super::source::{Piece, Reading, Source};
 use super::writer::{CheckpointWriter, Entry};
 use crate::layer::Recipe;
 use crate::model::names::{layer_of_weight, looks_like_embedding, looks_like_router};
@@ -68,7 +68,8 @@ impl Writer {
     /// rule names them; not in the dialect of ComfyUI, since diffusion models call their layers anything. A head that is tied to
     /// the embedding (`tie_word_embeddings`) has no tensor of its own; it is reported as `lm_head`, and rules may name it.
     /// Gradients of recipes are of no use here, and passed over. No more than a piece of a tensor and the codes of a row of
-    /// blocks are in memory at a time, but a tensor that is rounded stochastically is, as a whole.
+    /// blocks are in memory at a time, but a tensor that is rounded stochastically is, as a whole; of a tensor that is quantized already,
+    /// its scales are as well.
     ///
     /// A checkpoint that is quantized already is an error, unless the writer is told to [`requantize`](Self::requantize).
     ///
@@ -182,6 +183,9 @@ impl Writer {
         if !source.is_float() {
             return unsupported(format!("weight of dtype {}", source.dtype));
         }
+        if outputs == 0 || inputs == 0 {
+            return unsupported("weight without elements".to_owned());
+        }
         let is_told_by_name = self.dialect().has_language_models() && !rulebook.names(path);
         let may_be_embedding = self.dialect().has_language_models() && looks_like_embedding(path);
         let recipe = match decision {
@@ -227,15 +231,18 @@ impl Plan<'_> {
         if let Some(Layer { path, becomes: Ok(quantized) }) = &self.layer {
             return self.quantize(path, quantized, writer, tick).map(Some);
         }
-        for piece in self.source.pieces(1) {
-            tick(piece.bytes);
-            // What was quantized and is to stay in full precision is in that of most models.
-            let bytes = if self.source.is_quantized() {
-                safetensors::View::data(&self.source.load(&piece, DType::BF16)?).into_owned()
-            } else {
-                self.source.read(&piece)?
-            };
-            writer.append(self.source.name, &bytes)?;
+        if self.source.is_quantized() {
+            let reading = self.source.read()?;
+            for piece in reading.pieces(1) {
+                tick(piece.bytes);
+                // In the precision of most models.
+                writer.append(self.source.name, &safetensors::View::data(&reading.load(&piece, DType::BF16)?))?;
+            }
+        } else {
+            self.source.copy(|bytes| {
+                tick(bytes.len());
+                writer.append(self.source.name, bytes)
+            })?;
         }
         let bytes_after = self.entries().iter().map(Entry::bytes).sum();
         Ok(self.layer.as_ref().map(|layer| {
@@ -271,13 +278,14 @@ impl Plan<'_> {
             (_, Granularity::PerBlock { rows, .. }) => rows,
             _ => 1,
         };
-        let pieces = self.source.pieces(block_rows);
+        let reading = self.source.read()?;
+        let pieces = reading.pieces(block_rows);
         // One scale for all needs all of the tensor first; others follow from the piece at hand.
         let amax = if pieces.len() > 1 && weights.granularity == Granularity::PerTensor {
             let mut largest = 0f32;
             for piece in &pieces {
                 tick(0);
-                largest = largest.max(self.load(path, piece)?.1);
+                largest = largest.max(load(&reading, path, piece)?.1);
             }
             Some(largest)
         } else {
@@ -286,7 +294,7 @@ impl Plan<'_> {
         let (mut scales, mut sums) = (Vec::new(), DistortionSums::default());
         for piece in &pieces {
             tick(piece.bytes);
-            let (values, _) = self.load(path, piece)?;
+            let (values, _) = load(&reading, path, piece)?;
             let conversion = match amax {
                 Some(amax) => weights.conversion_under(&values, amax),
                 None => weights.first_step(&values, stream(&format!("{path}.weights")))?,
@@ -315,19 +323,19 @@ impl Plan<'_> {
             bytes_after: bytes,
         })
     }
+}
 
-    /// The values of a piece, which must be finite, and their largest magnitude.
-    fn load(&self, path: &str, piece: &Piece) -> Result<(candle_core::Tensor, f32)> {
-        let values = self.source.load(piece, DType::F32)?;
-        let amax = check_finite(&values, "the weight").map_err(|error| match error {
-            Error::NotFinite { what, value, mut index } => {
-                index[0] += piece.rows.start;
-                Error::NotFinite { what, value, index }.at(path)
-            }
-            error => error.at(path),
-        })?;
-        Ok((values, amax))
-    }
+/// The values of a piece, which must be finite, and their largest magnitude.
+fn load(reading: &Reading<'_>, path: &str, piece: &Piece) -> Result<(candle_core::Tensor, f32)> {
+    let values = reading.load(piece, DType::F32)?;
+    let amax = check_finite(&values, "the weight").map_err(|error| match error {
+        Error::NotFinite { what, value, mut index } => {
+            index[0] += piece.rows.start;
+            Error::NotFinite { what, value, index }.at(path)
+        }
+        error => error.at(path),
+    })?;
+    Ok((values, amax))
 }
 
 /// The path of the layer that a matrix, or a stack of them, is the weight of; of one that is called otherwise its name.

@@ -20,7 +20,7 @@ const SHARD_BYTES: usize = 5_000_000_000;
 impl Checkpoint {
     /// Writes the checkpoint in full precision into a new folder: quantized tensors as their values in `dtype` (`F32`, `F16` or
     /// `BF16`), all others as they are, with the configuration less what it says of quantization, and of a folder or an
-    /// index, its tokenizer and its own code. No more than a piece of a tensor is in memory at a time.
+    /// index, its tokenizer and its own code. No more than a piece of a tensor and its scales are in memory at a time.
     ///
     /// Values are `decode(code) × scale` in `f32`, rounded to `dtype`. Returns the number of tensors that were quantized.
     ///
@@ -65,14 +65,21 @@ impl Checkpoint {
         let total = sources.iter().map(|source| source.bytes).sum();
         let mut done = 0;
         for source in &sources {
-            for piece in source.pieces(1) {
+            let mut tick = |read: usize| {
                 progress(Progress { tensor: source.name, done, total });
-                done += piece.bytes;
-                if source.is_quantized() {
-                    writer.append(source.name, &View::data(&source.load(&piece, dtype)?))?;
-                } else {
-                    writer.append(source.name, &source.read(&piece)?)?;
+                done += read;
+            };
+            if source.is_quantized() {
+                let reading = source.read()?;
+                for piece in reading.pieces(1) {
+                    tick(piece.bytes);
+                    writer.append(source.name, &View::data(&reading.load(&piece, dtype)?))?;
                 }
+            } else {
+                source.copy(|bytes| {
+                    tick(bytes.len());
+                    writer.append(source.name, bytes)
+                })?;
             }
         }
         if let Some((_, config)) = read(&self.shards().folder().join(CONFIG))? {

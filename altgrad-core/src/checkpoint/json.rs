@@ -1,24 +1,21 @@
 //! JSON as Python writes it: with `Infinity`, `-Infinity` and `NaN`, which JSON does not have.
 //!
-//! JSON5 has them, so what is no JSON is read as JSON5. `serde_json`'s values cannot hold them; they are kept as text that no
-//! configuration has, and are written back as they were.
+//! `serde_json`'s values cannot hold them; they are kept as text that no configuration has, and are written back as they were.
 
-use std::fmt;
 use std::io::{self, Write};
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-/// What stands for the three in a value.
-const KEPT: [(&str, f64); 3] =
-    [("\u{1}Infinity", f64::INFINITY), ("\u{1}-Infinity", f64::NEG_INFINITY), ("\u{1}NaN", f64::NAN)];
+/// What stands for the three in a value, after a character of its own.
+const KEPT: [&str; 3] = ["\u{1}-Infinity", "\u{1}Infinity", "\u{1}NaN"];
 
 /// Reads a value, or says why the text is no JSON.
 pub(super) fn parse(text: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(text).or_else(|error| {
-        let text = str::from_utf8(text).map_err(|_| error.to_string())?;
-        // What is wrong with it as JSON says more, unless it is one of the three that is.
-        json5::from_str::<Lenient>(text).map(|value| value.0).map_err(|_| error.to_string())
+        let quoted = with_words_quoted(text).map_err(|error| error.to_string())?;
+        // What is wrong with it as JSON says where.
+        serde_json::from_slice(&quoted).map_err(|_| error.to_string())
     })
 }
 
@@ -30,7 +27,7 @@ pub(super) fn parse_as<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
 /// Writes a value on several lines.
 pub(super) fn write(value: &Value, mut to: impl Write) -> io::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
-    for (kept, _) in KEPT {
+    for kept in KEPT {
         let quoted = serde_json::to_string(kept)?;
         if text.contains(&quoted) {
             text = text.replace(&quoted, &kept[1..]);
@@ -40,72 +37,30 @@ pub(super) fn write(value: &Value, mut to: impl Write) -> io::Result<()> {
     to.write_all(b"\n")
 }
 
-/// A value that may hold the three.
-struct Lenient(Value);
-
-impl<'de> Deserialize<'de> for Lenient {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LenientVisitor).map(Self)
+/// The text with the three, where they are not in strings, as what stands for them.
+fn with_words_quoted(text: &[u8]) -> serde_json::Result<Vec<u8>> {
+    let mut quoted = Vec::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let [byte, after @ ..] = rest {
+        let word = KEPT.iter().find(|kept| !in_string && rest.starts_with(&kept.as_bytes()[1..]));
+        let length = match (word, byte, after) {
+            (Some(kept), ..) => {
+                serde_json::to_writer(&mut quoted, kept)?;
+                rest = &rest[kept.len() - 1..];
+                continue;
+            }
+            (None, b'\\', [_, ..]) if in_string => 2,
+            (None, b'"', _) => {
+                in_string = !in_string;
+                1
+            }
+            _ => 1,
+        };
+        let (copied, others) = rest.split_at(length);
+        quoted.extend_from_slice(copied);
+        rest = others;
     }
-}
-
-struct LenientVisitor;
-
-impl<'de> Visitor<'de> for LenientVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        let is_it = |other: f64| value == other || value.is_nan() && other.is_nan();
-        Ok(KEPT.into_iter().find(|(_, other)| is_it(*other)).map_or_else(|| value.into(), |(kept, _)| kept.into()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(Lenient(value)) = seq.next_element()? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
-        while let Some((key, Lenient(value))) = map.next_entry::<String, Lenient>()? {
-            values.insert(key, value);
-        }
-        Ok(Value::Object(values))
-    }
+    Ok(quoted)
 }
 
 #[cfg(test)]
@@ -130,9 +85,24 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_said_to_be_none() {
-        for text in ["", "{", "{\"a\": }", "[Inf]", "\u{0}"] {
+        for text in ["", "{", "{\"a\": }", "[Inf]", "\u{0}", "InfinityInfinity", "{'a': 1}", "[NaN"] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(parse(&[0xFF]).is_err());
+    }
+
+    #[test]
+    fn words_in_strings_are_strings() {
+        let text = r#"{"NaN": ["\\", NaN, "a\"NaN", -Infinity, "\\\"Infinity"]}"#;
+        let value = parse(text.as_bytes()).unwrap();
+        let kept = |word: &str| format!("\u{1}{word}");
+        assert_eq!(value, json!({"NaN": ["\\", kept("NaN"), "a\"NaN", kept("-Infinity"), "\\\"Infinity"]}));
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        for deep in ["[", "{\"a\":"] {
+            assert!(parse((deep.repeat(200_000) + "NaN").as_bytes()).is_err());
+        }
     }
 }

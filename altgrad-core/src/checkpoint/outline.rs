@@ -2,7 +2,7 @@
 
 use safetensors::Dtype;
 
-use crate::format::{Fp8, Overflow};
+use crate::format::{Fp8, Infinity, Overflow};
 use crate::quantizer::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
 
 /// A quantized layer to be written.
@@ -96,13 +96,16 @@ impl Outline {
             amax_bound,
             rounding,
             overflow,
-            infinity: _,
+            infinity,
         } = *quantizer;
         if format != Fp8::E4M3 {
             return Err(format!("inputs in {format}"));
         }
         if amax_bound.is_some() {
             return Err("inputs with an upper bound on amax".to_owned());
+        }
+        if infinity != Infinity::Propagate {
+            return Err("inputs whose infinities saturate".to_owned());
         }
         if rounding != Rounding::NearestEven || overflow != Overflow::Saturate {
             return Err("inputs that are rounded stochastically or do not saturate".to_owned());

@@ -10,7 +10,6 @@ use candle_nn::{VarBuilder, VarMap};
 use super::backend::Backend;
 use super::config::Configs;
 use super::dialect::Dialect;
-use super::kv;
 use super::shards::Shards;
 use super::stored::{Fault, Stored, format_of};
 use crate::format::Fp8;
@@ -116,7 +115,7 @@ impl Checkpoint {
         let mut found = dialect.read(&shards, &configs)?;
         let mut plain = Vec::new();
         for (name, info) in shards.tensors() {
-            if found.parts.contains(name) || found.tensors.contains_key(name) || kv::is_scale(name) {
+            if found.parts.contains(name) || found.tensors.contains_key(name) {
                 continue;
             }
             if format_of(info.dtype).is_some() {
@@ -143,7 +142,7 @@ impl Checkpoint {
     }
 
     /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to others are
-    /// none of them, nor are the [scales of keys and values](Self::kv_scales).
+    /// none of them; [scales of keys and values](Self::kv_scales) are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.quantized.keys().chain(&self.content.plain).map(String::as_str)
     }

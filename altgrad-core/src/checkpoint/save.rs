@@ -8,7 +8,7 @@ use candle_core::{Tensor, TensorId};
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value};
 
-use super::config::{CONFIG, HF_QUANT_CONFIG, QUANTIZATION, read};
+use super::config::{CONFIG, HF_QUANT_CONFIG, QUANTIZATION, read, without_quantization};
 use super::dialect::{Description, Dialect};
 use super::outline::{Outline, Spelling};
 use super::writer::{CheckpointWriter, Entry};
@@ -77,8 +77,8 @@ impl Writer {
         Self { dialect, config: Map::new(), shard_bytes, requantizes: false }
     }
 
-    /// The same with the fields of another `config.json`, which other libraries need to know what the model is. Its
-    /// `quantization_config`, if it has one, is replaced.
+    /// The same with the fields of another `config.json`, which other libraries need to know what the model is. What
+    /// it says of quantization is left out.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Writer {
     pub fn config_from(self, file: impl AsRef<FilePath>) -> Result<Self> {
         let file = file.as_ref();
         match read(file)? {
-            Some((_, config)) => Ok(Self { config, ..self }),
+            Some((_, config)) => Ok(Self { config: without_quantization(config), ..self }),
             None => Err(Error::UnreadableFile { file: file.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
         }
     }

@@ -25,8 +25,13 @@ pub(super) struct Source<'c> {
     /// Bytes of its values in the files, or of its codes and scales.
     pub(super) bytes: usize,
     shards: &'c Shards,
-    /// Codes with all of their scales.
-    quantized: Option<(&'c Stored, Vec<f32>)>,
+    quantized: Option<&'c Stored>,
+}
+
+/// A tensor that is being read, with its scales in memory.
+pub(super) struct Reading<'s> {
+    source: &'s Source<'s>,
+    scales: Vec<f32>,
 }
 
 /// Some rows of a tensor as a matrix of all its rows.
@@ -38,15 +43,16 @@ pub(super) struct Piece {
 }
 
 impl<'c> Source<'c> {
+    /// The tensor of this name, whose scales are known to be valid.
     pub(super) fn new(checkpoint: &'c Checkpoint, name: &'c str) -> Result<Self> {
         let shards = checkpoint.shards();
         let bytes_of = |name: &str| shards.info(name).map_or(0, |info| info.data_offsets.1 - info.data_offsets.0);
-        let stored = checkpoint.stored(name)?;
-        let key = stored.map_or(name, |stored| &stored.codes);
+        let quantized = checkpoint.stored(name)?;
+        let key = quantized.map_or(name, |stored| &stored.codes);
         let Some(info) = shards.info(key) else { return Err(checkpoint.not_there(name)) };
-        let quantized =
-            stored.map(|stored| Ok::<_, crate::Error>((stored, stored.scale_values(shards)?))).transpose()?;
-        let bytes = stored.map_or_else(|| bytes_of(name), |stored| stored.parts().map(bytes_of).sum());
+        // Looked at now, so that nothing is written of a checkpoint with a bad one, and kept when the tensor is at hand.
+        quantized.map(|stored| stored.scale_values(shards)).transpose()?;
+        let bytes = quantized.map_or_else(|| bytes_of(name), |stored| stored.parts().map(bytes_of).sum());
         Ok(Self { name, shape: &info.shape, dtype: info.dtype, bytes, shards, quantized })
     }
 
@@ -61,6 +67,20 @@ impl<'c> Source<'c> {
         self.is_quantized() || matches!(self.dtype, F32 | F16 | BF16 | F64)
     }
 
+    /// Begins to read it.
+    pub(super) fn read(&self) -> Result<Reading<'_>> {
+        let scales = self.quantized.map(|stored| stored.scale_values(self.shards)).transpose()?.unwrap_or_default();
+        Ok(Reading { source: self, scales })
+    }
+
+    /// Calls `copy` with its bytes, some at a time, of one that is not in codes.
+    pub(super) fn copy(&self, mut copy: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        for start in (0..self.bytes).step_by(PIECE) {
+            copy(&self.shards.read_part(self.name, start, PIECE.min(self.bytes - start))?)?;
+        }
+        Ok(())
+    }
+
     fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
@@ -68,22 +88,28 @@ impl<'c> Source<'c> {
     fn all_rows(&self) -> usize {
         self.shape.iter().rev().skip(1).product()
     }
+}
 
+impl Reading<'_> {
     /// The tensor cut into pieces that are no longer than need be, between blocks of `block_rows` rows, which may be those that
     /// its values are to be in, and those of its codes.
     pub(super) fn pieces(&self, block_rows: usize) -> Vec<Piece> {
-        let rows = self.all_rows();
-        let row_bytes = self.cols() * self.dtype.bitsize() / 8;
-        let own = match self.quantized.as_ref().map(|(stored, _)| stored.flat_granularity()) {
+        let rows = self.source.all_rows();
+        let row_bytes = self.source.cols() * self.source.dtype.bitsize() / 8;
+        let own = match self.source.quantized.map(Stored::flat_granularity) {
             Some(Granularity::PerBlock { rows, .. }) => rows,
             _ => 1,
         };
         let (block_rows, own) = (block_rows.max(1), own.max(1));
         let both = (block_rows / greatest_common_divisor(block_rows, own)).saturating_mul(own);
-        // All there is, where the rows of blocks are more than that.
-        let step = if both >= rows { rows.max(1) } else { (PIECE / row_bytes.max(1)).max(1).next_multiple_of(both) };
+        // All there is, where the rows of blocks are more than that, or nothing is in them.
+        let step = if both >= rows || row_bytes == 0 {
+            rows.max(1)
+        } else {
+            (PIECE / row_bytes).max(1).next_multiple_of(both)
+        };
         let piece = |first: usize| {
-            let rows = first..(first + step).min(rows);
+            let rows = first..first.saturating_add(step).min(rows);
             Piece { bytes: rows.len() * row_bytes, rows }
         };
         (0..rows).step_by(step).map(piece).collect()
@@ -91,19 +117,14 @@ impl<'c> Source<'c> {
 
     /// The values of a piece, in the dtype that the files have them in, or in `dtype` if they are codes.
     pub(super) fn load(&self, piece: &Piece, dtype: DType) -> Result<Tensor> {
-        if let Some((stored, scales)) = &self.quantized {
-            return stored.load_rows(self.shards, scales, piece.rows.clone(), dtype);
+        let source = self.source;
+        if let Some(stored) = source.quantized {
+            return stored.load_rows(source.shards, &self.scales, piece.rows.clone(), dtype);
         }
-        let dims = vec![piece.rows.len(), self.cols()];
-        let bytes = self.read(piece)?;
-        let view = TensorView::new(self.dtype, dims, &bytes)
-            .map_err(|error| self.shards.invalid(self.name, error.to_string()))?;
+        let row_bytes = source.cols() * source.dtype.bitsize() / 8;
+        let bytes = source.shards.read_part(source.name, piece.rows.start * row_bytes, piece.bytes)?;
+        let view = TensorView::new(source.dtype, vec![piece.rows.len(), source.cols()], &bytes)
+            .map_err(|error| source.shards.invalid(source.name, error.to_string()))?;
         Ok(view.load(&Device::Cpu)?)
-    }
-
-    /// The bytes of a piece as they are; of one that is not in codes.
-    pub(super) fn read(&self, piece: &Piece) -> Result<Vec<u8>> {
-        let row_bytes = self.cols() * self.dtype.bitsize() / 8;
-        self.shards.read_part(self.name, piece.rows.start * row_bytes, piece.bytes)
     }
 }

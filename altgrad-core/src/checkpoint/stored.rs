@@ -108,10 +108,10 @@ fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) 
         // One scale for each matrix, such as those of experts, or one for each column of each (Llama 4).
         let ones = [matrices, &[1, 1]].concat();
         if scales == matrices || scales == ones {
-            return Ok(Granularity::PerBlock { rows: *rows, cols });
+            return Ok(Granularity::PerBlock { rows: (*rows).max(1), cols: cols.max(1) });
         }
         if scales == [matrices, &[1, cols]].concat() {
-            return Ok(Granularity::PerBlock { rows: *rows, cols: 1 });
+            return Ok(Granularity::PerBlock { rows: (*rows).max(1), cols: 1 });
         }
     }
     match block {
@@ -168,7 +168,7 @@ fn only_blocks(outer: &[usize], cols: usize, scales: &[usize]) -> Result<Granula
         0 => None,
         1 => Some((side, side)),
         _ => {
-            let (least, most) = (side.div_ceil(parts), (side - 1) / (parts - 1));
+            let (least, most) = (side.div_ceil(parts), side.saturating_sub(1) / (parts - 1));
             (least > 0 && least <= most).then_some((least, most))
         }
     };
@@ -257,6 +257,14 @@ impl Stored {
             return Err(shards.invalid(codes, format!("is of dtype {}, but said to be in {format}", info.dtype)));
         }
         check_scale_dtype(shards, scales)?;
+        granularity.validate().map_err(|error| shards.invalid(codes, error.to_string()))?;
+        // Blocks are those of all rows, so that it must not matter whether they are those of each matrix.
+        let is_cut_through = matches!((granularity, &info.shape[..]),
+            (Granularity::PerBlock { rows, .. }, [_, .., of_matrix, _]) if info.shape.len() > 2 && of_matrix % rows != 0);
+        if is_cut_through {
+            let why = format!("has shape {:?}, but {granularity} would run across its matrices", info.shape);
+            return Err(shards.invalid(codes, why));
+        }
         let expected = granularity.scale_dims(&info.shape);
         let actual = shards.info(scales).map_or(&[][..], |info| &info.shape);
         if actual != expected {
@@ -293,6 +301,11 @@ impl Stored {
             scales = unswizzle(&scales, self.granularity.blocks(&self.shape).grid());
         }
         let mut scales = self.spread(scales);
+        let count = self.flat_granularity().blocks(&self.shape).count();
+        if scales.len() != count {
+            let why = format!("has {} scales, but codes of shape {:?} have {count} blocks", scales.len(), self.shape);
+            return Err(shards.invalid(name, why));
+        }
         let is_wrong = |scale: &f32| !(scale.is_finite() && *scale > 0.0);
         if scales.iter().any(is_wrong) {
             let blocks = self.flat_granularity().blocks(&self.shape);

@@ -61,7 +61,8 @@ impl CheckpointWriter {
         let (folder, lock) = fs::create_dir_all(parent)
             .and_then(|()| {
                 remove_stale(parent);
-                temporary_folder(parent)
+                // Somebody who tidies up may take a folder whose file is not locked yet for one that was left.
+                temporary_folder(parent).or_else(|_| temporary_folder(parent))
             })
             .map_err(|source| Error::Unwritable { file: target.to_owned(), source })?;
         let mut writer = Self { target: target.to_owned(), folder, lock, shards: Vec::new(), places: HashMap::new() };
@@ -158,13 +159,15 @@ impl CheckpointWriter {
     }
 
     /// Gives the files their names.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         if let Some((name, _)) = self.places.iter().find(|(_, place)| place.written != place.bytes) {
             return Err(invalid(&self.target, Some(name), "was not written to its end".to_owned()));
         }
         for file in &self.shards {
             file.sync_all().map_err(|source| self.unwritable(source))?;
         }
+        // On some systems a folder with open files keeps its name.
+        self.shards.clear();
         check_target(&self.target)?;
         // An empty folder there would be replaced on some systems, and be in the way on others.
         if self.target.is_dir() {

@@ -35,9 +35,23 @@ impl<T: Clone> Cache<T> {
         }))
     }
 
+    /// The value, if one is kept.
+    pub(super) fn peek(&self) -> Option<T> {
+        self.0.with(|entry| entry.value.clone())
+    }
+
     /// Drops the value, and keeps the next one.
     pub(super) fn renew(&self) {
         self.drop_value(true);
+    }
+
+    /// Drops the value, and keeps the next one if it would have kept that.
+    pub(super) fn forget(&self) {
+        let value = self.0.with(|entry| {
+            entry.drops += 1;
+            entry.value.take()
+        });
+        drop(value);
     }
 
     /// Drops the value and keeps none from now on, until it is [renewed](Self::renew).

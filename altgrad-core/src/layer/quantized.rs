@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use candle_core::{Module, Tensor};
+use candle_core::{Module, Shape, Tensor};
 
 use super::backward::{Backward, transposed_codes};
-use super::cache::Cache;
 use super::calibration::Calibration;
 use super::fused::{self, Input, Weight};
 use super::mode::Mode;
 use super::node::{Arguments, attach};
 use super::product::{Pass, Product, transposed};
-use super::shared::{Kept, Shared};
+use super::shared::{Kept, KeptTranspose, Shared};
 use super::weight::FixedWeight;
 use super::{Compute, FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate, output_dims};
 use crate::kernels::Conversion;
@@ -39,8 +38,8 @@ use crate::{Error, Result};
 ///
 /// # Threads
 ///
-/// Threads may call a layer at the same time, also from jobs of one `rayon` pool; no lock is held while anything is
-/// computed. In training mode each pass takes the next step number as it begins, sees the histories as they are then, and
+/// Threads may call a layer at the same time, also from jobs of one `rayon` pool; no lock of altgrad is held while anything
+/// is computed, and on the CPU no thread takes up other jobs while it waits for parts of a product of codes. In training mode each pass takes the next step number as it begins, sees the histories as they are then, and
 /// adds each amax when it is known; so amaxes are recorded in the order in which they become known.
 ///
 /// # Precision
@@ -141,7 +140,11 @@ impl QuantizedLinear {
     ///
     /// [`Error::NanNotRepresentable`] if the weight holds NaN and the format has none.
     pub fn quantized_weight(&self) -> Result<Fp8Tensor> {
-        let codes = if self.mode.training { self.pack().map(|(packed, _)| packed) } else { self.kept_as_tensor() };
+        let kept = if self.mode.training { None } else { self.shared.kept.peek() };
+        let codes = match kept {
+            Some(kept) => kept.weight.to_tensor(),
+            None => self.pack().map(|(packed, _)| packed),
+        };
         locate(codes, &self.path)
     }
 
@@ -200,7 +203,10 @@ impl QuantizedLinear {
 
     /// The same layer around other tensors, of the same shapes and values.
     pub(crate) fn with_wrapped(&self, wrapped: candle_nn::Linear) -> Self {
-        Self { wrapped, ..self.clone() }
+        let layer = Self { wrapped, observation: self.observation.clone(), ..self.clone() };
+        // Whether a gradient of the weight is needed is another matter now.
+        layer.shared.kept.forget();
+        layer
     }
 
     /// Lets the next forward pass in eval mode compute the weight's codes anew.
@@ -235,13 +241,22 @@ impl QuantizedLinear {
     fn kept(&self) -> Result<Kept> {
         self.shared.kept.get_or_compute(|| {
             let (packed, conversion) = self.pack()?;
-            let (clip, transposed) = (Arc::new(Cache::new()), Arc::new(Cache::new()));
+            let clip = self.recipe.ste.clip(self.weight(), &conversion)?;
+            let transposed = self.transposed_weights().map(|quantizer| self.kept_transpose(quantizer)).transpose()?;
             Ok(Kept { weight: FixedWeight::new(packed)?, conversion: Arc::new(conversion), clip, transposed })
         })
     }
 
-    fn kept_as_tensor(&self) -> Result<Fp8Tensor> {
-        self.kept()?.weight.to_tensor()
+    fn kept_transpose(&self, quantizer: &Quantizer) -> Result<KeptTranspose> {
+        let (weight, role) = (self.weight(), &self.shared.weights);
+        if weight.device().is_cpu() {
+            let no_code = Error::NanNotRepresentable { format: quantizer.format };
+            let codes = transposed_codes(weight, quantizer, role, role.step(), None)?;
+            return codes.map(KeptTranspose::Codes).ok_or(no_code);
+        }
+        let weight = weight.detach().t()?.contiguous()?;
+        let conversion = role.transposed(quantizer, &weight, role.step())?;
+        Ok(KeptTranspose::Tensor(Fp8Tensor::convert(&weight, &conversion, quantizer.granularity)?))
     }
 
     /// How the weight is converted, and its codes if there are kept ones.
@@ -286,11 +301,18 @@ impl QuantizedLinear {
         self.multiply_values(&x.contiguous()?, input, weight, kept.as_ref())
     }
 
-    /// The quantizer of the weight's transpose, if the gradient of `x` needs one that is not that of the weight.
-    fn transposed_weights(&self, x: &Tensor) -> Option<&Quantizer> {
+    /// The quantizer of the weight's transpose, if gradients of inputs need one that is not that of the weight.
+    fn transposed_weights(&self) -> Option<&Quantizer> {
         let weights = &self.recipe.weights;
-        let is_needed = x.track_op() && self.recipe.gradients.is_some() && !weights.granularity.is_symmetric();
-        is_needed.then_some(weights)
+        (self.recipe.gradients.is_some() && !weights.granularity.is_symmetric()).then_some(weights)
+    }
+
+    /// Where the weight's gradient stops.
+    fn weight_clip(&self, conversion: &Conversion, kept: Option<&Kept>) -> Result<Clip> {
+        match kept {
+            Some(kept) => Ok(kept.clip.clone()),
+            None => self.recipe.ste.clip(self.weight(), conversion),
+        }
     }
 
     fn pass(&self, input: Option<&Converted>) -> Pass {
@@ -333,12 +355,12 @@ impl QuantizedLinear {
         };
         let operand = input_codes.as_ref().map_or(Input::Floats(Compute::Full), Input::Codes);
         let y = fused::forward(values, operand, &codes, outputs, self.bias())?;
-        let transposed_codes = match self.transposed_weights(x) {
-            None => None,
-            Some(quantizer) => {
+        let transposed_codes = match (self.transposed_weights().filter(|_| x.track_op()), kept) {
+            (None, _) => None,
+            (Some(_), Some(Kept { transposed: Some(KeptTranspose::Codes(codes)), .. })) => Some(codes.clone()),
+            (Some(quantizer), _) => {
                 let spare = spare(&roles.weights.transposed_spare);
-                let compute = || transposed_codes(self.weight(), quantizer, &roles.weights, weight.1, spare);
-                let codes = kept.map_or_else(compute, |kept| kept.transposed.get_or_compute(compute))?;
+                let codes = transposed_codes(self.weight(), quantizer, &roles.weights, weight.1, spare)?;
                 if codes.is_none() {
                     return Ok(None);
                 }
@@ -355,10 +377,7 @@ impl QuantizedLinear {
                 Some((conversion, _)) => self.recipe.ste.clip(x, conversion)?,
                 None => Clip::default(),
             },
-            weight_clip: {
-                let compute = || self.recipe.ste.clip(self.weight(), &weight.0);
-                kept.map_or_else(compute, |kept| kept.clip.get_or_compute(compute))?
-            },
+            weight_clip: self.weight_clip(&weight.0, kept)?,
         };
         let arguments = Arguments { x, w: Some(self.weight()), bias: self.bias() };
         let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
@@ -377,14 +396,12 @@ impl QuantizedLinear {
     ) -> Result<Tensor> {
         let pass = self.pass(input.as_ref());
         let ste = self.recipe.ste;
-        let codes = match kept {
-            Some(Kept { weight: FixedWeight::Tensor(packed), .. }) => Some(packed),
-            _ => None,
-        };
+        let codes = kept.map(|kept| kept.weight.to_tensor()).transpose()?;
+        let clip = self.weight_clip(&conversion, kept)?;
         let shared = Arc::clone(&self.shared);
         // An optimizer is about to move the weight.
         let on_gradient = Box::new(move || shared.kept.disable());
-        let weight = fake_quantize_watched(self.weight(), conversion, ste, codes, Some(on_gradient))?;
+        let weight = fake_quantize_watched(self.weight(), conversion, clip, codes.as_ref(), Some(on_gradient))?;
         let input = match input {
             None => x.clone(),
             Some((conversion, _)) => fake_quantize_with(x, conversion, ste)?,
@@ -392,11 +409,14 @@ impl QuantizedLinear {
         let Some(gradients) = self.recipe.gradients.clone() else {
             return forward(&input, &candle_nn::Linear::new(weight, self.bias().cloned()));
         };
-        let transposed_w = match self.transposed_weights(x) {
-            None => None,
-            Some(quantizer) => transposed(quantizer, &self.shared.weights, self.weight(), step)?,
-        };
         let (outputs, inputs) = weight.dims2()?;
+        let transposed_w = match (self.transposed_weights().filter(|_| x.track_op()), kept) {
+            (None, _) => None,
+            (Some(_), Some(Kept { transposed: Some(kept), .. })) => {
+                Some(kept.dequantize(&Shape::from((inputs, outputs)), weight.dtype())?)
+            }
+            (Some(quantizer), _) => transposed(quantizer, &self.shared.weights, self.weight(), step)?,
+        };
         let (dims, tokens) = output_dims(x, outputs);
         let full = x.detach().reshape((tokens, inputs))?;
         let product = Product { pass, gradients, input: full, transposed_w };
@@ -415,8 +435,9 @@ impl Module for QuantizedLinear {
 }
 
 impl Clone for QuantizedLinear {
-    /// Shares the tensors, as the clone of a candle layer does; histories go separate ways, and a calibration pass watches
-    /// the original only.
+    /// Shares the tensors, as the clone of a candle layer does; histories and codes that eval mode keeps go separate ways, and a
+    /// calibration pass watches the original only. So training one moves the weight of the other under its kept codes:
+    /// call [`Quantizable::eval`](crate::Quantizable::eval) on that.
     fn clone(&self) -> Self {
         Self {
             wrapped: self.wrapped.clone(),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Shape, Tensor};
 
 use super::Recipe;
 use super::cache::Cache;
 use super::weight::FixedWeight;
 use crate::kernels::Conversion;
 use crate::lock::Lock;
-use crate::quantizer::{AmaxHistory, Clip, Codes, Quantizer, QuantizerState, Scaling, Spare, stream};
+use crate::quantizer::{AmaxHistory, Clip, Codes, Fp8Tensor, Quantizer, QuantizerState, Scaling, Spare, stream};
 use crate::{Error, Result};
 
 /// What a layer remembers of each of its tensors.
@@ -27,9 +27,30 @@ pub(crate) struct Shared {
 pub(super) struct Kept {
     pub(super) weight: FixedWeight,
     pub(super) conversion: Arc<Conversion>,
-    /// Where the weight's gradient stops, and codes of its transpose: once they were needed.
-    pub(super) clip: Arc<Cache<Clip>>,
-    pub(super) transposed: Arc<Cache<Option<Codes>>>,
+    /// Where the weight's gradient stops.
+    pub(super) clip: Clip,
+    /// The transpose along its own rows, where a recipe has backward passes compute with that. It is made together with the
+    /// codes, since the weight may have changed when a backward pass comes to need it.
+    pub(super) transposed: Option<KeptTranspose>,
+}
+
+/// The transpose of a weight that stays.
+#[derive(Clone, Debug)]
+pub(super) enum KeptTranspose {
+    /// On the CPU.
+    Codes(Codes),
+    /// On devices.
+    Tensor(Fp8Tensor),
+}
+
+impl KeptTranspose {
+    /// The values, of this shape.
+    pub(super) fn dequantize(&self, shape: &Shape, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Codes(codes) => codes.dequantize(shape, dtype),
+            Self::Tensor(codes) => codes.dequantize(),
+        }
+    }
 }
 
 /// What a layer remembers of one of its tensors.

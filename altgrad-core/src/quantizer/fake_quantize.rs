@@ -97,17 +97,19 @@ impl Clip {
 
 /// [`fake_quantize`] with every choice made.
 pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversion>>, ste: Ste) -> Result<Tensor> {
-    fake_quantize_watched(x, conversion, ste, None, None)
+    let conversion = conversion.into();
+    let clip = ste.clip(x, &conversion)?;
+    fake_quantize_watched(x, conversion, clip, None, None)
 }
 
 /// Called when a tensor gets a gradient.
 pub(crate) type OnGradient = Box<dyn Fn() + Send + Sync>;
 
-/// [`fake_quantize_with`] of an `x` whose codes may be known already, with the same result and the same gradient.
+/// [`fake_quantize_with`] of an `x` whose codes may be known already, as may be where its gradient stops.
 pub(crate) fn fake_quantize_watched(
     x: &Tensor,
     conversion: impl Into<Arc<Conversion>>,
-    ste: Ste,
+    clip: Clip,
     codes: Option<&Fp8Tensor>,
     on_gradient: Option<OnGradient>,
 ) -> Result<Tensor> {
@@ -115,7 +117,6 @@ pub(crate) fn fake_quantize_watched(
     if !cpu::is_supported(x.dtype()) {
         return Err(Error::UnsupportedDType { what: "the tensor", dtype: x.dtype() });
     }
-    let clip = ste.clip(x, &conversion)?;
     let known = match (codes, x.device().is_cpu()) {
         (Some(codes), true) => Some(Known::Codes(codes.clone())),
         (Some(codes), false) => Some(Known::Values(codes.dequantize()?)),

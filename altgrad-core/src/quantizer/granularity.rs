@@ -67,7 +67,7 @@ impl Granularity {
     }
 
     /// Fails for a block without elements.
-    pub(super) fn validate(self) -> Result<()> {
+    pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::PerBlock { rows, cols } if rows == 0 || cols == 0 => Err(Error::InvalidQuantizer {
                 why: format!("a block of {rows} × {cols} has no elements; both sides must be at least 1"),

@@ -6,6 +6,7 @@ mod back;
 mod convert;
 mod damaged;
 mod fixtures;
+mod hostile;
 mod interop;
 mod layers;
 mod left_alone;

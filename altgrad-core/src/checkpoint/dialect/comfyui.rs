@@ -113,8 +113,10 @@ fn read(shards: &Shards, _: &Configs) -> Result<Found> {
         stored.activations = input.map(|scale| Activations::Static(Fp8::E4M3, scale));
         Ok(stored)
     };
+    // What a layer without a mark holds is what a cast made of it.
+    let is_plain = |layer: &str| !layers.contains_key(layer) && !shards.contains(&format!("{layer}.{MARK}"));
     let pairing =
-        Pairing { names: &FACTS.names, is_plain: &|_| true, keeps_full_precision: false, describe: &describe };
+        Pairing { names: &FACTS.names, is_plain: &is_plain, keeps_full_precision: false, describe: &describe };
     let mut found = pairing.find(shards)?;
     for (mark, _) in old_marks {
         found.tensors.remove(&mark);

@@ -24,6 +24,7 @@ use self::facts::{Facts, Write};
 pub(super) use self::pair::Found;
 use self::pair::quoted;
 use super::config::Configs;
+use super::kv;
 use super::outline::{Outline, Spelling};
 use super::shards::Shards;
 use super::stored::{format_of, may_be_scale};
@@ -265,7 +266,8 @@ fn like_scales(shards: &Shards, codes: &str) -> Vec<String> {
         let own = name.rsplit('.').next().unwrap_or(name);
         let is_float = matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F8_E8M0);
         let is_named_so = own.contains("scale") || own.contains("scaling");
-        is_float && is_named_so && module(name) == module(codes) && may_be_scale(shape, &info.shape)
+        let is_of_weight = is_named_so && !kv::is_scale(name) && !own.contains("input");
+        is_float && is_of_weight && module(name) == module(codes) && may_be_scale(shape, &info.shape)
     });
     like.map(|(name, _)| name.to_owned()).collect()
 }

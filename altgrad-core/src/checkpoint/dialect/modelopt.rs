@@ -48,10 +48,10 @@ struct Config {
 struct Algorithms {
     quant_algo: Option<String>,
     group_size: Option<usize>,
-    #[serde(default)]
-    quantized_layers: QuantizedLayers,
-    #[serde(default, alias = "ignore")]
+    quantized_layers: Option<QuantizedLayers>,
     exclude_modules: Option<Vec<String>>,
+    /// The same in other configurations.
+    ignore: Option<Vec<String>>,
 }
 
 /// The algorithm of each layer; some configurations nest the map once more under its own name.
@@ -107,10 +107,15 @@ const SIDES: [usize; 7] = [BLOCK, 256, 512, 64, 32, 16, 8];
 const MX_BLOCK: usize = 32;
 
 impl Algorithms {
+    /// Whether each layer has an algorithm of its own, or none.
+    fn is_by_layer(&self) -> bool {
+        self.quantized_layers.as_ref().is_some_and(|layers| !layers.0.is_empty())
+    }
+
     /// What was done to a layer, or to the module that it is in.
     fn of(&self, layer: &str) -> Option<Algorithm> {
         let mut upwards = std::iter::successors(Some(layer), |path| path.rsplit_once('.').map(|(module, _)| module));
-        let of_module = upwards.find_map(|path| self.quantized_layers.get(path)).cloned();
+        let of_module = upwards.find_map(|path| self.quantized_layers.as_ref()?.get(path)).cloned();
         let of_all = || {
             let quant_algo = self.quant_algo.clone().filter(|algorithm| !algorithm.eq_ignore_ascii_case(MIXED))?;
             Some(Algorithm { quant_algo, group_size: self.group_size })
@@ -127,8 +132,7 @@ fn algorithms(configs: &Configs) -> Result<Algorithms> {
     };
     let known =
         [&configs.hf_quant, &configs.quantization].into_iter().flatten().map(parse).collect::<Result<Vec<_>>>()?;
-    let richness =
-        |algorithms: &Algorithms| (!algorithms.quantized_layers.0.is_empty(), algorithms.quant_algo.is_some());
+    let richness = |algorithms: &Algorithms| (algorithms.is_by_layer(), algorithms.quant_algo.is_some());
     // The first of equals.
     Ok(known.into_iter().rev().max_by_key(richness).unwrap_or_default())
 }
@@ -172,8 +176,8 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
         Ok(stored)
     };
     let is_plain = |layer: &str| {
-        is_listed(algorithms.exclude_modules.as_deref(), layer)
-            || algorithms.of(layer).is_none() && !algorithms.quantized_layers.0.is_empty()
+        [&algorithms.exclude_modules, &algorithms.ignore].into_iter().any(|list| is_listed(list.as_deref(), layer))
+            || algorithms.of(layer).is_none() && algorithms.is_by_layer()
     };
     let pairing =
         Pairing { names: &FACTS.names, is_plain: &is_plain, keeps_full_precision: false, describe: &describe };

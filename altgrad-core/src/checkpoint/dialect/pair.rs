@@ -58,9 +58,9 @@ impl Pairing<'_> {
                 (false, [scale, ..]) if self.keeps_full_precision => found.parts.extend([scale.clone()]),
                 (false, [scale, ..]) => {
                     let why = format!("is a scale, but `{codes}` is of dtype {} and not of an FP8 dtype", info.dtype);
-                    found.parts.extend([scale.clone()]);
-                    // A tensor of another meaning may be called like a scale; the weight of a layer is not.
-                    if codes.ends_with("weight") || info.shape.len() > 1 {
+                    // A vector may be called like anything, such as a norm's weight and its `scale`.
+                    if info.shape.len() > 1 {
+                        found.parts.insert(scale.clone());
                         found.add(codes, Err(shards.invalid(scale, why)))?;
                     }
                 }
@@ -85,11 +85,11 @@ impl Pairing<'_> {
         if let [scale, ..] = &present(shards, self.names.shared_scales_of(codes))[..] {
             return (self.describe)(codes, scale);
         }
-        if (self.is_plain)(super::layer_of(codes)) {
+        let beside = super::like_scales(shards, codes);
+        if beside.is_empty() && (self.is_plain)(super::layer_of(codes)) {
             return Stored::new(shards, codes, None, None);
         }
         let expected = quoted(&self.names.scales_of(codes), " or ");
-        let beside = super::like_scales(shards, codes);
         let beside = if beside.is_empty() {
             String::new()
         } else {

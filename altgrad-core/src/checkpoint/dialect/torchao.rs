@@ -149,6 +149,9 @@ fn stored(shards: &Shards, name: &str, described: &Described) -> Result<Stored> 
         None => None,
     };
     let mut stored = match block {
+        None if data.is_swizzled_scales => {
+            return Err(shards.invalid(&codes, "has swizzled scales, but no size of the blocks that they are of"));
+        }
         Some(block) if data.is_swizzled_scales => Stored::swizzled(shards, &codes, &scales, block)?,
         _ => Stored::new(shards, &codes, Some(&scales), block)?,
     };
