@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use altgrad::Fp8;
 use altgrad::kernels::{self, Blocks, Conversion, Element, Level};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
 use criterion::Criterion;
 use half::bf16;
 
@@ -32,7 +32,12 @@ fn main() {
     criterion.final_summary();
 }
 
-fn bench<T: Element>(criterion: &mut Criterion, granularity: &str, blocks: Blocks, element: impl Fn(f32) -> T) {
+fn bench<T: Element + WithDType>(
+    criterion: &mut Criterion,
+    granularity: &str,
+    blocks: Blocks,
+    element: impl Fn(f32) -> T,
+) {
     let from: Vec<T> = (0..ELEMENTS).map(|i| element((i * 7919 % 100_003) as f32 * 0.001 - 50.0)).collect();
     let conversion = Conversion::new(Fp8::E4M3, blocks, vec![0.3; blocks.count()]).unwrap();
     let tensor = Tensor::from_slice(&from, SHAPE, &Device::Cpu).unwrap();

@@ -423,6 +423,19 @@ impl Error {
     }
 }
 
+impl From<altgrad_kernels::Error> for Error {
+    fn from(error: altgrad_kernels::Error) -> Self {
+        use altgrad_kernels::Error as Kernel;
+        match error {
+            Kernel::InvalidFormat { why } => Self::InvalidFormat { why },
+            Kernel::InvalidScale { scale } => Self::InvalidScale { scale },
+            Kernel::LengthMismatch { what, expected, actual } => Self::LengthMismatch { what, expected, actual },
+            Kernel::NanNotRepresentable { format } => Self::NanNotRepresentable { format },
+            error => Self::InvalidQuantizer { why: error.to_string() },
+        }
+    }
+}
+
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {

@@ -3,21 +3,23 @@
 //! Use the `altgrad` crate, which re-exports all of this together with `#[derive(Quantizable)]`.
 
 pub mod checkpoint;
-#[cfg(test)]
-#[path = "../tests/common/mod.rs"]
-mod common;
 mod error;
-mod format;
-pub mod kernels;
+/// Conversions of slices: the largest magnitude, fake quantization, encoding and decoding, without tensors or layers.
+///
+/// The crate `altgrad-kernels` has them, without candle; it says how a slice is a matrix, and which bits are promised.
+pub mod kernels {
+    pub use altgrad_kernels::{
+        Blocks, Conversion, Draws, Element, Error, Level, Result, Scale, amax, decode, encode, fake_quantize,
+    };
+}
 mod layer;
-mod lock;
 mod model;
 mod quantizer;
 
+pub use altgrad_kernels::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use error::{Error, Result};
-pub use format::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use layer::{
-    Compute, FrozenLinear, FullLinear, Linear, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b,
+    Compute, FrozenLinear, FullLinear, Linear, OrFull, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b,
     linear_no_bias,
 };
 pub use model::{

@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use super::dialect::Dialect;
 use super::reader::Checkpoint;
 use super::stored::Fault;
+use crate::Fp8;
 use crate::Result;
-use crate::format::Fp8;
 use crate::model::{Column, human_bytes, natural_order, shape_text, write_table};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 

@@ -2,8 +2,8 @@
 
 use safetensors::Dtype;
 
-use crate::format::{Fp8, Infinity, Overflow};
 use crate::quantizer::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
+use crate::{Fp8, Infinity, Overflow};
 
 /// A quantized layer to be written.
 #[derive(Clone, Debug)]

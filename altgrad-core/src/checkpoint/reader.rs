@@ -12,7 +12,7 @@ use super::config::Configs;
 use super::dialect::Dialect;
 use super::shards::Shards;
 use super::stored::{Fault, Stored, format_of};
-use crate::format::Fp8;
+use crate::Fp8;
 use crate::model::nearest;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer};
 use crate::{Error, Result};

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 
 use super::file::invalid;
 use super::shards::Shards;
-use crate::format::Fp8;
+use crate::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Scaling};
 use crate::{Error, Result};
 

@@ -7,8 +7,8 @@ use super::node::{Arguments, Gradients};
 use super::product::{Operands, Pass};
 use super::shared::Role;
 use crate::Result;
-use crate::kernels::{CodeMatrix, Conversion, FloatMatrix, Left};
 use crate::quantizer::{Clip, Codes, Quantizer, Spare, transposed, with_floats};
+use altgrad_kernels::{CodeMatrix, Conversion, FloatMatrix, Left};
 
 /// What the forward pass leaves to the backward pass: of the weight nothing that would change with it.
 pub(super) struct Backward {

@@ -1,7 +1,7 @@
 //! What is computed once and kept until it may be out of date.
 
 use crate::Result;
-use crate::lock::Lock;
+use altgrad_kernels::lock::Lock;
 
 /// A value that is computed when it is first needed, and from then on copied.
 #[derive(Clone, Debug)]

@@ -11,10 +11,10 @@ use super::node::{Arguments, Gradients, attach};
 use super::shared::{Role, Shared};
 use super::weight::FixedWeight;
 use super::{LayerPath, check_input, check_parts, forward, locate, output_dims};
-use crate::format::Fp8;
-use crate::kernels::PackedCodes;
+use crate::Fp8;
 use crate::quantizer::{Clip, Codes, Fp8Tensor, Granularity, Quantizer, Scaling, Ste, fake_quantize_with};
 use crate::{Error, Result};
+use altgrad_kernels::PackedCodes;
 
 /// A linear layer with a weight of one byte an element.
 ///

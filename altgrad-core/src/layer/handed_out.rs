@@ -11,7 +11,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::FrozenLinear;
-use crate::format::Fp8;
+use crate::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
 use crate::{Error, Result};
 

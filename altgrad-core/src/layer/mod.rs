@@ -25,7 +25,7 @@ pub use frozen::FrozenLinear;
 pub use full::FullLinear;
 pub use named::ParseRecipeError;
 pub use quantized::QuantizedLinear;
-pub use recipe::Recipe;
+pub use recipe::{OrFull, Recipe};
 pub(crate) use shared::Role;
 pub use slot::{Linear, linear, linear_b, linear_no_bias};
 

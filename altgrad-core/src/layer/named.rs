@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use super::Recipe;
 use crate::error::did_you_mean;
-use crate::format::{Fp8, ParseFp8Error};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+use crate::{Fp8, ParseFp8Error};
 
 /// The smallest largest magnitude of torchao's float8 training (`EPS` in `torchao/float8/float8_utils.py`).
 const TORCHAO_EPSILON: f64 = 1e-12;

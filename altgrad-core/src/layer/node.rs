@@ -3,7 +3,7 @@
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 
-use crate::lock::Lock;
+use altgrad_kernels::lock::Lock;
 
 /// The gradients of an input, a weight and a bias.
 #[derive(Debug, Default)]

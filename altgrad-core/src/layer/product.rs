@@ -8,8 +8,8 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Shap
 use super::shared::{Role, Shared};
 use super::{LayerPath, Recipe, locate};
 use crate::Result;
-use crate::kernels::Conversion;
 use crate::quantizer::{Quantizer, Ste, fake_quantize_with};
+use altgrad_kernels::Conversion;
 
 /// What the backward pass of a step needs to know beside its operands.
 pub(super) struct Pass {

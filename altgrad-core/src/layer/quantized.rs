@@ -13,12 +13,12 @@ use super::product::{Pass, Product, transposed};
 use super::shared::{Kept, KeptTranspose, Shared};
 use super::weight::FixedWeight;
 use super::{Compute, FrozenLinear, LayerPath, Recipe, check_input, check_parts, forward, locate, output_dims};
-use crate::kernels::Conversion;
 use crate::quantizer::{
     AmaxHistory, Clip, Codes, Fp8Tensor, Observation, Quantizer, check_finite, fake_quantize_watched,
     fake_quantize_with, has_kernels,
 };
 use crate::{Error, Result};
+use altgrad_kernels::Conversion;
 
 /// A linear layer whose tensors are quantized on the way into every product, as its [`Recipe`] says, and whose gradients
 /// go to the wrapped layer's own tensors through the straight-through estimator.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::Fp8;
 use crate::Result;
-use crate::format::Fp8;
 use crate::quantizer::text::or_full_precision;
 use crate::quantizer::{Quantizer, Ste};
 
@@ -75,14 +75,14 @@ impl Recipe {
 
     /// The same with another quantizer of the layer's input, or none.
     #[must_use]
-    pub fn activations(self, activations: impl Into<Option<Quantizer>>) -> Self {
-        Self { activations: activations.into(), ..self }
+    pub fn activations(self, activations: impl Into<OrFull<Quantizer>>) -> Self {
+        Self { activations: activations.into().0, ..self }
     }
 
     /// The same with another quantizer of the gradient of the layer's output, or none.
     #[must_use]
-    pub fn gradients(self, gradients: impl Into<Option<Quantizer>>) -> Self {
-        Self { gradients: gradients.into(), ..self }
+    pub fn gradients(self, gradients: impl Into<OrFull<Quantizer>>) -> Self {
+        Self { gradients: gradients.into().0, ..self }
     }
 
     /// The same with another estimator.
@@ -132,8 +132,50 @@ impl From<Fp8> for Recipe {
     }
 }
 
-impl From<Fp8> for Option<Quantizer> {
+/// A quantizer or a recipe, or none for full precision: from a format, from either, or from an `Option` of it.
+///
+/// ```
+/// use altgrad::{Fp8, Quantizer, Recipe, Rule};
+///
+/// let recipe = Recipe::weight_only(Fp8::E4M3).activations(Fp8::E4M3).gradients(Quantizer::new(Fp8::E5M2));
+/// assert_eq!(recipe.activations(None).activations, None);
+/// assert_eq!(Rule::new("lm_head", None).recipe, None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OrFull<T>(pub(crate) Option<T>);
+
+impl<T> From<Option<T>> for OrFull<T> {
+    fn from(choice: Option<T>) -> Self {
+        Self(choice)
+    }
+}
+
+impl From<Quantizer> for OrFull<Quantizer> {
+    fn from(quantizer: Quantizer) -> Self {
+        Self(Some(quantizer))
+    }
+}
+
+impl From<Fp8> for OrFull<Quantizer> {
     fn from(format: Fp8) -> Self {
-        Some(format.into())
+        Self(Some(format.into()))
+    }
+}
+
+impl From<Recipe> for OrFull<Recipe> {
+    fn from(recipe: Recipe) -> Self {
+        Self(Some(recipe))
+    }
+}
+
+impl From<Quantizer> for OrFull<Recipe> {
+    fn from(weights: Quantizer) -> Self {
+        Self(Some(weights.into()))
+    }
+}
+
+impl From<Fp8> for OrFull<Recipe> {
+    fn from(format: Fp8) -> Self {
+        Self(Some(format.into()))
     }
 }

@@ -7,10 +7,10 @@ use candle_core::{DType, Shape, Tensor};
 use super::Recipe;
 use super::cache::Cache;
 use super::weight::FixedWeight;
-use crate::kernels::Conversion;
-use crate::lock::Lock;
 use crate::quantizer::{AmaxHistory, Clip, Codes, Fp8Tensor, Quantizer, QuantizerState, Scaling, Spare, stream};
 use crate::{Error, Result};
+use altgrad_kernels::Conversion;
+use altgrad_kernels::lock::Lock;
 
 /// What a layer remembers of each of its tensors.
 #[derive(Clone, Debug)]

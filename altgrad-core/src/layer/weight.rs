@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::Fp8;
 use crate::Result;
-use crate::format::Fp8;
-use crate::kernels::PackedCodes;
 use crate::quantizer::{Fp8Tensor, Granularity, has_kernels};
+use altgrad_kernels::PackedCodes;
 
 /// The codes of a weight, once.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pattern::Pattern;
+use crate::Fp8;
 use crate::Result;
-use crate::format::Fp8;
-use crate::layer::Recipe;
+use crate::layer::{OrFull, Recipe};
 use crate::quantizer::Quantizer;
 use crate::quantizer::text::or_full_precision;
 
@@ -134,8 +134,8 @@ pub enum TiePolicy {
 impl Rule {
     /// The layers that match `pattern` get `recipe`, or stay in full precision if it is `None`.
     #[must_use]
-    pub fn new(pattern: impl Into<String>, recipe: impl Into<Option<Recipe>>) -> Self {
-        Self { pattern: pattern.into(), recipe: recipe.into() }
+    pub fn new(pattern: impl Into<String>, recipe: impl Into<OrFull<Recipe>>) -> Self {
+        Self { pattern: pattern.into(), recipe: recipe.into().0 }
     }
 }
 
@@ -149,7 +149,7 @@ impl QuantConfig {
     /// Adds a rule, to be tried after those added before: the layers that match `pattern` get `recipe`, or stay in full
     /// precision if it is `None`. A bad pattern is an error when the config is used.
     #[must_use]
-    pub fn rule(mut self, pattern: impl Into<String>, recipe: impl Into<Option<Recipe>>) -> Self {
+    pub fn rule(mut self, pattern: impl Into<String>, recipe: impl Into<OrFull<Recipe>>) -> Self {
         self.rules.push(Rule::new(pattern, recipe));
         self
     }
@@ -182,17 +182,5 @@ impl From<Quantizer> for QuantConfig {
 impl From<Fp8> for QuantConfig {
     fn from(format: Fp8) -> Self {
         Self::new(format)
-    }
-}
-
-impl From<Fp8> for Option<Recipe> {
-    fn from(format: Fp8) -> Self {
-        Some(format.into())
-    }
-}
-
-impl From<Quantizer> for Option<Recipe> {
-    fn from(quantizer: Quantizer) -> Self {
-        Some(quantizer.into())
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::config::{Rule, TiePolicy};
 use crate::Error;
 use crate::error::did_you_mean;
-use crate::format::{Fp8, Infinity, Overflow};
 use crate::quantizer::{E8M0Rule, Granularity, Rounding, ScaleEncoding, Scaling, Ste};
+use crate::{Fp8, Infinity, Overflow};
 
 /// What is wrong in a text.
 pub(super) struct Fault {

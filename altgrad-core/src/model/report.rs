@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::grouped::GroupedReport;
 use super::table::{Column, human_bytes, shape_text, write_table};
+use crate::Fp8;
 use crate::Result;
-use crate::format::Fp8;
 use crate::layer::{FrozenLinear, Recipe};
 use crate::quantizer::{Distortion, Fp8Tensor};
 

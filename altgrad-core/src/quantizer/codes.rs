@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Device, Shape, Tensor, WithDType};
 use half::{bf16, f16};
 
 use super::cpu::{dispatch_float, with_values};
-use crate::format::Fp8;
-use crate::kernels::{self, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
-use crate::lock::Lock;
+use crate::Fp8;
 use crate::{Error, Result};
+use altgrad_kernels::lock::Lock;
+use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
 
 /// Whether there are products for tensors of this dtype on this device.
 pub(crate) fn has_kernels(dtype: DType, device: &Device) -> bool {
@@ -39,13 +39,13 @@ impl Codes {
         }
         match encoded {
             Ok(()) => {}
-            Err(Error::NanNotRepresentable { .. }) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(altgrad_kernels::Error::NanNotRepresentable { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
         }
-        let blocks = conversion.blocks;
+        let blocks = conversion.blocks();
         // A matrix without rows has no block, but a tensor of one scale has that one.
-        let scales = conversion.scales[..blocks.count()].iter().map(|scale| scale.value()).collect();
-        Ok(Some(Self { bytes, format: conversion.format, blocks, scales }))
+        let scales = conversion.scales()[..blocks.count()].iter().map(|scale| scale.value()).collect();
+        Ok(Some(Self { bytes, format: conversion.format(), blocks, scales }))
     }
 
     /// The codes of a packed matrix.
@@ -97,7 +97,7 @@ impl Spare {
 
 /// Calls `function` with the elements of a tensor on the CPU in logical order as `f32`.
 pub(crate) fn with_floats<R>(x: &Tensor, function: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    fn widened<T: Element<Real = f32>>(x: &Tensor) -> Result<Vec<f32>> {
+    fn widened<T: Element<Real = f32> + WithDType>(x: &Tensor) -> Result<Vec<f32>> {
         with_values(x, |values: &[T]| values.iter().map(|value| value.widen()).collect())
     }
     match x.dtype() {
@@ -110,7 +110,7 @@ pub(crate) fn with_floats<R>(x: &Tensor, function: impl FnOnce(&[f32]) -> R) -> 
 
 /// Values in storage of another floating-point type.
 pub(crate) fn to_storage(values: Vec<f32>, dtype: DType) -> Result<CpuStorage> {
-    fn narrowed<T: Element<Real = f32>>(values: &[f32]) -> CpuStorage {
+    fn narrowed<T: Element<Real = f32> + WithDType>(values: &[f32]) -> CpuStorage {
         T::to_cpu_storage_owned(values.iter().map(|value| T::narrow(*value)).collect())
     }
     match dtype {

@@ -2,9 +2,9 @@
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
+use crate::Fp8;
 use crate::Result;
-use crate::format::Fp8;
-use crate::kernels::{self, Blocks, Compute as _, Conversion};
+use altgrad_kernels::{self as kernels, Blocks, Compute as _, Conversion};
 
 /// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`Error::UnsupportedDType`].
 macro_rules! dispatch_float {
@@ -55,24 +55,24 @@ pub(super) fn with_values<T: WithDType, R>(tensor: &Tensor, function: impl FnOnc
 }
 
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {
-    dispatch_float!(x.dtype(), what, T => with_values(x, |values: &[T]| kernels::amax(values, blocks))?)
+    dispatch_float!(x.dtype(), what, T => Ok(with_values(x, |values: &[T]| kernels::amax(values, blocks))??))
 }
 
 /// The codes in the shape of `x`.
 pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
-    let codes = dispatch_float!(x.dtype(), "the tensor", T => with_values(x, |values: &[T]| {
+    let codes = dispatch_float!(x.dtype(), "the tensor", T => Ok(with_values(x, |values: &[T]| {
         let mut codes = kernels::zeroed(values.len());
         kernels::encode(values, &mut codes, conversion).map(|()| codes)
-    })?)?;
+    })??))?;
     Ok(Tensor::from_vec(codes, x.shape(), x.device())?)
 }
 
 /// The values of codes in storage of their own.
 pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32], dtype: DType) -> Result<CpuStorage> {
-    dispatch_float!(dtype, "the dequantized tensor", T => with_values(codes, |codes: &[u8]| {
+    dispatch_float!(dtype, "the dequantized tensor", T => Ok(with_values(codes, |codes: &[u8]| {
         let mut values = T::zeroed(codes.len());
         kernels::decode_with(codes, &mut values, format, blocks, scales).map(|()| T::to_cpu_storage_owned(values))
-    })?)
+    })??))
 }
 
 /// The fake-quantized values of a contiguous tensor in storage of their own.

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
 use super::{Fp8Tensor, Granularity, Quantizer, cpu, portable};
-use crate::format::Fp8;
-use crate::kernels::{Conversion, Scale};
+use crate::Fp8;
 use crate::{Error, Result};
+use altgrad_kernels::{Conversion, Scale};
 
 /// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
 /// constant to it.

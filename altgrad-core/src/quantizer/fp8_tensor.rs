@@ -4,9 +4,9 @@ use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
-use crate::format::Fp8;
-use crate::kernels::{Blocks, Conversion, PackedCodes, Scale};
+use crate::Fp8;
 use crate::{Error, Result};
+use altgrad_kernels::{Blocks, Conversion, PackedCodes, Scale};
 
 /// A tensor packed into one byte an element: `value = decode(code) × scale`.
 ///
@@ -57,9 +57,9 @@ impl Fp8Tensor {
     /// Packs `x` with every choice made.
     pub(crate) fn convert(x: &Tensor, conversion: &Conversion, granularity: Granularity) -> Result<Self> {
         let codes = tensor_ops::encode(&x.detach(), conversion)?;
-        let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
+        let scales: Vec<f32> = conversion.scales().iter().map(|scale| scale.value()).collect();
         let scales = Tensor::from_vec(scales, granularity.scale_dims(x.dims()), x.device())?;
-        Ok(Self { codes, scales, granularity, format: conversion.format, dtype: x.dtype() })
+        Ok(Self { codes, scales, granularity, format: conversion.format(), dtype: x.dtype() })
     }
 
     /// A packed tensor from its parts: `U8` codes of any shape, `F32` scales, and the dtype that

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::Blocks;
 use crate::{Error, Result};
+use altgrad_kernels::Blocks;
 
 /// Which elements of a tensor share a scale.
 ///

@@ -37,8 +37,8 @@ pub(crate) use tensor_ops::check_finite;
 
 use serde::Serialize;
 
-use crate::format::{Fp8, Infinity, Overflow};
 use crate::{Error, Result};
+use crate::{Fp8, Infinity, Overflow};
 
 /// How one tensor is quantized.
 ///

@@ -5,8 +5,8 @@
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::Result;
-use crate::format::{Fp8, Infinity};
-use crate::kernels::{Blocks, Conversion};
+use crate::{Fp8, Infinity};
+use altgrad_kernels::{Blocks, Conversion};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks) -> Result<Vec<f64>> {
@@ -29,8 +29,8 @@ pub(super) fn fake_quantize(x: &Tensor, conversion: &Conversion) -> Result<Tenso
     let rounded = Rounded::new(x, conversion)?;
     let values = rounded.negative.where_cond(&rounded.magnitude.neg()?, &rounded.magnitude)?;
     let values = rounded.is_nan.where_cond(&rounded.source, &values)?;
-    let scales = conversion.scales.iter().map(|scale| scale.value()).collect();
-    let scales = expand(scales, conversion.blocks, x.device(), values.dtype())?;
+    let scales = conversion.scales().iter().map(|scale| scale.value()).collect();
+    let scales = expand(scales, conversion.blocks(), x.device(), values.dtype())?;
     Ok(values.broadcast_mul(&scales)?.to_dtype(x.dtype())?.reshape(x.shape())?)
 }
 
@@ -39,7 +39,7 @@ pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Option<Tenso
     if x.elem_count() == 0 {
         return Ok(Some(Tensor::zeros(x.shape(), DType::U8, x.device())?));
     }
-    let format = conversion.format;
+    let format = conversion.format();
     let rounded = Rounded::new(x, conversion)?;
     if !format.has_nan() && is_any(&rounded.is_nan)? {
         return Ok(None);
@@ -73,8 +73,8 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
 /// Where `x / scale` is clipped: nearer to a number beyond the format's range than to its largest finite value.
 pub(super) fn is_clipped(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     let magnitude = quotient(x, conversion)?.abs()?;
-    let midpoint = f64::from(conversion.format.overflow_midpoint());
-    let clipped = if conversion.format.overflow_midpoint_overflows() {
+    let midpoint = f64::from(conversion.format().overflow_midpoint());
+    let clipped = if conversion.format().overflow_midpoint_overflows() {
         magnitude.ge(midpoint)?
     } else {
         magnitude.gt(midpoint)?
@@ -119,10 +119,10 @@ fn expand(numbers: Vec<f32>, blocks: Blocks, device: &Device, dtype: DType) -> R
 
 /// `x / scale`, or its product with the scale's multiplier.
 fn quotient(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
-    let Conversion { blocks, scales, .. } = conversion;
-    let x = matrix(x, *blocks)?;
+    let (blocks, scales) = (conversion.blocks(), conversion.scales());
+    let x = matrix(x, blocks)?;
     let multipliers: Option<Vec<f32>> = scales.iter().map(|scale| scale.multiplier()).collect();
-    let expanded = |numbers| expand(numbers, *blocks, x.device(), x.dtype());
+    let expanded = |numbers| expand(numbers, blocks, x.device(), x.dtype());
     match multipliers {
         Some(multipliers) if !multipliers.is_empty() => Ok(x.broadcast_mul(&expanded(multipliers)?)?),
         _ => Ok(x.broadcast_div(&expanded(scales.iter().map(|scale| scale.value()).collect())?)?),
@@ -146,12 +146,10 @@ struct Rounded {
 
 impl Rounded {
     fn new(x: &Tensor, conversion: &Conversion) -> Result<Self> {
-        let Conversion { format, overflow, infinity, blocks, .. } = *conversion;
+        let (format, blocks) = (conversion.format(), conversion.blocks());
         let mut source = quotient(x, conversion)?;
-        let infinities = match infinity {
-            Infinity::Saturate => None,
-            Infinity::Propagate => Some(matrix(x, blocks)?.abs()?.eq(f64::INFINITY)?),
-        };
+        let propagates = conversion.on_infinity() == Infinity::Propagate;
+        let infinities = propagates.then(|| matrix(x, blocks)?.abs()?.eq(f64::INFINITY)).transpose()?;
         if let Some(infinities) = infinities.as_ref().filter(|_| !format.has_infinity()) {
             source = infinities.where_cond(&filled(&source, f64::NAN)?, &source)?;
         }
@@ -163,7 +161,7 @@ impl Rounded {
         let largest = f64::from(format.largest_finite());
         let lowest_exponent = format.min_exponent();
         let highest_exponent = (largest.log2().floor() as i32).max(lowest_exponent);
-        let beyond = f64::from(format.overflow_value(overflow));
+        let beyond = f64::from(format.overflow_value(conversion.on_overflow()));
         let ceiling = if beyond == largest { largest } else { largest + 2f64.powi(highest_exponent - mantissa_bits) };
 
         let magnitude = quotient.abs()?.minimum(ceiling)?;
@@ -172,7 +170,7 @@ impl Rounded {
         let fraction_bits = if source.dtype() == DType::F64 { 52 } else { 23 };
         let magic = (&power * 2f64.powi(fraction_bits - mantissa_bits))?;
         let nearest = ((&magnitude + &magic)? - &magic)?;
-        let rounded = match &conversion.draws {
+        let rounded = match conversion.random_draws() {
             Some(draws) => {
                 let mut numbers = vec![0; x.elem_count()];
                 draws.fill(0, &mut numbers);

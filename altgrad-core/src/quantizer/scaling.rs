@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::format::Fp8;
-use crate::kernels::Scale;
+use crate::Fp8;
 use crate::{Error, Result};
+use altgrad_kernels::Scale;
 
 /// Which largest magnitude (amax) a scale is made from.
 ///

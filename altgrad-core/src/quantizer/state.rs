@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use super::{AmaxHistory, Quantizer, Rounding, Scaling, tensor_ops};
+use crate::Infinity;
 use crate::Result;
-use crate::format::Infinity;
-use crate::kernels::{Blocks, Conversion, Draws, Scale};
+use altgrad_kernels::{Blocks, Conversion, Draws, Scale};
 
 /// What a quantizer remembers from step to step.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,8 +87,12 @@ impl Quantizer {
 
     /// The conversion of these blocks under these scales.
     fn under(&self, blocks: Blocks, scales: Vec<Scale>, draws: Option<Draws>) -> Conversion {
-        let Self { format, overflow, infinity, .. } = *self;
-        Conversion { format, overflow, infinity, blocks, scales, draws }
+        let nearest =
+            Conversion::saturating(self.format, blocks, scales).overflow(self.overflow).infinity(self.infinity);
+        match draws {
+            Some(draws) => nearest.draws(draws),
+            None => nearest,
+        }
     }
 
     /// How a weight is converted in the first step, with random draws from `stream`.

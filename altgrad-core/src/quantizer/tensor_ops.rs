@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{Granularity, cpu, portable};
-use crate::format::Fp8;
-use crate::kernels::{Blocks, Conversion};
+use crate::Fp8;
 use crate::{Error, Result};
+use altgrad_kernels::{Blocks, Conversion};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none. `what` is the tensor's role.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {
@@ -28,7 +28,7 @@ pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     if x.device().is_cpu() {
         return cpu::encode(x, conversion);
     }
-    portable::encode(x, conversion)?.ok_or(Error::NanNotRepresentable { format: conversion.format })
+    portable::encode(x, conversion)?.ok_or(Error::NanNotRepresentable { format: conversion.format() })
 }
 
 /// The values of codes.

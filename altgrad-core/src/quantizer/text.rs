@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
-use crate::format::{Fp8, Infinity, Overflow};
+use crate::{Fp8, Infinity, Overflow};
 
 /// How the absence of a quantizer or recipe is written, since TOML has no null.
 pub(crate) const FULL_PRECISION: &str = "full_precision";

@@ -1,10 +1,14 @@
 //! The forward pass of fake quantization on tensors.
 
-use altgrad_core::{Error, Fp8, Fp8Tensor, Infinity, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale};
+use altgrad_core::kernels::{self, Blocks, Conversion};
+use altgrad_core::{
+    Error, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Result, Scaling, Ste, compute_scale, fake_quantize,
+    fake_quantize_with_scale,
+};
 use candle_core::{DType, Device, Tensor};
 
-use crate::common::corpus;
 use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
+use altgrad_testing::corpus;
 
 #[test]
 fn every_format_and_dtype() {
@@ -184,4 +188,21 @@ fn a_magnitude_beyond_f32_is_an_error() {
     // An infinity is another matter.
     let x = Tensor::new(&[1f64, f64::NEG_INFINITY], &Device::Cpu).unwrap();
     assert_eq!(values(&fake_quantize(&x, &quantizer.infinity(Infinity::Saturate)).unwrap()), [1.0, -448.0]);
+}
+
+#[test]
+fn slices_and_tensors_agree() -> Result<()> {
+    let (rows, cols) = (7, 45);
+    let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 * 0.3 - 11.0).collect();
+    let quantizer = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerBlock { rows: 2, cols: 16 });
+    let tensor = Tensor::from_slice(&values, (rows, cols), &Device::Cpu)?;
+    let expected = fake_quantize(&tensor, &quantizer)?.flatten_all()?.to_vec1::<f32>()?;
+
+    let blocks = Blocks::per_block((rows, cols), (2, 16));
+    let amaxes = kernels::amax(&values, blocks)?;
+    let scales = amaxes.into_iter().map(|amax| compute_scale(amax as f32, Fp8::E4M3));
+    let mut fake = vec![0.0; values.len()];
+    kernels::fake_quantize(&values, &mut fake, &Conversion::new(Fp8::E4M3, blocks, scales)?)?;
+    assert_eq!(fake, expected);
+    Ok(())
 }

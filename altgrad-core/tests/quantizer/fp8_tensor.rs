@@ -5,8 +5,8 @@ use altgrad_core::{
 };
 use candle_core::{DType, Device, Tensor};
 
-use crate::common::corpus;
 use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
+use altgrad_testing::corpus;
 
 #[test]
 fn packing_keeps_what_fake_quantization_gives() {

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests compare exact values and fail by panicking")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod fake_quantize;
 mod fp8_tensor;
 mod scale;
@@ -12,8 +9,8 @@ mod ste;
 mod stochastic;
 
 use altgrad_core::Fp8;
+use altgrad_testing::{BF16, F16, NAMED, Oracle};
 use candle_core::{DType, Device, Tensor};
-use common::{BF16, F16, NAMED, Oracle};
 use half::{bf16, f16};
 
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];

@@ -3,9 +3,9 @@
 use altgrad_core::{E8M0Rule, Fp8Tensor, Quantizer, Recipe, ScaleEncoding, Scaling, fake_quantize};
 use candle_core::DType;
 
-use crate::common::{BF16, Oracle};
 use crate::tables::{Decoder, Inputs, Table, Tally, dtypes, oracle, tables};
 use crate::values;
+use altgrad_testing::{BF16, Oracle};
 
 // What the files hold.
 const TENSORWISE: Tally = Tally { tables: 78, scales: 78, codes: 39_212 };

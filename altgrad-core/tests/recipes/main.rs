@@ -7,9 +7,6 @@
     reason = "tests compare exact values, fail by panicking and say how much they compared"
 )]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod delayed;
 mod golden;
 mod gradients;

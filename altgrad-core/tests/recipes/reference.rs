@@ -1,7 +1,7 @@
 //! A layer in plain loops over `f64`, from the formulas in the documentation: how each tensor is quantized, and what the
 //! three products of a layer are.
 
-use crate::common::{Kind, NAMED, Oracle, Spec};
+use altgrad_testing::{Kind, NAMED, Oracle, Spec};
 
 /// Rows one after the other.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use altgrad_core::{
     fake_quantize,
 };
 
-use crate::common::Oracle;
 use crate::tables::oracle;
 use crate::{cpu, values};
+use altgrad_testing::Oracle;
 
 const ENCODINGS: [ScaleEncoding; 5] = [
     ScaleEncoding::F32,

@@ -6,8 +6,8 @@ use std::path::Path;
 use altgrad_core::{Fp8, Granularity};
 use candle_core::{DType, Tensor};
 
-use crate::common::golden::Golden;
-use crate::common::{BF16, Oracle};
+use altgrad_testing::golden::Golden;
+use altgrad_testing::{BF16, Oracle};
 
 /// What a reference implementation makes of one tensor.
 pub(crate) struct Table {
@@ -222,5 +222,5 @@ impl Tally {
 /// An oracle for a format, which must be a named one.
 pub(crate) fn oracle(format: Fp8) -> Oracle {
     let name = format.to_string();
-    Oracle::new(crate::common::NAMED.into_iter().find(|spec| spec.name == name).unwrap())
+    Oracle::new(altgrad_testing::NAMED.into_iter().find(|spec| spec.name == name).unwrap())
 }

@@ -6,11 +6,11 @@ use super::Found;
 use super::facts::{Facts, Name, Names};
 use super::layer_of;
 use super::pair::Pairing;
+use crate::Fp8;
 use crate::Result;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
-use crate::format::Fp8;
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 
 pub(super) const FACTS: Facts = Facts {

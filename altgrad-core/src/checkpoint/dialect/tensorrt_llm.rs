@@ -3,11 +3,11 @@
 use super::Found;
 use super::facts::{Facts, Name, Names};
 use super::pair::{Pairing, present};
+use crate::Fp8;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
-use crate::format::Fp8;
 
 pub(super) const FACTS: Facts = Facts {
     name: "tensorrt-llm",

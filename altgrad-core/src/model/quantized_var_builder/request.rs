@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::layer::handed_out::of_candle;
-use crate::lock;
 use crate::model::names::layer_of_weight;
+use altgrad_kernels::lock;
 
 /// What a model asks for.
 #[derive(Clone, Debug)]

@@ -7,15 +7,15 @@ use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
 
 use super::request::{Kind, Request};
-use crate::kernels::Conversion;
 use crate::layer::{Recipe, Role};
-use crate::lock::Lock;
 use crate::model::config::TiePolicy;
 use crate::model::names::looks_like_embedding;
 use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use crate::model::rulebook::{Rulebook, Undecided};
 use crate::quantizer::{InPlace, check_finite};
 use crate::{Error, Result};
+use altgrad_kernels::Conversion;
+use altgrad_kernels::lock::Lock;
 
 /// Where weights come from, what is to become of them, and those that a model has.
 ///

@@ -6,10 +6,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::super::{E8M0Rule, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling, cpu};
 use super::{block_amax, decode, encode, fake_quantize};
-use crate::common::{CUSTOM, NAMED, Oracle, corpus};
-use crate::format::{Fp8, Infinity, Overflow};
-use crate::kernels::Conversion;
-use crate::kernels::tests::format_of;
+use crate::{Fp8, Infinity, Overflow};
+use altgrad_kernels::Conversion;
+use altgrad_testing::{CUSTOM, NAMED, Oracle, corpus};
 
 /// Bits of each element, all NaN alike.
 fn bits(x: &Tensor) -> Vec<u64> {
@@ -43,9 +42,9 @@ fn assert_same(x: &Tensor, conversion: &Conversion, context: &str) {
     };
     assert_eq!(codes(encode(x, conversion).unwrap()), codes(packed.clone()), "{context}");
     if let Some(packed) = packed {
-        let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
-        let actual = decode(&packed, conversion.format, conversion.blocks, &scales, x.dtype()).unwrap();
-        let expected = cpu::decode(&packed, conversion.format, conversion.blocks, &scales, x.dtype()).unwrap();
+        let scales: Vec<f32> = conversion.scales().iter().map(|scale| scale.value()).collect();
+        let actual = decode(&packed, conversion.format(), conversion.blocks(), &scales, x.dtype()).unwrap();
+        let expected = cpu::decode(&packed, conversion.format(), conversion.blocks(), &scales, x.dtype()).unwrap();
         let expected = Tensor::from_storage(
             candle_core::Storage::Cpu(expected),
             x.shape(),
@@ -101,7 +100,7 @@ fn quantizers(format: Fp8) -> Vec<Quantizer> {
 
 fn check_dtype(dtype: DType) {
     for spec in NAMED.into_iter().chain(CUSTOM) {
-        let (oracle, format) = (Oracle::new(spec), format_of(spec));
+        let (oracle, format) = (Oracle::new(spec), spec.name.parse::<Fp8>().unwrap());
         for finite in [true, false] {
             let x = matrix(&oracle, dtype, finite);
             for quantizer in quantizers(format) {
@@ -113,8 +112,8 @@ fn check_dtype(dtype: DType) {
                         .map(|amax| if amax.is_nan() { u64::MAX } else { amax.to_bits() })
                         .collect::<Vec<_>>()
                 };
-                let expected = cpu::block_amax(&x, conversion.blocks, "x").unwrap();
-                assert_eq!(bits(block_amax(&x, conversion.blocks).unwrap()), bits(expected), "{context}");
+                let expected = cpu::block_amax(&x, conversion.blocks(), "x").unwrap();
+                assert_eq!(bits(block_amax(&x, conversion.blocks()).unwrap()), bits(expected), "{context}");
                 assert_same(&x, &conversion, &context);
             }
         }
@@ -143,7 +142,7 @@ fn empty_tensors_have_empty_results() {
         let x = Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
         for quantizer in quantizers(Fp8::E4M3) {
             let (conversion, _) = quantizer.conversion(&x, "x", &quantizer.state(), 9).unwrap();
-            assert_eq!(block_amax(&x, conversion.blocks).unwrap(), vec![0.0; conversion.blocks.count()]);
+            assert_eq!(block_amax(&x, conversion.blocks()).unwrap(), vec![0.0; conversion.blocks().count()]);
             assert_same(&x, &conversion, "empty");
         }
     }

@@ -1,0 +1,177 @@
+//! How the elements of a tensor share scales.
+
+use std::ops::Range;
+
+/// How a matrix of contiguous rows is divided into blocks of one scale each. The last blocks of a row and of a column may
+/// be smaller than the others. Blocks are numbered row by row.
+///
+/// ```
+/// use altgrad::kernels::Blocks;
+///
+/// assert_eq!(Blocks::per_tensor(6, 70).grid(), (1, 1));
+/// assert_eq!(Blocks::per_row(6, 70).grid(), (6, 1));
+/// assert_eq!(Blocks::per_block((6, 70), (1, 32)).grid(), (6, 3));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    rows: usize,
+    cols: usize,
+    block_rows: usize,
+    block_cols: usize,
+    grid: (usize, usize),
+}
+
+impl Blocks {
+    /// One block for all elements of a matrix of `rows` by `cols`, even if it has none.
+    #[must_use]
+    pub const fn per_tensor(rows: usize, cols: usize) -> Self {
+        let (block_rows, block_cols) = (if rows == 0 { 1 } else { rows }, if cols == 0 { 1 } else { cols });
+        Self { rows, cols, block_rows, block_cols, grid: (1, 1) }
+    }
+
+    /// One block for each row of a matrix of `rows` by `cols`.
+    #[must_use]
+    pub fn per_row(rows: usize, cols: usize) -> Self {
+        Self::new(rows, cols, 1, cols)
+    }
+
+    /// Blocks of so many rows and columns (the second pair) of a matrix (the first), such as those of 1 × 32 elements of
+    /// the MX formats. A block counts as no larger than the matrix and no smaller than an element.
+    #[must_use]
+    pub fn per_block((rows, cols): (usize, usize), (block_rows, block_cols): (usize, usize)) -> Self {
+        Self::new(rows, cols, block_rows, block_cols)
+    }
+
+    /// As [`per_block`](Self::per_block).
+    pub(crate) fn new(rows: usize, cols: usize, block_rows: usize, block_cols: usize) -> Self {
+        let (block_rows, block_cols) = (block_rows.clamp(1, rows.max(1)), block_cols.clamp(1, cols.max(1)));
+        Self { rows, cols, block_rows, block_cols, grid: (rows.div_ceil(block_rows), cols.div_ceil(block_cols).max(1)) }
+    }
+
+    /// Rows and columns of the matrix.
+    #[must_use]
+    pub const fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// Rows and columns of a block that is not at an edge.
+    #[must_use]
+    pub const fn block(&self) -> (usize, usize) {
+        (self.block_rows, self.block_cols)
+    }
+
+    /// Number of blocks above one another and side by side. Rows without elements have a block all the same.
+    #[must_use]
+    pub const fn grid(&self) -> (usize, usize) {
+        self.grid
+    }
+
+    /// Number of blocks, and so of scales.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.grid.0.saturating_mul(self.grid.1)
+    }
+
+    /// Number of elements of the matrix.
+    #[must_use]
+    pub const fn elements(&self) -> usize {
+        self.rows.saturating_mul(self.cols)
+    }
+
+    /// The most elements of one block that lie next to one another.
+    pub(super) fn run_len(&self) -> usize {
+        if self.has_whole_rows() { self.block_rows.saturating_mul(self.block_cols) } else { self.block_cols }
+    }
+
+    /// Contiguous runs of elements in order, each with the number of its block: together all elements, none twice.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn runs(&self) -> Runs {
+        self.runs_in(0..self.elements())
+    }
+
+    /// As [`runs`](Self::runs), of a range of the elements.
+    #[inline]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn runs_in(&self, range: Range<usize>) -> Runs {
+        // Whole rows lie next to one another, so blocks of them are runs of one long row.
+        let (cols, block_rows, block_cols) = if self.has_whole_rows() {
+            (self.elements(), 1, self.run_len())
+        } else {
+            (self.cols, self.block_rows, self.block_cols)
+        };
+        let (row, col) = (range.start / cols.max(1), range.start % cols.max(1));
+        let across = cols.div_ceil(block_cols);
+        let first_block = row / block_rows * across;
+        let row_end = (row + 1) * cols;
+        Runs {
+            at: range.start,
+            end: range.end,
+            edge: (row_end - cols + (col / block_cols + 1) * block_cols).min(row_end),
+            row_end,
+            block: first_block + col / block_cols,
+            first_block,
+            rows_left: block_rows - row % block_rows,
+            cols,
+            across,
+            block_rows,
+            block_cols,
+        }
+    }
+
+    /// Consecutive blocks among which are all that have an element in a range.
+    pub(super) fn reached_by(&self, range: Range<usize>) -> Range<usize> {
+        let in_row_of_blocks = self.cols.saturating_mul(self.block_rows).max(1);
+        let across = self.grid.1;
+        range.start / in_row_of_blocks * across..range.end.div_ceil(in_row_of_blocks) * across
+    }
+
+    fn has_whole_rows(&self) -> bool {
+        self.block_cols >= self.cols
+    }
+}
+
+/// See [`Blocks::runs`].
+#[derive(Clone, Debug)]
+pub struct Runs {
+    /// The next element.
+    at: usize,
+    end: usize,
+    /// The end of its block in its row, and of its row.
+    edge: usize,
+    row_end: usize,
+    /// Its block, and the first block of its row.
+    block: usize,
+    first_block: usize,
+    /// Rows down to the next row of blocks, this one included.
+    rows_left: usize,
+    cols: usize,
+    across: usize,
+    block_rows: usize,
+    block_cols: usize,
+}
+
+impl Iterator for Runs {
+    type Item = (Range<usize>, usize);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.end {
+            return None;
+        }
+        let run = (self.at..self.edge.min(self.end), self.block);
+        self.at = self.edge;
+        if self.edge == self.row_end {
+            self.rows_left -= 1;
+            if self.rows_left == 0 {
+                (self.rows_left, self.first_block) = (self.block_rows, self.first_block + self.across);
+            }
+            (self.block, self.row_end) = (self.first_block, self.row_end + self.cols);
+        } else {
+            self.block += 1;
+        }
+        self.edge = (self.at + self.block_cols).min(self.row_end);
+        Some(run)
+    }
+}

@@ -1,0 +1,174 @@
+//! Everything that the conversion of one tensor to a format depends on.
+
+use super::blocks::Blocks;
+use super::draws::Draws;
+use crate::format::{Fp8, Infinity, Overflow};
+use crate::{Error, Result};
+
+/// The scale of a block, and how quotients by it are taken.
+///
+/// ```
+/// use altgrad::kernels::Scale;
+///
+/// assert_eq!(Scale::from(0.5), Scale::new(0.5));
+/// assert_eq!(Scale::with_multiplier(0.1, 10.0).multiplier(), Some(10.0));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    value: f32,
+    multiplier: Option<f32>,
+}
+
+impl Scale {
+    /// Values are divided by `value` on the way into the format and multiplied by it on the way back.
+    #[must_use]
+    pub const fn new(value: f32) -> Self {
+        Self { value, multiplier: None }
+    }
+
+    /// Values are multiplied by `multiplier` on the way into the format and by `value` on the way back, as in
+    /// `ScaleEncoding::F32Reciprocal`.
+    #[must_use]
+    pub const fn with_multiplier(value: f32, multiplier: f32) -> Self {
+        Self { value, multiplier: Some(multiplier) }
+    }
+
+    /// What decoded codes are multiplied by.
+    #[must_use]
+    pub const fn value(self) -> f32 {
+        self.value
+    }
+
+    /// What values are multiplied by instead of being divided by [`value`](Self::value).
+    #[must_use]
+    pub const fn multiplier(self) -> Option<f32> {
+        self.multiplier
+    }
+
+    fn validate(self) -> Result<()> {
+        let is_valid = |scale: &f32| scale.is_finite() && *scale > 0.0;
+        match [self.value, self.multiplier.unwrap_or(1.0)].into_iter().find(|scale| !is_valid(scale)) {
+            Some(scale) => Err(Error::InvalidScale { scale }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<f32> for Scale {
+    fn from(value: f32) -> Self {
+        Self::new(value)
+    }
+}
+
+/// How the elements of one tensor become codes, with every choice made: a format, the [`Blocks`] that share scales, and
+/// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate, infinities too.
+///
+/// ```
+/// use altgrad::kernels::{Blocks, Conversion, Draws, Error};
+/// use altgrad::{Fp8, Overflow};
+///
+/// let blocks = Blocks::per_row(2, 100);
+/// let conversion = Conversion::new(Fp8::E5M2, blocks, [0.5, 0.25])?
+///     .overflow(Overflow::Special)
+///     .draws(Draws { seed: 42, stream: 0, step: 0 });
+/// assert_eq!(conversion.blocks(), blocks);
+///
+/// let error = Conversion::new(Fp8::E5M2, blocks, [0.5]);
+/// assert!(matches!(error, Err(Error::LengthMismatch { expected: 2, actual: 1, .. })));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conversion {
+    pub(crate) format: Fp8,
+    pub(crate) overflow: Overflow,
+    pub(crate) infinity: Infinity,
+    pub(crate) blocks: Blocks,
+    /// One for each block, all of them with a multiplier or none.
+    pub(crate) scales: Vec<Scale>,
+    /// The numbers that decide between two neighbours; without them the nearest one wins.
+    pub(crate) draws: Option<Draws>,
+}
+
+impl Conversion {
+    /// To `format` under one scale for each block, in the order of the blocks: row by row.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LengthMismatch`] for another number of scales than of blocks; [`Error::InvalidScale`] for a scale, or the
+    /// multiplier of one, that is not a positive finite number; [`Error::MixedScales`] if some scales have a multiplier
+    /// and others do not.
+    pub fn new<S: Into<Scale>>(format: Fp8, blocks: Blocks, scales: impl IntoIterator<Item = S>) -> Result<Self> {
+        let scales: Vec<Scale> = scales.into_iter().map(Into::into).collect();
+        super::check_len("the list of scales", blocks.count(), scales.len())?;
+        scales.iter().try_for_each(|scale| scale.validate())?;
+        let with_multiplier = scales.iter().filter(|scale| scale.multiplier.is_some()).count();
+        if with_multiplier != 0 && with_multiplier != scales.len() {
+            return Err(Error::MixedScales);
+        }
+        Ok(Self::saturating(format, blocks, scales))
+    }
+
+    /// To the nearest value of `format`, saturated, under scales that are known to be valid, one for each block.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn saturating(format: Fp8, blocks: Blocks, scales: Vec<Scale>) -> Self {
+        let (overflow, infinity) = (Overflow::Saturate, Infinity::Saturate);
+        Self { format, overflow, infinity, blocks, scales, draws: None }
+    }
+
+    /// What becomes of values beyond the format's range.
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        Self { overflow, ..self }
+    }
+
+    /// What becomes of infinities. To propagate them takes a format with NaN or infinities.
+    #[must_use]
+    pub fn infinity(self, infinity: Infinity) -> Self {
+        Self { infinity, ..self }
+    }
+
+    /// Rounds to one of the two neighbours at random instead of the nearest: to the one away from zero with a probability
+    /// that is the distance from the other in units of theirs. The numbers are a function of `draws` and the number of the
+    /// element, so results are the same on any number of threads.
+    #[must_use]
+    pub fn draws(self, draws: Draws) -> Self {
+        Self { draws: Some(draws), ..self }
+    }
+
+    /// The format of the codes.
+    #[must_use]
+    pub fn format(&self) -> Fp8 {
+        self.format
+    }
+
+    /// What becomes of values beyond the format's range.
+    #[must_use]
+    pub fn on_overflow(&self) -> Overflow {
+        self.overflow
+    }
+
+    /// What becomes of infinities.
+    #[must_use]
+    pub fn on_infinity(&self) -> Infinity {
+        self.infinity
+    }
+
+    /// The numbers that decide between two neighbours, if those do and not the distance alone.
+    #[must_use]
+    pub fn random_draws(&self) -> Option<&Draws> {
+        self.draws.as_ref()
+    }
+
+    /// The blocks that share scales, and with them the shape of the tensor as a matrix.
+    #[must_use]
+    pub fn blocks(&self) -> Blocks {
+        self.blocks
+    }
+
+    /// The scales in the order of the blocks.
+    #[must_use]
+    pub fn scales(&self) -> &[Scale] {
+        &self.scales
+    }
+}

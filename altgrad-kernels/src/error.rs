@@ -1,0 +1,52 @@
+//! What formats and kernels refuse.
+
+use crate::format::Fp8;
+
+/// What the fallible functions of formats and kernels return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a format or a kernel refuses, and what to do about it. `?` turns it into the variant of the same name of the error of
+/// the `altgrad` crate.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// [`Fp8::new`] was given numbers that make no format.
+    #[error("not an 8-bit format: {why}")]
+    InvalidFormat {
+        /// The rule that was broken.
+        why: String,
+    },
+
+    /// A scale is zero, negative, infinite or NaN.
+    #[error("a scale must be a positive finite number, this one is {scale}")]
+    InvalidScale {
+        /// The scale.
+        scale: f32,
+    },
+
+    /// Some scales of a conversion have a multiplier and others do not.
+    #[error("some scales have a multiplier and others have none; give all of them one, or none")]
+    MixedScales,
+
+    /// A slice or list does not have the length that goes with the others.
+    #[error("{what} has {actual} elements, expected {expected}")]
+    LengthMismatch {
+        /// What it holds.
+        what: &'static str,
+        /// The length needed.
+        expected: usize,
+        /// The length given.
+        actual: usize,
+    },
+
+    /// A value that is NaN, or an infinity that is to [propagate](crate::Infinity), was to be encoded into a format that has no
+    /// code for it.
+    #[error(
+        "{format} has no code for NaN, and the tensor holds a value that is not finite; \
+         use a format with NaN such as E4M3 or E5M2, or remove it first"
+    )]
+    NanNotRepresentable {
+        /// The format.
+        format: Fp8,
+    },
+}

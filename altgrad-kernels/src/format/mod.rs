@@ -1,0 +1,322 @@
+//! How 8 bits spell a number: [`Fp8`] as data, and the constants that hardware and papers use.
+
+mod codec;
+mod text;
+
+pub(crate) use codec::power_of_two;
+pub use text::ParseFp8Error;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What a format does with bit patterns that are not ordinary finite numbers.
+///
+/// The names follow the usual suffixes of 8-bit formats: IEEE 754, "FN" (finite, with NaN) and "FNUZ" (finite, with
+/// NaN, unsigned zero).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Specials {
+    /// Every code is a finite number.
+    None,
+    /// NaN where all seven magnitude bits are set (`S.1111.111`), no infinities: the OCP E4M3 ("FN") convention.
+    NanOnly,
+    /// Infinities and NaN wherever all exponent bits are set, as IEEE 754 does.
+    Ieee,
+    /// One NaN in the place of negative zero (code `0x80`), no infinities, no negative zero ("FNUZ").
+    Fnuz,
+}
+
+/// What [`Fp8::encode_with`] makes of a magnitude that rounds to more than the largest finite value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// The largest finite value of the same sign, for infinities too.
+    #[default]
+    Saturate,
+    /// Infinity where the format has it, else NaN where the format has it, else as [`Overflow::Saturate`].
+    Special,
+}
+
+/// What a `Quantizer` makes of infinities, and with them of a tensor that is not finite.
+///
+/// A conversion that saturates takes ±∞ to the largest value (OCP 8-bit Floating Point Specification 1.0, section 5.2.1),
+/// and that is what [`Fp8::encode`] and the kernels do unless told otherwise. In a model it would hide what
+/// happened: a loss scaler, for example, waits for gradients that are not finite. So a quantizer, and with it a layer,
+/// propagates them by default.
+///
+/// What is not finite in the end, by what the quantizer of the operand goes by; "block" is what shares a scale:
+///
+/// | ∞ or NaN in an operand of a product, and scales that are | `Propagate` | `Saturate` |
+/// |---|---|---|
+/// | made from that tensor: `Scaling::Current`, `Scaling::Window` | all of its block, as in torchao (448/∞ = 0, ∞·0 = NaN) and under the NaN scale of OCP Microscaling | its NaN; ∞ and the rest of the block under the largest of the history, or else the scale 1 |
+/// | known before: `Scaling::Static`, `Scaling::Delayed` | the element | its NaN; ∞ becomes the largest value, as in Transformer Engine |
+/// | none: an operand in full precision | the element | the element |
+///
+/// With `Y = Q(X)·Q(W)ᵀ`, `dX = Q(dY)·Q(W)` and `dW = Q(dY)ᵀ·Q(X)` this is what is not finite under `Propagate`, the default
+/// of every named recipe and of a format alone, and nothing else is:
+///
+/// | recipe | ∞ or NaN in `X[t, i]` | in `W[o, i]` | in `dY[t, o]` |
+/// |---|---|---|---|
+/// | a format (weights only) | `Y[t, :]`, `dW[:, i]` | `Y`, `dX` | `dX[t, :]`, `dW[o, :]` |
+/// | `tensorwise` | `Y`, `dW` | `Y`, `dX` | `dX`, `dW` |
+/// | `rowwise`, `mxfp8`, `hybrid` | `Y[t, :]`, `dW[:, i]` | `Y[:, o]`, `dX[:, i]` | `dX[t, :]`, `dW[o, :]` |
+/// | `blockwise` | `Y[t, :]`, `dW[:, i]` | `Y` of the block's outputs, `dX` of its inputs | `dX[t, :]`, `dW[o, :]` |
+///
+/// Histories pass over such steps in every case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Infinity {
+    /// What depends on it is not finite. An infinity stays one in a format that has them, else it becomes NaN.
+    #[default]
+    Propagate,
+    /// It becomes the largest value of the same sign, or what [`Overflow`] says. NaN stays NaN.
+    Saturate,
+}
+
+/// An 8-bit floating-point format: one sign bit, `exponent_bits + mantissa_bits = 7` magnitude bits, a bias and its
+/// [`Specials`].
+///
+/// With `e` the exponent field, `f` the mantissa field and `m` the number of mantissa bits, a code stands for
+///
+/// - `f × 2^(1 - bias - m)` if `e = 0` (zero and the subnormals; every code of a format without exponent bits),
+/// - `(2^m + f) × 2^(e - bias - m)` otherwise,
+///
+/// which is the encoding of the OCP 8-bit Floating Point Specification (OFP8, revision 1.0, table 1) with the field
+/// widths as parameters. Every value of every format that [`Fp8::new`] accepts is exact in `f32`, `f64` and `bf16`.
+///
+/// ```
+/// use altgrad::Fp8;
+///
+/// assert_eq!(Fp8::E4M3.largest_finite(), 448.0);
+/// assert_eq!(Fp8::E4M3.encode(1.0f32), Some(0x38));
+/// assert_eq!(Fp8::E4M3.decode(0x38), 1.0);
+/// assert_eq!(Fp8::E5M2.to_string(), "E5M2");
+/// assert_eq!("e5m2_fnuz".parse::<Fp8>()?, Fp8::E5M2_FNUZ);
+/// # Ok::<(), altgrad::ParseFp8Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fp8 {
+    exponent_bits: u8,
+    mantissa_bits: u8,
+    bias: i16,
+    specials: Specials,
+}
+
+impl Fp8 {
+    /// Fixed point in steps of 2⁻⁷ up to 127/128.
+    pub const E0M7: Self = Self::from_fields(0, 1, Specials::None);
+    /// One exponent bit, bias 0; largest value 2·(1 + 63/64).
+    pub const E1M6: Self = Self::from_fields(1, 0, Specials::None);
+    /// Two exponent bits, bias 1; largest value 4·(1 + 31/32).
+    pub const E2M5: Self = Self::from_fields(2, 1, Specials::None);
+    /// Three exponent bits, bias 3; largest value 31.
+    pub const E3M4: Self = Self::from_fields(3, 3, Specials::None);
+    /// OCP E4M3 (`float8_e4m3fn`): bias 7, NaN but no infinities; largest value 448.
+    pub const E4M3: Self = Self::from_fields(4, 7, Specials::NanOnly);
+    /// OCP E5M2 (`float8_e5m2`): bias 15, infinities and NaN as IEEE 754; largest value 57344.
+    pub const E5M2: Self = Self::from_fields(5, 15, Specials::Ieee);
+    /// Six exponent bits, bias 31; largest value 1.5·2³².
+    pub const E6M1: Self = Self::from_fields(6, 31, Specials::None);
+    /// Zero and the powers of two from 2⁻⁶² to 2⁶⁴.
+    pub const E7M0: Self = Self::from_fields(7, 63, Specials::None);
+    /// `float8_e4m3fnuz` (AMD MI300, Graphcore): bias 8; largest value 240.
+    pub const E4M3_FNUZ: Self = Self::from_fields(4, 8, Specials::Fnuz);
+    /// `float8_e5m2fnuz` (AMD MI300, Graphcore): bias 16; largest value 57344.
+    pub const E5M2_FNUZ: Self = Self::from_fields(5, 16, Specials::Fnuz);
+    /// `float8_e4m3b11fnuz`: bias 11; largest value 30.
+    pub const E4M3_B11_FNUZ: Self = Self::from_fields(4, 11, Specials::Fnuz);
+    /// `float8_e4m3` of `ml_dtypes`: E4M3 with infinities and NaN as IEEE 754; largest value 240.
+    pub const E4M3_IEEE: Self = Self::from_fields(4, 7, Specials::Ieee);
+    /// `float8_e3m4` of `ml_dtypes`: E3M4 with infinities and NaN as IEEE 754; largest value 15.5.
+    pub const E3M4_IEEE: Self = Self::from_fields(3, 3, Specials::Ieee);
+
+    /// Every named format with the name that [`Display`](std::fmt::Display) prints and
+    /// [`FromStr`](std::str::FromStr) reads.
+    pub const NAMED: [(&'static str, Self); 13] = [
+        ("E0M7", Self::E0M7),
+        ("E1M6", Self::E1M6),
+        ("E2M5", Self::E2M5),
+        ("E3M4", Self::E3M4),
+        ("E4M3", Self::E4M3),
+        ("E5M2", Self::E5M2),
+        ("E6M1", Self::E6M1),
+        ("E7M0", Self::E7M0),
+        ("E4M3_FNUZ", Self::E4M3_FNUZ),
+        ("E5M2_FNUZ", Self::E5M2_FNUZ),
+        ("E4M3_B11_FNUZ", Self::E4M3_B11_FNUZ),
+        ("E4M3_IEEE", Self::E4M3_IEEE),
+        ("E3M4_IEEE", Self::E3M4_IEEE),
+    ];
+
+    const fn from_fields(exponent_bits: u8, bias: i16, specials: Specials) -> Self {
+        Self { exponent_bits, mantissa_bits: 7 - exponent_bits, bias, specials }
+    }
+
+    /// A format of your own.
+    ///
+    /// A format without exponent bits is fixed point in steps of `2^(1 - bias - 7)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidFormat`] if the bits do not add up to 7, if [`Specials::Ieee`] leaves no finite value or no NaN
+    /// (it needs an exponent bit and a mantissa bit), or if the bias puts a value where `f32` could not hold it or the
+    /// rounding of it as normal numbers.
+    pub fn new(exponent_bits: u8, mantissa_bits: u8, bias: i16, specials: Specials) -> Result<Self> {
+        let invalid = |why: String| Err(Error::InvalidFormat { why });
+        if exponent_bits.checked_add(mantissa_bits) != Some(7) {
+            return invalid(format!(
+                "{exponent_bits} exponent bits and {mantissa_bits} mantissa bits must add up to 7, the eighth is the sign"
+            ));
+        }
+        if specials == Specials::Ieee && (exponent_bits == 0 || mantissa_bits == 0) {
+            return invalid(format!(
+                "`Specials::Ieee` needs an exponent bit and a mantissa bit to spell infinity and NaN, \
+                 but this format has {exponent_bits} and {mantissa_bits}; use another `Specials`"
+            ));
+        }
+        let format = Self { exponent_bits, mantissa_bits, bias, specials };
+        // The lowest step must be a normal `f32`, and so must 2^23 times the highest step, which the kernels add and
+        // subtract to round.
+        let lowest = i32::from(bias) <= 1 + 126 - i32::from(mantissa_bits);
+        let highest = format.exponent_of_code(0x7F) + 23 - i32::from(mantissa_bits) <= 127;
+        if !(lowest && highest) {
+            let top_field = (1i32 << exponent_bits) - 1;
+            return invalid(format!(
+                "bias {bias} puts values out of the range of f32; with {exponent_bits} exponent bits it may be {} to {}",
+                top_field.max(1) - 104 - i32::from(mantissa_bits),
+                127 - i32::from(mantissa_bits),
+            ));
+        }
+        Ok(format)
+    }
+
+    /// Number of exponent bits.
+    #[must_use]
+    pub const fn exponent_bits(self) -> u8 {
+        self.exponent_bits
+    }
+
+    /// Number of mantissa bits, the hidden bit not counted.
+    #[must_use]
+    pub const fn mantissa_bits(self) -> u8 {
+        self.mantissa_bits
+    }
+
+    /// Exponent bias: an exponent field `e > 0` stands for `2^(e - bias)`.
+    #[must_use]
+    pub const fn bias(self) -> i16 {
+        self.bias
+    }
+
+    /// Which special values the format has.
+    #[must_use]
+    pub const fn specials(self) -> Specials {
+        self.specials
+    }
+
+    /// Whether the format can spell NaN.
+    #[must_use]
+    pub const fn has_nan(self) -> bool {
+        !matches!(self.specials, Specials::None)
+    }
+
+    /// Whether the format can spell infinities.
+    #[must_use]
+    pub const fn has_infinity(self) -> bool {
+        matches!(self.specials, Specials::Ieee)
+    }
+
+    /// Whether negative zero has a code of its own.
+    #[must_use]
+    pub const fn has_negative_zero(self) -> bool {
+        !matches!(self.specials, Specials::Fnuz)
+    }
+
+    /// The canonical (positive, quiet) NaN code, if the format has one.
+    #[must_use]
+    pub const fn nan_code(self) -> Option<u8> {
+        match self.specials {
+            Specials::None => None,
+            Specials::NanOnly => Some(0x7F),
+            Specials::Ieee => Some(self.infinity_magnitude() | 1 << (self.mantissa_bits - 1)),
+            Specials::Fnuz => Some(0x80),
+        }
+    }
+
+    /// The code of +∞, if the format has one.
+    #[must_use]
+    pub const fn infinity_code(self) -> Option<u8> {
+        if self.has_infinity() { Some(self.infinity_magnitude()) } else { None }
+    }
+
+    /// The code of the largest finite value.
+    #[must_use]
+    pub const fn largest_finite_code(self) -> u8 {
+        match self.specials {
+            Specials::None | Specials::Fnuz => 0x7F,
+            Specials::NanOnly => 0x7E,
+            Specials::Ieee => self.infinity_magnitude() - 1,
+        }
+    }
+
+    /// The largest finite value.
+    #[must_use]
+    pub const fn largest_finite(self) -> f32 {
+        self.decode(self.largest_finite_code())
+    }
+
+    /// The midpoint between the largest finite value and the one that would follow it: what is nearer to zero rounds to
+    /// a finite value, what is farther overflows.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn overflow_midpoint(self) -> f32 {
+        let code = self.largest_finite_code();
+        let step = power_of_two(self.exponent_of_code(code) - self.mantissa_bits as i32);
+        self.decode(code) + 0.5 * step
+    }
+
+    /// Whether the midpoint itself overflows: ties go to the code with an even last bit.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn overflow_midpoint_overflows(self) -> bool {
+        self.largest_finite_code() % 2 == 1
+    }
+
+    /// What becomes of a positive number that overflows.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn overflow_value(self, overflow: Overflow) -> f32 {
+        match overflow {
+            Overflow::Special if self.has_infinity() => f32::INFINITY,
+            Overflow::Special if self.has_nan() => f32::NAN,
+            Overflow::Saturate | Overflow::Special => self.largest_finite(),
+        }
+    }
+
+    /// The smallest value above zero.
+    #[must_use]
+    pub const fn smallest_positive(self) -> f32 {
+        self.decode(1)
+    }
+
+    /// The smallest value with a full mantissa, `2^(1 - bias)`; `None` for a format whose finite values are all subnormal:
+    /// one without exponent bits, or with one exponent bit and [`Specials::Ieee`].
+    #[must_use]
+    pub const fn smallest_normal(self) -> Option<f32> {
+        let code = 1 << self.mantissa_bits;
+        if code <= self.largest_finite_code() { Some(self.decode(code)) } else { None }
+    }
+
+    /// All 256 codes with their values, in the order of the codes.
+    #[must_use]
+    pub fn values(self) -> impl ExactSizeIterator<Item = (u8, f32)> {
+        // A `u16` range knows its length, an inclusive `u8` range does not.
+        (0..256u16).map(move |code| (code as u8, self.decode(code as u8)))
+    }
+
+    /// All exponent bits set, no mantissa bit: +∞ under [`Specials::Ieee`].
+    const fn infinity_magnitude(self) -> u8 {
+        (0x7F << self.mantissa_bits) & 0x7F
+    }
+}

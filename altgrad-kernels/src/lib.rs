@@ -1,0 +1,143 @@
+//! 8-bit formats, and what computes with them on slices, without tensors or layers: the largest magnitude, fake quantization,
+//! encoding and decoding, and products of matrices of codes.
+//!
+//! Use the `altgrad` crate, whose module `kernels` has the conversions. Products and the [`lock`] are for `altgrad-core`: their
+//! arguments must fit together as their documentation says.
+//!
+//! A slice is a matrix of rows that lie one after the other. [`Blocks`] says which of its elements share a scale, and a
+//! [`Conversion`] holds the format and the scales. Elements are `f32`, `f64`, `f16` or `bf16`.
+//!
+//! Each function computes exactly what [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode)
+//! specify, bit for bit on every instruction set and any number of threads. Large slices are shared among the threads of the
+//! current `rayon` pool; to keep to one, call from inside a pool of one thread. Loops are branch-free in the format and the
+//! values, so that the compiler vectorizes them for each [`Level`] that a processor may turn out to have.
+//!
+//! ```
+//! use altgrad::kernels::{self, Blocks, Conversion};
+//! use altgrad::{Fp8, compute_scale};
+//!
+//! let x = [0.1f32, -0.25, 0.3, 448.0, 5.0, -60.0]; // two rows of three
+//! let blocks = Blocks::per_row(2, 3);
+//! let scales = kernels::amax(&x, blocks)?.into_iter().map(|amax| compute_scale(amax as f32, Fp8::E4M3));
+//! let conversion = Conversion::new(Fp8::E4M3, blocks, scales)?;
+//!
+//! let mut codes = [0; 6];
+//! kernels::encode(&x, &mut codes, &conversion)?;
+//! assert_eq!(codes[3..], [0x7E, 0x4A, 0xE7]);
+//!
+//! let (mut decoded, mut fake) = ([0f32; 6], [0f32; 6]);
+//! kernels::decode(&codes, &mut decoded, &conversion)?;
+//! kernels::fake_quantize(&x, &mut fake, &conversion)?;
+//! assert_eq!(decoded[3..], [448.0, 5.0, -60.0]);
+//! assert_eq!(decoded, fake);
+//! # Ok::<(), altgrad::Error>(())
+//! ```
+
+mod blocks;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod columns;
+mod conversion;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod draws;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod element;
+mod elementwise;
+mod error;
+mod format;
+mod gate;
+mod level;
+pub mod lock;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod loops;
+mod memory;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod product;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod round;
+mod specials;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod transpose;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod values;
+
+pub use blocks::{Blocks, Runs};
+pub use columns::{add_bias, sum_rows};
+pub use conversion::{Conversion, Scale};
+pub use draws::Draws;
+pub use element::{Compute, Element};
+pub use error::{Error, Result};
+pub use format::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
+pub use level::Level;
+pub use memory::zeroed;
+pub use product::{CodeMatrix, FloatMatrix, Left, PackedCodes, Right};
+pub use transpose::transpose;
+
+/// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if a value of the block
+/// is NaN, 0 if it has none.
+///
+/// # Errors
+///
+/// [`Error::LengthMismatch`] if there are not as many values as `blocks` has elements.
+pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
+    check_len("the slice of values", blocks.elements(), values.len())?;
+    Ok(T::amax(values, blocks))
+}
+
+/// `to[i] = decode(encode(from[i] / scale)) × scale`, with NaN staying NaN and infinities as the conversion says.
+///
+/// Quotients and products are computed in `f32` (in `f64` for `f64`) and correctly rounded.
+///
+/// # Errors
+///
+/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversion) -> Result<()> {
+    check_len("the slice of values", conversion.blocks.elements(), from.len())?;
+    check_len("the slice for results", conversion.blocks.elements(), to.len())?;
+    T::fake_quantize(from, to, conversion);
+    Ok(())
+}
+
+/// `to[i] = encode(from[i] / scale)`.
+///
+/// # Errors
+///
+/// [`Error::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN, and then
+/// what `to` holds is unspecified;
+/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> Result<()> {
+    check_len("the slice of values", conversion.blocks.elements(), from.len())?;
+    check_len("the slice for codes", conversion.blocks.elements(), to.len())?;
+    if T::encode(from, to, conversion) { Ok(()) } else { Err(Error::NanNotRepresentable { format: conversion.format }) }
+}
+
+/// `to[i] = decode(codes[i]) × scale`; of the conversion, only its format, blocks and scales matter.
+///
+/// # Errors
+///
+/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+pub fn decode<T: Element>(codes: &[u8], to: &mut [T], conversion: &Conversion) -> Result<()> {
+    let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
+    decode_with(codes, to, conversion.format, conversion.blocks, &scales)
+}
+
+/// As [`decode`], with the scale of each block as a number.
+pub fn decode_with<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, scales: &[f32]) -> Result<()> {
+    check_len("the slice of codes", blocks.elements(), codes.len())?;
+    check_len("the slice for values", blocks.elements(), to.len())?;
+    check_len("the list of scales", blocks.count(), scales.len())?;
+    T::decode(codes, to, format, blocks, scales);
+    Ok(())
+}
+
+fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
+    if actual == expected { Ok(()) } else { Err(Error::LengthMismatch { what, expected, actual }) }
+}
+
+/// `c[i, j] = Σ a[i, p] · b[j, p]` for operands whose rows are equally long; `c` has a row for each of `a`'s.
+///
+/// Within `2·k·2⁻²⁴·Σ|a||b|` of the exact result for a sum of `k` products.
+pub fn multiply(a: &Left<'_>, b: &Right<'_>, c: &mut [f32]) {
+    product::multiply(Level::detect(), a, b, c);
+}

@@ -1,0 +1,66 @@
+//! From codes as they lie in memory to pair rows: portable code, and the choice between it and that for the instruction
+//! sets of a processor.
+
+use super::PANEL;
+use super::packed::{PairRow, position};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use crate::level::Level;
+
+/// Codes of a column that a transposition reads at a time.
+pub(super) const CHUNK: usize = 16;
+
+/// Bytes of a line of the cache.
+pub(super) const LINE: usize = 64;
+
+/// Asks the processor to bring bytes into its second-level cache.
+#[allow(unsafe_code, reason = "see the proof")]
+pub(super) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for byte in bytes.iter().step_by(LINE).chain(bytes.last()) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, and it reads nothing that the program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// The pair row of two rows of codes, of the same columns each.
+#[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
+pub(super) fn interleave(level: Level, rows: [&[u8; PANEL]; 2], to: &mut PairRow) {
+    match level {
+        // SAFETY: each level proves that the processor has the features that these functions are compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { avx512::interleave(rows, to) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(_) => unsafe { avx2::interleave(rows, to) },
+        Level::Scalar => {
+            for (place, row) in rows.into_iter().enumerate() {
+                for (col, code) in row.iter().enumerate() {
+                    to[position(col) + place] = *code;
+                }
+            }
+        }
+    }
+}
+
+/// The pair rows of the codes of each column, all of the same length but those that are empty and count as zeros.
+#[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
+pub(super) fn transpose(level: Level, columns: &[&[u8]; PANEL], to: &mut [PairRow]) {
+    let whole = match level {
+        // SAFETY: each level proves that the processor has the features that these functions are compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(_) | Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { avx2::transpose_chunks(columns, to) },
+        Level::Scalar => 0,
+    };
+    for (col, codes) in columns.iter().enumerate() {
+        let mut pairs = codes.get(whole..).unwrap_or_default().chunks(2);
+        for to in &mut to[whole / 2..] {
+            let pair = pairs.next().unwrap_or_default();
+            let code = |place: usize| pair.get(place).copied().unwrap_or_default();
+            to[position(col)..][..2].copy_from_slice(&[code(0), code(1)]);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The left operand, decoded and arranged so that a tile of the result reads it from front to back.
+
+use std::ops::Range;
+
+use super::matrix::{CodeMatrix, FloatMatrix};
+use super::plan::{DEPTH, Reach};
+use super::right::fill;
+use super::table::Table;
+use super::tile::{self, Panel};
+use super::{Dot, PANEL, Scratch, TILE_ROWS};
+use crate::format::Fp8;
+use crate::level::Level;
+use crate::{Blocks, elementwise, memory, threads};
+
+/// The left operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Left<'a> {
+    /// Codes under scales.
+    Codes(CodeMatrix<'a>),
+    /// Floats in full precision.
+    Floats(FloatMatrix<'a>),
+    /// Floats that count as rounded to bf16, ties to even.
+    RoundedFloats(FloatMatrix<'a>),
+}
+
+impl Left<'_> {
+    pub(super) fn shape(&self) -> (usize, usize) {
+        match self {
+            Left::Codes(codes) => codes.shape(),
+            Left::Floats(floats) | Left::RoundedFloats(floats) => floats.shape(),
+        }
+    }
+
+    /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be said.
+    pub(super) fn reach(&self, level: Level, right: Fp8, length: usize) -> Option<Reach> {
+        match self {
+            Left::Codes(codes) => Some(Reach::of_codes(codes.format(), right, length.min(2 * DEPTH))),
+            Left::Floats(floats) | Left::RoundedFloats(floats) => {
+                let values = floats.stored().elements;
+                let amax = elementwise::amax(level, values, Blocks::per_tensor(1, values.len()));
+                Reach::of_floats(amax.first().copied().unwrap_or_default(), right, length.min(2 * DEPTH))
+            }
+        }
+    }
+}
+
+/// The left operand in tiles of up to [`TILE_ROWS`] rows, all of about the same height. A tile has the dwords of its rows
+/// next to one another, for each dword of the sum's index.
+#[derive(Debug)]
+pub(super) struct PackedLeft {
+    dwords: Vec<u32>,
+    /// First row of each tile, and the number of rows at the end.
+    cuts: Vec<usize>,
+    /// Dwords of a row.
+    depth: usize,
+}
+
+impl PackedLeft {
+    /// Decodes and arranges `left` for products by `dot`; codes have the values of `table`.
+    pub(super) fn new(level: Level, left: &Left<'_>, table: &Table, dot: Dot) -> Self {
+        let (rows, length) = left.shape();
+        let depth = length.div_ceil(dot.elements());
+        let tiles = rows.div_ceil(TILE_ROWS);
+        let cuts: Vec<usize> = (0..=tiles).map(|tile| tile * rows / tiles.max(1)).collect();
+        let mut dwords = memory::zeroed(rows * depth);
+        let mut groups = Vec::with_capacity(tiles.div_ceil(GROUP));
+        let mut rest = &mut dwords[..];
+        // The last cut of a group is the first of the next.
+        for cuts in (0..tiles).step_by(GROUP).map(|first| &cuts[first..=(first + GROUP).min(tiles)]) {
+            let (group, after) = rest.split_at_mut((cuts[cuts.len() - 1] - cuts[0]) * depth);
+            groups.push((cuts, group));
+            rest = after;
+        }
+        let floats = |floats: &FloatMatrix<'_>, (cuts, mut group): Group<'_>, bits: fn(f32) -> u32| {
+            for ends in cuts.windows(2) {
+                let (tile, after) = group.split_at_mut((ends[1] - ends[0]) * depth);
+                arrange_floats(&floats.stored(), ends[0]..ends[1], dot, tile, bits);
+                group = after;
+            }
+        };
+        threads::for_each_with(groups, rows * length, Scratch::default, |scratch, group| match (left, dot) {
+            (Left::Codes(codes), _) => decode(level, codes, table, dot, scratch, group),
+            (Left::Floats(matrix), Dot::Singles) => floats(matrix, group, f32::to_bits),
+            (Left::RoundedFloats(matrix), Dot::Singles) => floats(matrix, group, |value| rounded(value) << 16),
+            (Left::Floats(matrix) | Left::RoundedFloats(matrix), Dot::Pairs) => floats(matrix, group, rounded),
+        });
+        Self { dwords, cuts, depth }
+    }
+
+    /// First row of each tile, and the number of rows at the end.
+    pub(super) fn cuts(&self) -> &[usize] {
+        &self.cuts
+    }
+
+    /// The dwords `run` of the rows of a tile, which are its `rows`.
+    pub(super) fn tile(&self, rows: Range<usize>, run: Range<usize>) -> &[u32] {
+        let start = rows.start * self.depth;
+        &self.dwords[start + run.start * rows.len()..start + run.end * rows.len()]
+    }
+}
+
+/// Elements as they lie in memory.
+pub(super) struct Stored<'a, E> {
+    pub(super) elements: &'a [E],
+    /// Elements from one stored row to the next.
+    pub(super) stride: usize,
+    /// Whether a row of the operand is a column of what is stored.
+    pub(super) transposed: bool,
+    /// Number of the sum's indices.
+    pub(super) length: usize,
+}
+
+/// Tiles that are arranged at a time: as many as a panel of the right operand has columns for.
+const GROUP: usize = PANEL / TILE_ROWS;
+
+/// The cuts of the tiles of a group, and their dwords.
+type Group<'a> = (&'a [usize], &'a mut [u32]);
+
+/// Decodes the codes of a group as if its rows were the columns of a panel, and cuts that into tiles.
+fn decode(
+    level: Level,
+    codes: &CodeMatrix<'_>,
+    table: &Table,
+    dot: Dot,
+    scratch: &mut Scratch,
+    (cuts, group): Group<'_>,
+) {
+    let (first, last) = (cuts[0], cuts[cuts.len() - 1]);
+    let length = codes.shape().1;
+    let depth = length.div_ceil(dot.elements());
+    for start in (0..length).step_by(DEPTH * dot.elements()) {
+        let run = start..(start + DEPTH * dot.elements()).min(length);
+        let (pair_count, run_depth) = (run.len().div_ceil(2), run.len().div_ceil(dot.elements()));
+        scratch.pairs.resize(scratch.pairs.len().max(pair_count), [0; 2 * PANEL]);
+        scratch.decoded.resize(scratch.decoded.len().max(run_depth), [0; PANEL]);
+        let (pairs, decoded) = (&mut scratch.pairs[..pair_count], &mut scratch.decoded[..run_depth]);
+        fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
+        tile::decode(level, dot, table, pairs, decoded);
+        for ends in cuts.windows(2) {
+            let height = ends[1] - ends[0];
+            let tile = &mut group[(ends[0] - first) * depth + start / dot.elements() * height..];
+            let place = ends[0] - first;
+            match height {
+                1 => cut::<1>(decoded, place, tile),
+                2 => cut::<2>(decoded, place, tile),
+                3 => cut::<3>(decoded, place, tile),
+                4 => cut::<4>(decoded, place, tile),
+                5 => cut::<5>(decoded, place, tile),
+                _ => cut::<TILE_ROWS>(decoded, place, tile),
+            }
+        }
+    }
+}
+
+/// Copies the columns of a tile, which start at `place`.
+fn cut<const ROWS: usize>(decoded: &Panel, place: usize, tile: &mut [u32]) {
+    let (tile, _) = tile.as_chunks_mut::<ROWS>();
+    for (to, from) in tile.iter_mut().zip(decoded) {
+        if let Some(dwords) = from.get(place..).and_then(|dwords| dwords.first_chunk()) {
+            *to = *dwords;
+        }
+    }
+}
+
+/// The bits of a value rounded to bf16, ties to even, without branches.
+fn rounded(value: f32) -> u32 {
+    let bits = value.to_bits();
+    // NaN whose payload would be cut off or carried away stays quiet NaN.
+    if value.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 }
+}
+
+/// Writes the dwords of `rows`, of one or two floats each, to a tile.
+fn arrange_floats(stored: &Stored<'_, f32>, rows: Range<usize>, dot: Dot, tile: &mut [u32], bits: impl Fn(f32) -> u32) {
+    let Stored { elements, stride, transposed, length } = *stored;
+    let height = rows.len();
+    if transposed {
+        for (dwords, index) in tile.chunks_exact_mut(height).zip((0..length).step_by(dot.elements())) {
+            for place in 0..dot.elements().min(length - index) {
+                let source = &elements[(index + place) * stride..][rows.clone()];
+                for (dword, element) in dwords.iter_mut().zip(source) {
+                    *dword |= bits(*element) << (16 * place);
+                }
+            }
+        }
+    } else {
+        for (place, row) in rows.enumerate() {
+            let source = &elements[row * stride..][..length];
+            let dwords = tile[place..].iter_mut().step_by(height);
+            match dot {
+                Dot::Singles => dwords.zip(source).for_each(|(dword, element)| *dword = bits(*element)),
+                Dot::Pairs => dwords.zip(source.chunks(2)).for_each(|(dword, pair)| {
+                    *dword = pair.iter().rev().fold(0, |dword, element| dword << 16 | bits(*element));
+                }),
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The operands of a product: matrices of codes under scales, and of floats.
+
+use std::ops::Range;
+
+use super::left::Stored;
+use crate::format::Fp8;
+use crate::level::Level;
+use crate::{Blocks, elementwise, memory};
+
+/// A matrix of codes under one scale for each block, read as it lies or as its transpose.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeMatrix<'a> {
+    codes: &'a [u8],
+    format: Fp8,
+    blocks: Blocks,
+    scales: &'a [f32],
+    transposed: bool,
+}
+
+impl<'a> CodeMatrix<'a> {
+    /// A matrix of the shape of `blocks` with a scale for each of them.
+    #[must_use]
+    pub fn new(codes: &'a [u8], format: Fp8, blocks: Blocks, scales: &'a [f32]) -> Self {
+        let (rows, cols) = blocks.shape();
+        debug_assert_eq!(codes.len(), rows * cols, "one code an element");
+        debug_assert_eq!(scales.len(), blocks.count(), "one scale a block");
+        Self { codes, format, blocks, scales, transposed: false }
+    }
+
+    /// A matrix with everything but codes.
+    pub(super) fn outline(format: Fp8, blocks: Blocks, scales: &'a [f32]) -> Self {
+        Self { codes: &[], format, blocks, scales, transposed: false }
+    }
+
+    /// The transpose, without moving anything.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// Rows and columns, of the transpose if it is one.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        self.seen(self.blocks.shape())
+    }
+
+    /// Rows and columns of a block.
+    pub(super) fn block(&self) -> (usize, usize) {
+        self.seen(self.blocks.block())
+    }
+
+    pub(super) fn format(&self) -> Fp8 {
+        self.format
+    }
+
+    pub(super) fn scales(&self) -> &'a [f32] {
+        self.scales
+    }
+
+    /// The values in the order of the codes.
+    pub(super) fn decoded(&self, level: Level) -> Vec<f32> {
+        let mut values = memory::zeroed(self.codes.len());
+        elementwise::decode(level, self.codes, &mut values, self.format, self.blocks, self.scales);
+        values
+    }
+
+    /// The matrix of values in the order of the codes.
+    pub(super) fn with_values<'v>(&self, values: &'v [f32]) -> FloatMatrix<'v> {
+        FloatMatrix { values, shape: self.blocks.shape(), transposed: self.transposed }
+    }
+
+    pub(super) fn stored(&self) -> Stored<'a, u8> {
+        let stride = self.blocks.shape().1;
+        Stored { elements: self.codes, stride, transposed: self.transposed, length: self.shape().1 }
+    }
+
+    /// The scales of some rows in one column.
+    pub(super) fn scales_of(&self, rows: Range<usize>, col: usize, to: &mut [f32]) {
+        let (block_rows, block_cols) = self.block();
+        let (down, across) = match (self.transposed, self.blocks.grid().1) {
+            (false, across) => (across, 1),
+            (true, across) => (1, across),
+        };
+        if block_rows == 1 {
+            let first = &self.scales[rows.start * down + col / block_cols * across..];
+            to.iter_mut().zip(first.iter().step_by(down)).for_each(|(to, scale)| *to = *scale);
+            return;
+        }
+        let mut rest = to;
+        let mut row = rows.start;
+        while row < rows.end {
+            let end = ((row / block_rows + 1) * block_rows).min(rows.end);
+            let (of_block, after) = rest.split_at_mut(end - row);
+            of_block.fill(self.scales[row / block_rows * down + col / block_cols * across]);
+            (rest, row) = (after, end);
+        }
+    }
+
+    fn seen(&self, (a, b): (usize, usize)) -> (usize, usize) {
+        if self.transposed { (b, a) } else { (a, b) }
+    }
+}
+
+/// A matrix of floats, read as it lies or as its transpose.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatMatrix<'a> {
+    values: &'a [f32],
+    shape: (usize, usize),
+    transposed: bool,
+}
+
+impl<'a> FloatMatrix<'a> {
+    /// A matrix of `rows` by `cols` values.
+    #[must_use]
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        debug_assert_eq!(values.len(), rows * cols, "one value an element");
+        Self { values, shape: (rows, cols), transposed: false }
+    }
+
+    /// The transpose, without moving anything.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// Rows and columns, of the transpose if it is one.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        let (rows, cols) = self.shape;
+        if self.transposed { (cols, rows) } else { (rows, cols) }
+    }
+
+    pub(super) fn stored(&self) -> Stored<'a, f32> {
+        let stride = self.shape.1;
+        Stored { elements: self.values, stride, transposed: self.transposed, length: self.shape().1 }
+    }
+}

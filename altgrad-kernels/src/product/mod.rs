@@ -1,0 +1,249 @@
+//! Matrix products over codes: `c[i, j] = Σ a[i, p] · b[j, p]`, with the operands' scales.
+//!
+//! The right operand is decoded a panel of [`PANEL`] columns and a run of the sum's index at a time, into a buffer that
+//! stays in the cache while tiles of [`TILE_ROWS`] rows of the left operand pass by. All values of all formats are exact in
+//! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and for
+//! operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order that depends
+//! on the shapes alone. Sums of runs under one scale each are scaled, not their elements, unless the runs are short.
+//!
+//! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
+
+mod arrange;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod left;
+mod matrix;
+mod packed;
+#[cfg(test)]
+mod peak;
+mod plan;
+mod right;
+mod stripes;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+pub use left::Left;
+pub use matrix::{CodeMatrix, FloatMatrix};
+pub use packed::PackedCodes;
+use right::NearColumn;
+pub use right::Right;
+
+use std::ops::Range;
+
+use super::level::Level;
+use super::threads;
+use left::PackedLeft;
+use packed::PairRow;
+use plan::DEPTH;
+use stripes::Stripe;
+use table::Table;
+use tile::{Columns, Finish};
+
+/// Columns of the result that are computed at a time.
+const PANEL: usize = 64;
+
+/// Rows of a tile of the result, whose sums are in registers: 6 × 64 take 24 of the 32 vector registers of AVX-512.
+const TILE_ROWS: usize = 6;
+
+/// What a dword of an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dot {
+    /// One `f32`.
+    Singles,
+    /// Two values of bf16, that of the lower index in the lower half.
+    Pairs,
+}
+
+impl Dot {
+    /// Elements of a dword.
+    fn elements(self) -> usize {
+        match self {
+            Self::Singles => 1,
+            Self::Pairs => 2,
+        }
+    }
+}
+
+/// How a run's sums become part of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scaling {
+    /// They are in units of the result.
+    Done,
+    /// By multiplication in f32.
+    Single,
+    /// In f64: intermediate results may be out of the range of f32.
+    Double,
+}
+
+/// A product with all choices made.
+struct Product<'a> {
+    level: Level,
+    dot: Dot,
+    right: &'a Right<'a>,
+    outline: CodeMatrix<'a>,
+    table: Table,
+    left: PackedLeft,
+    /// The left operand's scales, if it has any.
+    left_scales: Option<CodeMatrix<'a>>,
+    runs: Vec<Range<usize>>,
+    scaling: Scaling,
+    factor: f64,
+    /// Whether tiles read codes.
+    is_direct: bool,
+}
+
+/// Buffers of a thread, as large as they had to be so far.
+#[derive(Default)]
+struct Scratch {
+    near: Vec<NearColumn>,
+    pairs: Vec<PairRow>,
+    decoded: Vec<[u32; PANEL]>,
+    row_scales: Vec<f32>,
+}
+
+/// `c[i, j] = Σ a[i, p] · b[j, p]` for `a` and `b` with rows of the same length; `c` has a row for each of `a`'s.
+pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32]) {
+    let outline = b.outline();
+    let ((rows, length), (cols, _)) = (a.shape(), outline.shape());
+    debug_assert_eq!(length, outline.shape().1, "both operands have rows of the same length");
+    debug_assert_eq!(c.len(), rows * cols, "one element for each pair of rows");
+    if length == 0 || c.is_empty() {
+        c.fill(0.0);
+        return;
+    }
+    if let Left::Codes(codes) = a
+        && plan::runs(length, [*codes, outline].into_iter(), DEPTH).is_none()
+    {
+        let values = codes.decoded(level);
+        return multiply(level, &Left::Floats(codes.with_values(&values)), b, c);
+    }
+    let work = (rows * cols).saturating_mul(length) / 32;
+    let product = Product::new(level, a, b);
+    // Rows are divided as well where there are too few panels for all threads; each part decodes the panel anew.
+    let tiles = product.left.cuts();
+    let threads = threads::count(work);
+    let wanted = if threads > 1 { 2 * threads } else { 1 };
+    let parts = wanted.div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
+    let cuts: Vec<usize> = (0..=parts).map(|part| tiles[part * (tiles.len() - 1) / parts]).collect();
+    let stripes = Stripe::divide(c, cols, &cuts, PANEL);
+    threads::for_each_with(stripes, work, Scratch::default, |scratch, stripe| product.compute(scratch, stripe));
+}
+
+impl<'a> Product<'a> {
+    fn new(level: Level, a: &Left<'a>, right: &'a Right<'a>) -> Self {
+        let outline = right.outline();
+        let (rows, length) = a.shape();
+        let is_direct = rows <= tile::decodes_on_the_way(level);
+        let left_scales = if let Left::Codes(codes) = a { Some(*codes) } else { None };
+        let operands = || [Some(outline), left_scales].into_iter().flatten();
+        let by_run = a.reach(level, outline.format(), length).and_then(|reach| {
+            let (fold, is_normal) = reach.fold();
+            let dot =
+                if is_normal && level.has_pairs() && !matches!(a, Left::Floats(_)) { Dot::Pairs } else { Dot::Singles };
+            let is_in_range =
+                (fold, is_normal) == (0, true) && operands().all(|codes| reach.can_be_scaled_by(codes.scales()));
+            let scaling = match (is_in_range, left_scales) {
+                (true, _) => Scaling::Single,
+                (false, Some(_)) => Scaling::Double,
+                (false, None) => return None,
+            };
+            // What is read on the way into the sums needs no buffer.
+            let depth = if is_direct && matches!(right, Right::Packed(_)) { length } else { DEPTH * dot.elements() };
+            Some((dot, fold, plan::runs(length, operands(), depth)?, scaling))
+        });
+        let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
+            let runs = plan::runs(length, [].into_iter(), DEPTH).unwrap_or_default();
+            (Dot::Singles, 0, runs, Scaling::Done)
+        });
+        let left_table = Table::new(left_scales.unwrap_or(outline).format(), fold);
+        Self {
+            level,
+            dot,
+            right,
+            outline,
+            table: Table::new(outline.format(), 0),
+            left: PackedLeft::new(level, a, &left_table, dot),
+            left_scales,
+            runs,
+            scaling,
+            factor: f64::from(fold).exp2(),
+            is_direct: is_direct && scaling != Scaling::Done,
+        }
+    }
+
+    /// Computes a stripe of the result.
+    fn compute(&self, scratch: &mut Scratch, mut stripe: Stripe<'_>) {
+        let Self { level, dot, ref table, .. } = *self;
+        let Scratch { near, pairs, decoded, row_scales } = scratch;
+        let (rows, cols) = (stripe.rows(), stripe.cols());
+        let mut col_scales = [1.0; PANEL];
+        for (number, run) in self.runs.iter().enumerate() {
+            let pairs = self.right.pair_rows(cols.clone(), run.clone(), level, near, pairs);
+            let right = if self.is_direct {
+                Columns::Codes(pairs, table)
+            } else {
+                let depth = run.len().div_ceil(dot.elements());
+                decoded.resize(decoded.len().max(depth), [0; PANEL]);
+                let decoded = &mut decoded[..depth];
+                tile::decode(level, dot, table, pairs, decoded);
+                if self.scaling == Scaling::Done {
+                    self.scale(cols.clone(), run.clone(), decoded);
+                }
+                let (next_cols, next_run) = self.after(&cols, number);
+                self.right.prefetch(next_cols, next_run);
+                Columns::Decoded(decoded)
+            };
+            if number == 0 || run.start % self.outline.block().1 == 0 {
+                self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
+            }
+            if let Some(left) = &self.left_scales
+                && (number == 0 || run.start % left.block().1 == 0)
+            {
+                row_scales.resize(rows.len(), 1.0);
+                left.scales_of(rows.clone(), run.start, row_scales);
+            }
+            let dwords = run.start / dot.elements()..run.end.div_ceil(dot.elements());
+            let cuts = self.left.cuts();
+            let first_cut = cuts.partition_point(|cut| *cut < rows.start);
+            for ends in cuts[first_cut..].windows(2).take_while(|ends| ends[1] <= rows.end) {
+                let tile_rows = ends[0]..ends[1];
+                let finish = Finish {
+                    scaling: self.scaling,
+                    rows: row_scales.get(ends[0] - rows.start..ends[1] - rows.start).unwrap_or_default(),
+                    cols: &col_scales,
+                    factor: self.factor,
+                    accumulate: number > 0,
+                };
+                let left = self.left.tile(tile_rows.clone(), dwords.clone());
+                tile::tile(level, dot, left, right, &finish, tile_rows, &mut stripe);
+            }
+        }
+    }
+
+    /// The columns and the run that probably follow.
+    fn after(&self, cols: &Range<usize>, number: usize) -> (Range<usize>, Range<usize>) {
+        let end = self.outline.shape().0;
+        match self.runs.get(number + 1) {
+            Some(run) => (cols.clone(), run.clone()),
+            None => (cols.end..(cols.end + PANEL).min(end), self.runs.first().cloned().unwrap_or_default()),
+        }
+    }
+
+    /// Multiplies the values of a run by the scale of each.
+    fn scale(&self, cols: Range<usize>, run: Range<usize>, mut values: &mut [[u32; PANEL]]) {
+        let mut scales = [1.0; PANEL];
+        let block = self.outline.block().1;
+        let mut index = run.start;
+        while index < run.end {
+            let end = ((index / block + 1) * block).min(run.end);
+            let (of_block, rest) = values.split_at_mut(end - index);
+            self.outline.scales_of(cols.clone(), index, &mut scales[..cols.len()]);
+            tile::scale(self.level, &scales, of_block);
+            (values, index) = (rest, end);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The values of codes, without branches or tables.
+
+use crate::format::{Fp8, power_of_two};
+
+/// A format's constants, as decoding needs them.
+#[derive(Clone, Copy)]
+pub(super) struct Decoder {
+    /// Number of fraction bits that `f32` has and the format has not.
+    shift: u32,
+    /// What the bits of a normal value exceed its code, shifted left by `shift`, by.
+    offset: u32,
+    /// The first magnitude of a normal value.
+    lowest_normal: u32,
+    /// The step of the subnormals.
+    step: f32,
+    /// The magnitude of infinity; above all others if there is none.
+    infinity: u32,
+    /// The last magnitude that is a number, infinity included.
+    last_number: u32,
+    /// The code, sign included, of a NaN in the place of negative zero; above all others if there is none.
+    nan: u32,
+}
+
+impl Decoder {
+    pub(super) fn new(format: Fp8) -> Self {
+        const NONE: u32 = 1 << 8;
+        let mantissa_bits = u32::from(format.mantissa_bits());
+        let fraction_bits = f32::MANTISSA_DIGITS - 1;
+        Self {
+            shift: fraction_bits - mantissa_bits,
+            offset: power_of_two(format.min_exponent()).to_bits() - (1 << fraction_bits),
+            lowest_normal: 1 << mantissa_bits,
+            step: power_of_two(format.min_exponent() - mantissa_bits as i32),
+            infinity: format.infinity_code().map_or(NONE, u32::from),
+            last_number: format.infinity_code().unwrap_or(format.largest_finite_code()).into(),
+            nan: if format.has_negative_zero() { NONE } else { 0x80 },
+        }
+    }
+
+    /// The value of a code, as [`Fp8::decode`] gives it.
+    #[inline(always)]
+    pub(super) fn value(&self, code: u8) -> f32 {
+        let code = u32::from(code);
+        let magnitude = code & 0x7F;
+        let normal = (magnitude << self.shift).wrapping_add(self.offset);
+        let subnormal = (magnitude as i32 as f32 * self.step).to_bits();
+        let finite = if magnitude < self.lowest_normal { subnormal } else { normal };
+        let number = if magnitude == self.infinity { f32::INFINITY.to_bits() } else { finite };
+        let is_nan = magnitude > self.last_number || code == self.nan;
+        f32::from_bits(if is_nan { f32::NAN.to_bits() } else { number } | (code & 0x80) << 24)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Decoder;
+    use crate::tests::format_of;
+    use altgrad_testing::{CUSTOM, CUSTOM_GOLDEN, NAMED};
+
+    #[test]
+    fn every_code_of_every_format_has_its_value() {
+        for format in NAMED.into_iter().chain(CUSTOM_GOLDEN).chain(CUSTOM).map(format_of) {
+            let decoder = Decoder::new(format);
+            for (code, value) in format.values() {
+                assert_eq!(decoder.value(code).to_bits(), value.to_bits(), "{format} {code:02X}");
+            }
+        }
+    }
+}
