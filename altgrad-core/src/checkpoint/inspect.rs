@@ -7,10 +7,9 @@ use serde::{Serialize, Serializer};
 use super::dialect::Dialect;
 use super::reader::Checkpoint;
 use super::stored::Fault;
-use crate::Fp8;
-use crate::Result;
 use crate::model::{Column, human_bytes, natural_order, shape_text, write_table};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
+use crate::{Fp8, Result};
 
 /// What is in a checkpoint, by [`Checkpoint::inspect`].
 ///

@@ -12,10 +12,9 @@ use super::config::Configs;
 use super::dialect::Dialect;
 use super::shards::Shards;
 use super::stored::{Fault, Stored, format_of};
-use crate::Fp8;
 use crate::model::nearest;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer};
-use crate::{Error, Result};
+use crate::{Error, Fp8, Result};
 
 /// A safetensors checkpoint with tensors in FP8, in any [`Dialect`].
 ///

@@ -9,9 +9,8 @@ use safetensors::Dtype;
 
 use super::file::invalid;
 use super::shards::Shards;
-use crate::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Scaling};
-use crate::{Error, Result};
+use crate::{Error, Fp8, Result};
 
 /// A quantized tensor of a checkpoint: what its header and its configuration say, with nothing read yet.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! The backward pass of a quantized layer on the CPU.
 
+use altgrad_kernels::{CodeMatrix, Conversion, FloatMatrix, Left};
 use candle_core::{Shape, Tensor};
 
 use super::fused::{self, Weight, matrix_dims};
@@ -8,7 +9,6 @@ use super::product::{Operands, Pass};
 use super::shared::Role;
 use crate::Result;
 use crate::quantizer::{Clip, Codes, Quantizer, Spare, transposed, with_floats};
-use altgrad_kernels::{CodeMatrix, Conversion, FloatMatrix, Left};
 
 /// What the forward pass leaves to the backward pass: of the weight nothing that would change with it.
 pub(super) struct Backward {

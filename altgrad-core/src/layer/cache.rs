@@ -1,7 +1,8 @@
 //! What is computed once and kept until it may be out of date.
 
-use crate::Result;
 use altgrad_kernels::lock::Lock;
+
+use crate::Result;
 
 /// A value that is computed when it is first needed, and from then on copied.
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
 //! What a layer does with its input while a calibration pass runs.
 
+use altgrad_kernels::lock::Lock;
 use candle_core::Tensor;
 
 use crate::Result;
 use crate::quantizer::{Observation, Observer};
-use altgrad_kernels::lock::Lock;
 
 /// What a layer does with its input while a calibration pass runs: it computes in full precision, and it watches the
 /// input if its scale is to be found.

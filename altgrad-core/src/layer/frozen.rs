@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::PackedCodes;
 use candle_core::{DType, Module, Tensor};
 
 use super::compute::Compute;
@@ -11,10 +12,8 @@ use super::node::{Arguments, Gradients, attach};
 use super::shared::{Role, Shared};
 use super::weight::FixedWeight;
 use super::{LayerPath, check_input, check_parts, forward, locate, output_dims};
-use crate::Fp8;
 use crate::quantizer::{Clip, Codes, Fp8Tensor, Granularity, Quantizer, Scaling, Ste, fake_quantize_with};
-use crate::{Error, Result};
-use altgrad_kernels::PackedCodes;
+use crate::{Error, Fp8, Result};
 
 /// A linear layer with a weight of one byte an element.
 ///

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::{self as kernels, CodeMatrix, FloatMatrix, Left, PackedCodes, Right};
 use candle_core::{CpuStorage, DType, Shape, Storage, Tensor};
 
 use super::Compute;
 use crate::Result;
 use crate::quantizer::{Codes, to_storage, with_floats};
-use altgrad_kernels::{self as kernels, CodeMatrix, FloatMatrix, Left, PackedCodes, Right};
 
 /// The weight of a layer's products.
 #[derive(Clone, Debug)]

@@ -11,9 +11,8 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::FrozenLinear;
-use crate::Fp8;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
-use crate::{Error, Result};
+use crate::{Error, Fp8, Result};
 
 /// How a slot asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`, with the gain as a number.
 const OF_SLOTS: Init = Init::Kaiming {

@@ -1,9 +1,8 @@
 //! A node of candle's graph for a result on the CPU that is computed already.
 
+use altgrad_kernels::lock::Lock;
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
-
-use altgrad_kernels::lock::Lock;
 
 /// The gradients of an input, a weight and a bias.
 #[derive(Debug, Default)]

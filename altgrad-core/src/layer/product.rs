@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::Conversion;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Shape, Tensor};
 
@@ -9,7 +10,6 @@ use super::shared::{Role, Shared};
 use super::{LayerPath, Recipe, locate};
 use crate::Result;
 use crate::quantizer::{Quantizer, Ste, fake_quantize_with};
-use altgrad_kernels::Conversion;
 
 /// What the backward pass of a step needs to know beside its operands.
 pub(super) struct Pass {

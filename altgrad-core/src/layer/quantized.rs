@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::Conversion;
 use candle_core::{Module, Shape, Tensor};
 
 use super::backward::{Backward, transposed_codes};
@@ -18,7 +19,6 @@ use crate::quantizer::{
     fake_quantize_with, has_kernels,
 };
 use crate::{Error, Result};
-use altgrad_kernels::Conversion;
 
 /// A linear layer whose tensors are quantized on the way into every product, as its [`Recipe`] says, and whose gradients
 /// go to the wrapped layer's own tensors through the straight-through estimator.

@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use crate::Fp8;
-use crate::Result;
 use crate::quantizer::text::or_full_precision;
 use crate::quantizer::{Quantizer, Ste};
+use crate::{Fp8, Result};
 
 /// How the tensors of one layer are quantized: its weights, its activations (the layer's input), the gradients that its
 /// backward pass starts from (those of its output), and what that pass makes of the first two.

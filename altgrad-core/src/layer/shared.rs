@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::Conversion;
+use altgrad_kernels::lock::Lock;
 use candle_core::{DType, Shape, Tensor};
 
 use super::Recipe;
@@ -9,8 +11,6 @@ use super::cache::Cache;
 use super::weight::FixedWeight;
 use crate::quantizer::{AmaxHistory, Clip, Codes, Fp8Tensor, Quantizer, QuantizerState, Scaling, Spare, stream};
 use crate::{Error, Result};
-use altgrad_kernels::Conversion;
-use altgrad_kernels::lock::Lock;
 
 /// What a layer remembers of each of its tensors.
 #[derive(Clone, Debug)]

@@ -8,9 +8,8 @@ use candle_nn::VarBuilder;
 use super::handed_out::Found;
 use super::mode::Mode;
 use super::{Compute, FrozenLinear, FullLinear, QuantizedLinear, Recipe, handed_out};
-use crate::Fp8;
-use crate::Result;
 use crate::quantizer::Quantizer;
+use crate::{Fp8, Result};
 
 /// A linear layer that can be quantized in place: declare it where a model would have a `candle_nn::Linear`.
 ///

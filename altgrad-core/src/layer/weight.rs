@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::PackedCodes;
 use candle_core::{DType, Device, Tensor};
 
-use crate::Fp8;
-use crate::Result;
 use crate::quantizer::{Fp8Tensor, Granularity, has_kernels};
-use altgrad_kernels::PackedCodes;
+use crate::{Fp8, Result};
 
 /// The codes of a weight, once.
 #[derive(Clone, Debug)]

@@ -4,11 +4,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pattern::Pattern;
-use crate::Fp8;
-use crate::Result;
 use crate::layer::{OrFull, Recipe};
 use crate::quantizer::Quantizer;
 use crate::quantizer::text::or_full_precision;
+use crate::{Fp8, Result};
 
 /// How a whole model is quantized.
 ///

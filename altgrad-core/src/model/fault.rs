@@ -5,10 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::config::{Rule, TiePolicy};
-use crate::Error;
 use crate::error::did_you_mean;
 use crate::quantizer::{E8M0Rule, Granularity, Rounding, ScaleEncoding, Scaling, Ste};
-use crate::{Fp8, Infinity, Overflow};
+use crate::{Error, Fp8, Infinity, Overflow};
 
 /// What is wrong in a text.
 pub(super) struct Fault {

@@ -7,10 +7,9 @@ use serde::Serialize;
 
 use super::grouped::GroupedReport;
 use super::table::{Column, human_bytes, shape_text, write_table};
-use crate::Fp8;
-use crate::Result;
 use crate::layer::{FrozenLinear, Recipe};
 use crate::quantizer::{Distortion, Fp8Tensor};
+use crate::{Fp8, Result};
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
 /// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)), layer

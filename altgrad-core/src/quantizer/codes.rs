@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::lock::Lock;
+use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
 use candle_core::{CpuStorage, DType, Device, Shape, Tensor, WithDType};
 use half::{bf16, f16};
 
 use super::cpu::{dispatch_float, with_values};
-use crate::Fp8;
-use crate::{Error, Result};
-use altgrad_kernels::lock::Lock;
-use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
+use crate::{Error, Fp8, Result};
 
 /// Whether there are products for tensors of this dtype on this device.
 pub(crate) fn has_kernels(dtype: DType, device: &Device) -> bool {

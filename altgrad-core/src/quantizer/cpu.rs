@@ -1,10 +1,9 @@
 //! Quantization on the CPU: from candle tensors of any layout to the slices that the kernels take.
 
+use altgrad_kernels::{self as kernels, Blocks, Compute as _, Conversion};
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
-use crate::Fp8;
-use crate::Result;
-use altgrad_kernels::{self as kernels, Blocks, Compute as _, Conversion};
+use crate::{Fp8, Result};
 
 /// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`Error::UnsupportedDType`].
 macro_rules! dispatch_float {

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::{Conversion, Scale};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shape, Storage, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
 use super::{Fp8Tensor, Granularity, Quantizer, cpu, portable};
-use crate::Fp8;
-use crate::{Error, Result};
-use altgrad_kernels::{Conversion, Scale};
+use crate::{Error, Fp8, Result};
 
 /// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
 /// constant to it.

@@ -1,12 +1,11 @@
 //! A tensor as one-byte codes and scales.
 
+use altgrad_kernels::{Blocks, Conversion, PackedCodes, Scale};
 use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
-use crate::Fp8;
-use crate::{Error, Result};
-use altgrad_kernels::{Blocks, Conversion, PackedCodes, Scale};
+use crate::{Error, Fp8, Result};
 
 /// A tensor packed into one byte an element: `value = decode(code) × scale`.
 ///

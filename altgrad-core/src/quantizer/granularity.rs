@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use altgrad_kernels::Blocks;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
-use altgrad_kernels::Blocks;
 
 /// Which elements of a tensor share a scale.
 ///

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use altgrad_kernels::Conversion;
+use altgrad_kernels::lock::Lock;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shape, Tensor};
 
 use super::{Clip, Fp8Tensor, Granularity, Ste, fake_quantize_with};
 use crate::Result;
-use altgrad_kernels::Conversion;
-use altgrad_kernels::lock::Lock;
 
 /// A tensor that holds the fake-quantized values of another, its source, as they were at the last
 /// [`update`](Self::update), and whose gradient goes to the source through an estimator.

@@ -37,8 +37,7 @@ pub(crate) use tensor_ops::check_finite;
 
 use serde::Serialize;
 
-use crate::{Error, Result};
-use crate::{Fp8, Infinity, Overflow};
+use crate::{Error, Fp8, Infinity, Overflow, Result};
 
 /// How one tensor is quantized.
 ///

@@ -2,11 +2,10 @@
 //!
 //! Scales and random draws are computed on the CPU, where they are few or cheap, by the code that the kernels use.
 
+use altgrad_kernels::{Blocks, Conversion};
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::Result;
-use crate::{Fp8, Infinity};
-use altgrad_kernels::{Blocks, Conversion};
+use crate::{Fp8, Infinity, Result};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks) -> Result<Vec<f64>> {

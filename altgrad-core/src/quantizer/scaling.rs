@@ -1,10 +1,9 @@
 //! From the largest magnitude to the scale.
 
+use altgrad_kernels::Scale;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::Fp8;
-use crate::{Error, Result};
-use altgrad_kernels::Scale;
+use crate::{Error, Fp8, Result};
 
 /// Which largest magnitude (amax) a scale is made from.
 ///

@@ -1,11 +1,10 @@
 //! What a quantizer remembers from step to step, and the conversion that follows from it.
 
+use altgrad_kernels::{Blocks, Conversion, Draws, Scale};
 use candle_core::Tensor;
 
 use super::{AmaxHistory, Quantizer, Rounding, Scaling, tensor_ops};
-use crate::Infinity;
-use crate::Result;
-use altgrad_kernels::{Blocks, Conversion, Draws, Scale};
+use crate::{Infinity, Result};
 
 /// What a quantizer remembers from step to step.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,11 +1,10 @@
 //! Quantization of candle tensors on any device: kernels on the CPU, candle's tensor operations elsewhere.
 
+use altgrad_kernels::{Blocks, Conversion};
 use candle_core::{DType, Device, Tensor};
 
 use super::{Granularity, cpu, portable};
-use crate::Fp8;
-use crate::{Error, Result};
-use altgrad_kernels::{Blocks, Conversion};
+use crate::{Error, Fp8, Result};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none. `what` is the tensor's role.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {

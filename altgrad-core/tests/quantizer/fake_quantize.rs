@@ -5,10 +5,10 @@ use altgrad_core::{
     Error, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Result, Scaling, Ste, compute_scale, fake_quantize,
     fake_quantize_with_scale,
 };
+use altgrad_testing::corpus;
 use candle_core::{DType, Device, Tensor};
 
 use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
-use altgrad_testing::corpus;
 
 #[test]
 fn every_format_and_dtype() {

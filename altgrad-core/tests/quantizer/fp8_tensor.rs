@@ -3,10 +3,10 @@
 use altgrad_core::{
     Error, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale,
 };
+use altgrad_testing::corpus;
 use candle_core::{DType, Device, Tensor};
 
 use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
-use altgrad_testing::corpus;
 
 #[test]
 fn packing_keeps_what_fake_quantization_gives() {

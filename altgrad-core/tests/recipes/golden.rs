@@ -1,11 +1,11 @@
 //! Codes and scales of whole tensors against the tables of torchao, compressed-tensors, gfloat and the MX specification.
 
 use altgrad_core::{E8M0Rule, Fp8Tensor, Quantizer, Recipe, ScaleEncoding, Scaling, fake_quantize};
+use altgrad_testing::{BF16, Oracle};
 use candle_core::DType;
 
 use crate::tables::{Decoder, Inputs, Table, Tally, dtypes, oracle, tables};
 use crate::values;
-use altgrad_testing::{BF16, Oracle};
 
 // What the files hold.
 const TENSORWISE: Tally = Tally { tables: 78, scales: 78, codes: 39_212 };

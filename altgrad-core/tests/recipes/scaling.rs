@@ -4,10 +4,10 @@ use altgrad_core::{
     AmaxHistory, E8M0Rule, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, ScaleEncoding, Scaling, compute_scale,
     fake_quantize,
 };
+use altgrad_testing::Oracle;
 
 use crate::tables::oracle;
 use crate::{cpu, values};
-use altgrad_testing::Oracle;
 
 const ENCODINGS: [ScaleEncoding; 5] = [
     ScaleEncoding::F32,

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use altgrad_core::{Fp8, Granularity};
-use candle_core::{DType, Tensor};
-
 use altgrad_testing::golden::Golden;
 use altgrad_testing::{BF16, Oracle};
+use candle_core::{DType, Tensor};
 
 /// What a reference implementation makes of one tensor.
 pub(crate) struct Table {

@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 
 use super::Found;
 use super::facts::{Facts, Names, Write};
-use crate::Fp8;
-use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::outline::{Outline, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of};
 use crate::quantizer::{Granularity, Quantizer};
+use crate::{Fp8, Result};
 
 /// What `quantization_config` says.
 #[derive(Debug, Deserialize)]

@@ -10,14 +10,13 @@ use super::Found;
 use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, present};
-use crate::Fp8;
-use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::json;
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::Granularity;
+use crate::{Fp8, Result};
 
 pub(super) const FACTS: Facts = Facts {
     name: "comfyui",

@@ -6,12 +6,11 @@ use super::Found;
 use super::facts::{Facts, Name, Names};
 use super::layer_of;
 use super::pair::Pairing;
-use crate::Fp8;
-use crate::Result;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
+use crate::{Fp8, Result};
 
 pub(super) const FACTS: Facts = Facts {
     name: "fbgemm",

@@ -2,12 +2,10 @@
 
 use super::Found;
 use super::facts::{Facts, Name, Names};
-use super::pair::{Pairing, present};
-use crate::Fp8;
+use super::pair::find_by_names;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
 
 pub(super) const FACTS: Facts = Facts {
     name: "mistral",
@@ -22,15 +20,7 @@ pub(super) const FACTS: Facts = Facts {
     write: None,
 };
 
-/// Weights with their `qscale_weight`; those without are values.
+/// Weights with their `qscale_weight`.
 fn read(shards: &Shards, _: &Configs) -> Result<Found> {
-    let describe = |codes: &str, scales: &str| {
-        let mut stored = Stored::new(shards, codes, Some(scales), None)?;
-        let input = present(shards, FACTS.names.inputs_of(codes)).into_iter().next();
-        stored.activations = input.map(|scale| Activations::Static(Fp8::E4M3, scale));
-        Ok(stored)
-    };
-    let pairing =
-        Pairing { names: &FACTS.names, is_plain: &|_| false, keeps_full_precision: false, describe: &describe };
-    pairing.find(shards)
+    find_by_names(shards, &FACTS.names)
 }

@@ -9,13 +9,12 @@ use super::Found;
 use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, present};
-use crate::Fp8;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of, has_blocks_of};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
-use crate::{Error, Result};
+use crate::{Error, Fp8, Result};
 
 pub(super) const FACTS: Facts = Facts {
     name: "modelopt",

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::facts::{Name, Names};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Fault, Stored, format_of};
-use crate::{Error, Result};
+use crate::checkpoint::stored::{Activations, Fault, Stored, format_of};
+use crate::{Error, Fp8, Result};
 
 /// The quantized tensors of a checkpoint, and what belongs to them.
 #[derive(Debug, Default)]
@@ -122,6 +122,18 @@ impl Pairing<'_> {
         }
         Ok(())
     }
+}
+
+/// What there is in a dialect that says everything by names: codes with a scale each, and a static scale of the layer's input
+/// where there is one.
+pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<Found> {
+    let describe = |codes: &str, scales: &str| {
+        let mut stored = Stored::new(shards, codes, Some(scales), None)?;
+        let input = present(shards, names.inputs_of(codes)).into_iter().next();
+        stored.activations = input.map(|scale| Activations::Static(Fp8::E4M3, scale));
+        Ok(stored)
+    };
+    Pairing { names, is_plain: &|_| false, keeps_full_precision: false, describe: &describe }.find(shards)
 }
 
 /// Those of some tensors that are there.

@@ -8,12 +8,11 @@ use super::Found;
 use super::facts::{Facts, Name, Names};
 use super::layer_of;
 use super::pair::{Pairing, input_scale};
-use crate::Fp8;
-use crate::Result;
 use crate::checkpoint::config::{Configs, Section, glob_matches, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
+use crate::{Fp8, Result};
 
 pub(super) const FACTS: Facts = Facts {
     name: "quark",

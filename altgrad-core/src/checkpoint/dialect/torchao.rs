@@ -7,13 +7,12 @@ use serde::Deserialize;
 use super::Found;
 use super::facts::{Facts, Names};
 
-use crate::Fp8;
-use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::file::{SafetensorsFile, invalid};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+use crate::{Fp8, Result};
 
 /// The key of the metadata that lists the names of whole tensors.
 const NAMES: &str = "tensor_names";

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use super::Found;
 use super::facts::{Facts, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
-use crate::Fp8;
-use crate::Result;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::outline::{Inputs, Outline, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
+use crate::{Fp8, Result};
 
 pub(super) const FACTS: Facts = Facts {
     name: "transformers",

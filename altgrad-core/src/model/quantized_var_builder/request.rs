@@ -1,11 +1,11 @@
 //! What a model asks a `VarBuilder` for, and what that tells about the tensor.
 
+use altgrad_kernels::lock;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::layer::handed_out::of_candle;
 use crate::model::names::layer_of_weight;
-use altgrad_kernels::lock;
 
 /// What a model asks for.
 #[derive(Clone, Debug)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use altgrad_kernels::Conversion;
+use altgrad_kernels::lock::Lock;
 use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
 
@@ -14,8 +16,6 @@ use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReaso
 use crate::model::rulebook::{Rulebook, Undecided};
 use crate::quantizer::{InPlace, check_finite};
 use crate::{Error, Result};
-use altgrad_kernels::Conversion;
-use altgrad_kernels::lock::Lock;
 
 /// Where weights come from, what is to become of them, and those that a model has.
 ///

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use altgrad_kernels::Conversion;
+use altgrad_testing::{CUSTOM, NAMED, Oracle, corpus};
 use candle_core::{DType, Device, Tensor};
 
 use super::super::{E8M0Rule, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling, cpu};
 use super::{block_amax, decode, encode, fake_quantize};
 use crate::{Fp8, Infinity, Overflow};
-use altgrad_kernels::Conversion;
-use altgrad_testing::{CUSTOM, NAMED, Oracle, corpus};
 
 /// Bits of each element, all NaN alike.
 fn bits(x: &Tensor) -> Vec<u64> {

@@ -10,12 +10,11 @@ use super::Found;
 use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, input_scale};
-use crate::Fp8;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
-use crate::{Error, Result};
+use crate::{Error, Fp8, Result};
 use scheme::{Args, Config, Dynamic, Group, preset};
 use spell::{config, spell};
 
