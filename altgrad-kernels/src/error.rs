@@ -5,8 +5,18 @@ use crate::format::Fp8;
 /// What the fallible functions of formats and kernels return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a format or a kernel refuses, and what to do about it. `?` turns it into the variant of the same name of the error of
-/// the `altgrad` crate.
+/// What a format or a kernel refuses, and what to do about it.
+///
+/// `?` turns it into the variant of the same name of `altgrad::Error`. Functions that return candle's error get there by way of
+/// that:
+///
+/// ```
+/// fn format(bias: i16) -> candle_core::Result<altgrad::Fp8> {
+///     let format = altgrad::Fp8::new(4, 3, bias, altgrad::Specials::NanOnly);
+///     Ok(format.map_err(altgrad::Error::from)?)
+/// }
+/// assert!(format(7).is_ok() && format(500).is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
