@@ -7,7 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a format or a kernel refuses, and what to do about it.
 ///
-/// `?` turns it into the variant of the same name of `altgrad::Error`. Functions that return candle's error get there by way of
+/// `?` turns it into an `altgrad::Error`. Functions that return candle's error get there by way of
 /// that:
 ///
 /// ```

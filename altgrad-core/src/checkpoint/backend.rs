@@ -11,7 +11,7 @@ use crate::layer::handed_out::{HandedOut, is_of_slots};
 pub(super) struct Backend(pub(super) Checkpoint);
 
 impl Backend {
-    /// A quantized matrix as a slot takes it; nothing if the tensor is none.
+    /// A quantized matrix as a slot takes it; `None` if the tensor is anything else.
     fn for_slot(&self, name: &str, device: &Device) -> crate::Result<Option<Tensor>> {
         let Some(stored) = self.0.stored(name)?.filter(|stored| stored.shape.len() == 2) else { return Ok(None) };
         let shards = self.0.shards();

@@ -67,7 +67,7 @@ impl Writer {
     /// other linear layers, so paths that look like theirs (`embed_tokens`, `mlp.gate`, `router`) stay in full precision unless a
     /// rule names them; not in the dialect of ComfyUI, since diffusion models call their layers anything. A head that is tied to
     /// the embedding (`tie_word_embeddings`) has no tensor of its own; it is reported as `lm_head`, and rules may name it.
-    /// Gradients of recipes are of no use here, and passed over. No more than a piece of a tensor and the codes of a row of
+    /// The quantizers that recipes have for gradients are ignored. No more than a piece of a tensor and the codes of a row of
     /// blocks are in memory at a time, but a tensor that is rounded stochastically is, as a whole; of a tensor that is quantized already,
     /// its scales are as well.
     ///

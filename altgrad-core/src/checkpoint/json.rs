@@ -10,7 +10,7 @@ use serde_json::Value;
 /// What stands for the three in a value, after a character of its own.
 const KEPT: [&str; 3] = ["\u{1}-Infinity", "\u{1}Infinity", "\u{1}NaN"];
 
-/// Reads a value, or says why the text is no JSON.
+/// Reads a value, or says why the text is not JSON.
 pub(super) fn parse(text: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(text).or_else(|error| {
         let quoted = with_words_quoted(text).map_err(|error| error.to_string())?;

@@ -140,8 +140,8 @@ impl Checkpoint {
         self.content.dialect
     }
 
-    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to others are
-    /// none of them; [scales of keys and values](Self::kv_scales) are.
+    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to other tensors are
+    /// left out; [scales of keys and values](Self::kv_scales) are included.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.quantized.keys().chain(&self.content.plain).map(String::as_str)
     }

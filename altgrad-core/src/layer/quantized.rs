@@ -26,7 +26,7 @@ use crate::{Error, Result};
 /// # Training and eval mode
 ///
 /// In training mode (the mode it starts in) each forward pass quantizes the weight anew, since the optimizer moves it,
-/// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes are computed when
+/// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes, and those of its transpose if backward passes need them, are computed when
 /// they are first needed and kept, and histories stand still. **After changing a weight in eval mode** (`Var::set`,
 /// `VarMap::load`) **call [`Quantizable::eval`](crate::Quantizable::eval) again**: until then the layer computes with the
 /// weight as it was. A backward pass that gives the weight a gradient says as much by itself, so from then on no codes

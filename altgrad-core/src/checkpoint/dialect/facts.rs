@@ -27,7 +27,7 @@ pub(super) struct Write {
     /// The spelling of a layer, or what of it the dialect cannot say.
     pub(super) spell: fn(&Outline) -> Result<Spelling, String>,
     /// `quantization_config`, or `hf_quant_config.json` where that is what describes layers, from layers and the paths of
-    /// those that are left alone; or why there is none.
+    /// those that are left alone; or why it cannot say so.
     pub(super) config: fn(&[Outline], &[String]) -> Result<Value, String>,
     /// What it has instead of what it cannot express, after a semicolon.
     pub(super) repertoire: &'static str,

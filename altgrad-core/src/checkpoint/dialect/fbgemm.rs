@@ -40,7 +40,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
     let config = config.unwrap_or_default();
     let describe = |codes: &str, scales: &str| {
         let mut stored = Stored::new(shards, codes, Some(scales), None)?;
-        // Fused experts are no single layer, and each has inputs of its own.
+        // Fused experts are several layers, and each has inputs of its own.
         if stored.shape.len() == 2 {
             let quantizer = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow).scaling(Scaling::Current);
             let quantizer = match config.activation_scale_ub {

@@ -239,7 +239,7 @@ impl Dialect {
                 Some((scale, codes)) => Err(shards.invalid(
                     &scale,
                     format!(
-                        "looks like a scale of `{codes}`, but no dialect that altgrad reads names scales so; if it is none and \
+                        "looks like a scale of `{codes}`, but no dialect that altgrad reads calls scales so; if it is not a scale and \
                          the codes are the values, {SAY_IT}: `plain`"
                     ),
                 )),

@@ -170,7 +170,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
             }
         };
         let mut stored = Stored::new(shards, codes, Some(scales), block)?;
-        // Fused experts are no single layer, and each has inputs of its own.
+        // Fused experts are several layers, and each has inputs of its own.
         stored.activations = activations.filter(|_| stored.shape.len() == 2);
         Ok(stored)
     };

@@ -12,7 +12,7 @@ use crate::{Error, Fp8, Result};
 pub(in crate::checkpoint) struct Found {
     /// By the name that a model asks for; one that cannot be read with the reason.
     pub(in crate::checkpoint) tensors: BTreeMap<String, Result<Stored, Fault>>,
-    /// Tensors of no use to a model: parts, and what else stands beside codes.
+    /// Tensors that models do not ask for: parts of quantized ones, and what else stands beside codes.
     pub(in crate::checkpoint) parts: HashSet<String>,
 }
 

@@ -81,7 +81,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
     let describe = |codes: &str, scales: &str| {
         let block = config.weight_block_size.or_else(|| block_of_projections(shards, codes, scales));
         let mut stored = Stored::new(shards, codes, Some(scales), block)?;
-        // Fused experts have as many static scales as inputs, which are those of no single layer.
+        // Fused experts are several layers, each with a static scale of its own input.
         let is_fused = stored.shape.len() != 2 && config.activation_scheme == Scheme::Static;
         if section.is_some() && !is_fused {
             stored.activations = Some(activations(shards, &stored, &config)?);
