@@ -247,19 +247,8 @@ impl Plan<'_> {
         let bytes_after = self.entries().iter().map(Entry::bytes).sum();
         Ok(self.layer.as_ref().map(|layer| {
             let reason = layer.becomes.as_ref().err().cloned().unwrap_or(SkipReason::NotQuantized);
-            LayerReport {
-                path: layer.path.clone(),
-                shape: self.source.shape.to_vec(),
-                action: Action::Skipped(reason),
-                format: None,
-                recipe: None,
-                activations: None,
-                gradients: None,
-                distortion: None,
-                bytes_frozen: None,
-                bytes_before: self.source.bytes,
-                bytes_after,
-            }
+            let shape = self.source.shape.to_vec();
+            LayerReport { shape, bytes_before: self.source.bytes, bytes_after, ..left_alone(&layer.path, reason) }
         }))
     }
 
@@ -367,19 +356,24 @@ impl TiedHead {
             Err(reason @ SkipReason::Rule(_)) => reason,
             _ => SkipReason::Tied(self.to.clone()),
         };
-        LayerReport {
-            path: self.path.to_owned(),
-            shape: Vec::new(),
-            action: Action::Skipped(reason),
-            format: None,
-            recipe: None,
-            activations: None,
-            gradients: None,
-            distortion: None,
-            bytes_frozen: None,
-            bytes_before: 0,
-            bytes_after: 0,
-        }
+        left_alone(self.path, reason)
+    }
+}
+
+/// The report of a layer without a tensor that stays as it is.
+fn left_alone(path: &str, reason: SkipReason) -> LayerReport {
+    LayerReport {
+        path: path.to_owned(),
+        shape: Vec::new(),
+        action: Action::Skipped(reason),
+        format: None,
+        recipe: None,
+        activations: None,
+        gradients: None,
+        distortion: None,
+        bytes_frozen: None,
+        bytes_before: 0,
+        bytes_after: 0,
     }
 }
 
