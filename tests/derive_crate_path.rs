@@ -24,12 +24,12 @@ mod fake {
         fn slot(&mut self, path: &Path<'_>, slot: &'m mut Slot) -> Result<()>;
     }
 
-    pub(crate) trait Quantizable {
+    pub(crate) trait Visit {
         fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()>;
         fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()>;
     }
 
-    impl Quantizable for Slot {
+    impl Visit for Slot {
         fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
             visitor.slot(path, self)
         }
@@ -75,13 +75,13 @@ macro_rules! assert_not_quantizable {
                 fn check() {}
             }
             impl<T: ?Sized> AmbiguousIfQuantizable<()> for T {}
-            impl<T: ?Sized + altgrad::Quantizable> AmbiguousIfQuantizable<u8> for T {}
+            impl<T: ?Sized + altgrad::Visit> AmbiguousIfQuantizable<u8> for T {}
             <$type as AmbiguousIfQuantizable<_>>::check()
         };
     };
 }
 
-const fn assert_fake<T: fake::Quantizable>() {}
+const fn assert_fake<T: fake::Visit>() {}
 const fn assert_quantizable<T: altgrad::Quantizable>() {}
 
 const BITS: u8 = 4;
@@ -134,7 +134,7 @@ impl<'m> fake::VisitorMut<'m> for Seen {
 
 #[test]
 fn implements_the_trait_that_is_found_there() {
-    use fake::Quantizable as _;
+    use fake::Visit as _;
     let pair = Pair(fake::Slot, Choice::Slot(fake::Slot));
     let mut model = Model { first: fake::Slot, second: fake::Slot, third: fake::Slot, real: None, pair };
     let expected = ["root/first", "root/a/b/skipped", "root/third/recipe 4", "root/pair/0", "root/pair/-/-"];
@@ -204,7 +204,7 @@ mod forms {
         pub(super) struct SuperSuper(crate::fake::Slot);
 
         mod altgrad_like {
-            pub(super) use altgrad::{Linear, Path, Quantizable, Recipe, Result, Visitor, VisitorMut};
+            pub(super) use altgrad::{Linear, Path, Quantizable, Recipe, Result, Visit, Visitor, VisitorMut};
 
             #[derive(Quantizable)]
             #[quant(crate = self)]

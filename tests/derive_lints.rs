@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "the types of a library are public")]
 #![deny(non_ascii_idents, rust_2021_compatibility, rust_2024_compatibility)] // only a whole crate can
 
+use altgrad::Quantizable as _;
 use candle_core::{DType, Device, Tensor};
 
 /// For each group a module that denies its lints, with all types in it, and a test that finds their layers.

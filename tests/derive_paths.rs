@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use altgrad::{Error, Fp8, Linear, Path, Quantizable, linear, linear_no_bias};
-use candle_core::{DType, Device};
+use altgrad::{AnySlot, Error, Fp8, Linear, Path, Quantizable, Visit, linear, linear_no_bias};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, LayerNorm, VarBuilder, VarMap, embedding, layer_norm};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
@@ -235,15 +235,23 @@ fn order_of_declaration() {
 struct Seen(Vec<(String, *const Linear)>);
 
 impl<'m> altgrad::Visitor<'m> for Seen {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> altgrad::Result<()> {
-        self.0.push((path.to_string(), layer));
+    fn slot(&mut self, path: &Path<'_>, slot: &'m dyn AnySlot) -> altgrad::Result<()> {
+        self.0.push((path.to_string(), slot.downcast_ref::<Linear>().unwrap()));
+        Ok(())
+    }
+
+    fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> altgrad::Result<()> {
         Ok(())
     }
 }
 
 impl<'m> altgrad::VisitorMut<'m> for Seen {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m mut Linear) -> altgrad::Result<()> {
-        self.0.push((path.to_string(), layer));
+    fn slot(&mut self, path: &Path<'_>, slot: &'m mut dyn AnySlot) -> altgrad::Result<()> {
+        self.0.push((path.to_string(), slot.downcast_ref::<Linear>().unwrap()));
+        Ok(())
+    }
+
+    fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> altgrad::Result<()> {
         Ok(())
     }
 }
@@ -274,9 +282,13 @@ fn below_another_root() {
 fn an_error_of_the_visitor_ends_the_visit() {
     struct Stops(usize);
     impl<'m> altgrad::Visitor<'m> for Stops {
-        fn linear(&mut self, _: &Path<'_>, _: &'m Linear) -> altgrad::Result<()> {
+        fn slot(&mut self, _: &Path<'_>, _: &'m dyn AnySlot) -> altgrad::Result<()> {
             self.0 += 1;
             if self.0 == 10 { Err(Error::NoLayers) } else { Ok(()) }
+        }
+
+        fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> altgrad::Result<()> {
+            Ok(())
         }
     }
     let (_, model) = gpt();

@@ -7,7 +7,8 @@ mod common;
 use std::collections::HashMap;
 
 use altgrad::{
-    Error, Fp8, Linear, Path, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling, Visitor, VisitorMut,
+    Error, Fp8, Linear, Path, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling, Visit, Visitor,
+    VisitorMut,
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{Optimizer, SGD, VarMap};
@@ -227,7 +228,7 @@ fn a_calibrated_model_needs_the_scales() {
 /// Shows its layers in another order to be changed than to be read.
 struct Crossed([Linear; 2]);
 
-impl Quantizable for Crossed {
+impl Visit for Crossed {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> altgrad::Result<()> {
         self.0[0].visit(&path.field("a"), visitor)?;
         self.0[1].visit(&path.field("b"), visitor)

@@ -6,7 +6,7 @@ mod common;
 
 use altgrad::{
     Action, Compute, Error, Fp8, Linear, QuantConfig, Quantizable, Quantizer, Recipe, Scaling, SkipReason, Ste,
-    TiePolicy, linear,
+    TiePolicy, Visit, linear,
 };
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, VarBuilder, VarMap};
@@ -560,9 +560,9 @@ fn a_report_prints_as_a_table_and_as_json() {
 fn a_model_behind_a_trait_object_works() {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let mut model: Box<dyn Quantizable> = Box::new(vec![Some(linear(4, 4, vb).unwrap()), None]);
+    let mut model: Box<dyn Visit> = Box::new(vec![Some(linear(4, 4, vb).unwrap()), None]);
     model.quantize(Fp8::E4M3).unwrap();
-    let inner: &mut dyn Quantizable = &mut *model;
+    let inner: &mut dyn Visit = &mut *model;
     inner.eval().unwrap();
     inner.freeze().unwrap();
     assert_eq!(inner.layers().unwrap()[0].0, "0");
@@ -573,7 +573,7 @@ fn a_model_behind_a_trait_object_works() {
 fn a_visit_that_shows_other_layers_than_visit_mut_is_an_error() {
     use altgrad::{Path, Result, Visitor, VisitorMut};
     struct Inconsistent(Linear, Linear);
-    impl Quantizable for Inconsistent {
+    impl Visit for Inconsistent {
         fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
             self.0.visit(&path.field("a"), visitor)?;
             self.1.visit(&path.field("b"), visitor)

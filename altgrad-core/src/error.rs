@@ -250,6 +250,15 @@ pub enum Error {
         why: String,
     },
 
+    /// The slot of a path is not a linear layer.
+    #[error("the layer at `{path}` is not linear but of the kind {kind}; ask for it by `slot(\"{path}\")`")]
+    OtherKind {
+        /// The path that was asked for.
+        path: String,
+        /// What is there.
+        kind: &'static str,
+    },
+
     /// No layer has this path.
     #[error("no layer has the path `{path}`{}", nearest_text(.nearest))]
     NoSuchLayer {

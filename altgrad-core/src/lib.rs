@@ -12,22 +12,23 @@ pub mod kernels {
         Blocks, Conversion, Draws, Element, Error, Level, Result, Scale, amax, decode, encode, fake_quantize,
     };
 }
-mod layer;
 mod model;
+pub mod nn;
 mod quantizer;
+mod slot;
 
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use error::{Error, Result};
-pub use layer::{
-    Compute, FrozenLinear, FullLinear, Linear, OrFull, ParseRecipeError, QuantizedLinear, Recipe, linear, linear_b,
-    linear_no_bias,
-};
 pub use model::{
     Action, CalibrationConfig, CalibrationReport, Constant, GroupedReport, IdleLayers, LayerCalibration, LayerReport,
-    Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable, Visitor,
-    VisitorMut,
+    Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable, Visit,
+    Visitor, VisitorMut,
 };
 pub use quantizer::{
     AmaxHistory, Distortion, E8M0Rule, Fp8Tensor, Granularity, Observer, Quantizer, Rounding, ScaleEncoding, Scaling,
     Ste, compute_scale, fake_quantize, fake_quantize_with_scale,
+};
+pub use slot::{
+    AnySlot, Compute, Evaluation, Frozen, FrozenLinear, Full, FullLinear, Linear, Lowering, Operation, OrFull,
+    ParseRecipeError, Quantized, QuantizedLinear, Recipe, Slot, SlotState, linear, linear_b, linear_no_bias,
 };

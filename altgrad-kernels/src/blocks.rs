@@ -78,6 +78,22 @@ impl Blocks {
         self.rows.saturating_mul(self.cols)
     }
 
+    /// The blocks of some consecutive rows of the matrix as a matrix of their own, and which of the scales are theirs;
+    /// `None` if that would cut a block.
+    #[must_use]
+    pub fn of_rows(&self, rows: Range<usize>) -> Option<(Self, Range<usize>)> {
+        let (down, across) = self.grid;
+        if down == 1 {
+            // One row of blocks, which is over each of the rows alone as well.
+            return Some((Self { rows: rows.len(), block_rows: rows.len().max(1), ..*self }, 0..across));
+        }
+        let ends_block = rows.end == self.rows || rows.end.is_multiple_of(self.block_rows);
+        let first = rows.start / self.block_rows;
+        let scales = first * across..rows.end.div_ceil(self.block_rows) * across;
+        (rows.start.is_multiple_of(self.block_rows) && ends_block)
+            .then(|| (Self::new(rows.len(), self.cols, self.block_rows, self.block_cols), scales))
+    }
+
     /// The most elements of one block that lie next to one another.
     pub(super) fn run_len(&self) -> usize {
         if self.has_whole_rows() { self.block_rows.saturating_mul(self.block_cols) } else { self.block_cols }

@@ -61,6 +61,7 @@ mod threads;
 mod transpose;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod values;
+mod windows;
 
 pub use blocks::{Blocks, Runs};
 pub use columns::{add_bias, sum_rows};
@@ -73,6 +74,7 @@ pub use level::Level;
 pub use memory::zeroed;
 pub use product::{CodeMatrix, FloatMatrix, Left, PackedCodes, Right};
 pub use transpose::transpose;
+pub use windows::Windows;
 
 /// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if a value of the block
 /// is NaN, 0 if it has none.

@@ -1,7 +1,7 @@
 //! Infers the where clause: which types must implement the trait for the generated code to compile.
 //!
-//! Not the field types themselves are bound but the parameters they use: `Option<Box<Node<T>>>: Quantizable` in the
-//! implementation for `Node<T>` would need itself, `T: Quantizable` does not.
+//! Not the field types themselves are bound but the parameters they use: `Option<Box<Node<T>>>: Visit` in the
+//! implementation for `Node<T>` would need itself, `T: Visit` does not.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -21,7 +21,7 @@ pub(crate) fn where_clause(container: &Container<'_>) -> TokenStream {
     } else {
         let krate = container.krate();
         let types = inferred(container);
-        predicates.extend(types.into_iter().map(|ty| quote!(#ty: #krate::Quantizable)));
+        predicates.extend(types.into_iter().map(|ty| quote!(#ty: #krate::Visit)));
     }
     if predicates.is_empty() {
         return TokenStream::new();
@@ -103,25 +103,25 @@ impl<'ast> Visit<'ast> for Uses<'ast> {
 mod tests {
     use super::*;
 
-    /// Asserts the where clause for a type; `Quantizable` stands for `::altgrad::Quantizable`.
+    /// Asserts the where clause for a type; `Visit` stands for `::altgrad::Visit`.
     fn assert_bounds(input: &str, expected: &str) {
         let input = syn::parse_str(input).expect("the input is a type");
         let (container, _) = crate::analyze(&input);
         let actual = where_clause(&container).to_string().replace(' ', "");
-        let expected = expected.replace("Quantizable", "::altgrad::Quantizable").replace(' ', "");
+        let expected = expected.replace("Visit", "::altgrad::Visit").replace(' ', "");
         assert_eq!(actual, expected, "{}", input.to_token_stream());
     }
 
     #[test]
     fn parameters_that_visited_fields_use() {
         assert_bounds("struct A { a: Linear }", "");
-        assert_bounds("struct A<T> { a: T }", "where T: Quantizable,");
-        assert_bounds("struct A<T, U> { a: Linear, u: Vec<Option<U>> }", "where U: Quantizable,");
-        assert_bounds("struct A<T, U>([(U, T); 2], U, T);", "where U: Quantizable, T: Quantizable,");
-        assert_bounds("enum A<T, U> { X, Y(T), Z { z: Box<U> } }", "where T: Quantizable, U: Quantizable,");
-        assert_bounds("struct A<T> { a: (other::Wrapper<T>, [T]) }", "where T: Quantizable,");
-        assert_bounds("struct A<T> { a: Box<dyn Model<T>> }", "where T: Quantizable,");
-        assert_bounds("struct A<T> { #[quant(skip)] a: T }", "where T: Quantizable,");
+        assert_bounds("struct A<T> { a: T }", "where T: Visit,");
+        assert_bounds("struct A<T, U> { a: Linear, u: Vec<Option<U>> }", "where U: Visit,");
+        assert_bounds("struct A<T, U>([(U, T); 2], U, T);", "where U: Visit, T: Visit,");
+        assert_bounds("enum A<T, U> { X, Y(T), Z { z: Box<U> } }", "where T: Visit, U: Visit,");
+        assert_bounds("struct A<T> { a: (other::Wrapper<T>, [T]) }", "where T: Visit,");
+        assert_bounds("struct A<T> { a: Box<dyn Model<T>> }", "where T: Visit,");
+        assert_bounds("struct A<T> { #[quant(skip)] a: T }", "where T: Visit,");
     }
 
     #[test]
@@ -136,25 +136,25 @@ mod tests {
 
     #[test]
     fn projections() {
-        assert_bounds("struct A<T: M> { a: T::Inner }", "where T::Inner: Quantizable,");
-        assert_bounds("struct A<T: M> { a: Vec<T::Inner>, b: T::Inner }", "where T::Inner: Quantizable,");
-        assert_bounds("struct A<T: M> { a: <T as M>::X<u8> }", "where <T as M>::X<u8>: Quantizable,");
-        assert_bounds("struct A<T: M> { a: <T>::X }", "where <T>::X: Quantizable,");
-        assert_bounds("struct A<T: M> { a: <T::B as M>::C }", "where <T::B as M>::C: Quantizable,");
-        assert_bounds("struct A<T: M> { a: T::Inner, b: T }", "where T::Inner: Quantizable, T: Quantizable,");
-        assert_bounds("struct A<T> { a: <Vec<T> as M>::Inner }", "where T: Quantizable,");
+        assert_bounds("struct A<T: M> { a: T::Inner }", "where T::Inner: Visit,");
+        assert_bounds("struct A<T: M> { a: Vec<T::Inner>, b: T::Inner }", "where T::Inner: Visit,");
+        assert_bounds("struct A<T: M> { a: <T as M>::X<u8> }", "where <T as M>::X<u8>: Visit,");
+        assert_bounds("struct A<T: M> { a: <T>::X }", "where <T>::X: Visit,");
+        assert_bounds("struct A<T: M> { a: <T::B as M>::C }", "where <T::B as M>::C: Visit,");
+        assert_bounds("struct A<T: M> { a: T::Inner, b: T }", "where T::Inner: Visit, T: Visit,");
+        assert_bounds("struct A<T> { a: <Vec<T> as M>::Inner }", "where T: Visit,");
     }
 
     #[test]
     fn recursion_binds_the_parameter_only() {
-        assert_bounds("struct A<T> { a: T, b: Option<Box<Self>>, c: Vec<A<T>> }", "where T: Quantizable,");
+        assert_bounds("struct A<T> { a: T, b: Option<Box<Self>>, c: Vec<A<T>> }", "where T: Visit,");
     }
 
     #[test]
     fn the_declared_clause_stays() {
         assert_bounds(
             "struct A<T: Clone = u8> where T: Copy, Vec<T>: Send { a: T }",
-            "where T: Copy, Vec<T>: Send, T: Quantizable,",
+            "where T: Copy, Vec<T>: Send, T: Visit,",
         );
     }
 

@@ -12,7 +12,7 @@ use syn::{Expr, GenericParam, Generics, Ident, Lifetime, LitStr, Member, Path};
 use crate::bound;
 use crate::model::{Container, Data, Field, FieldAction, Segment, Variant};
 
-/// The implementation of `Quantizable` for `container`.
+/// The implementation of `Visit` for `container`, which makes it `Quantizable`.
 pub(crate) fn expand(container: &Container<'_>) -> TokenStream {
     implementation(container, |method| match &container.data {
         Data::Struct(fields) => method.visit_struct(fields),
@@ -36,7 +36,7 @@ pub(crate) fn implementation(container: &Container<'_>, body: impl Fn(&Method) -
         const _: () = {
             #[automatically_derived]
             #lints
-            impl #impl_generics #krate::Quantizable for #ident #ty_generics #where_clause {
+            impl #impl_generics #krate::Visit for #ident #ty_generics #where_clause {
                 #(#methods)*
             }
         };
@@ -156,7 +156,7 @@ impl Method {
         }
         let ty = field.ty;
         let visit = quote_spanned! {site=>
-            <#ty as #krate::Quantizable>::#name(#reference, &#path, __visitor)?;
+            <#ty as #krate::Visit>::#name(#reference, &#path, __visitor)?;
         };
         Some(match recipe {
             None => visit,

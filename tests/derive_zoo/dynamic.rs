@@ -1,6 +1,6 @@
 //! Trait objects: parts whose type is not known before the program runs.
 
-use altgrad::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+use altgrad::{Linear, Path, Quantizable, Result, Visit, Visitor, VisitorMut};
 use candle_core::{Module, Tensor};
 
 use super::{assert_seen, layer};
@@ -25,9 +25,9 @@ fn mlp() -> Mlp {
 fn boxed_models() {
     #[derive(Quantizable)]
     struct Model {
-        blocks: Vec<Box<dyn Quantizable>>,
-        sent: Box<dyn Quantizable + Send + Sync>,
-        local: Option<Box<dyn Quantizable + 'static>>,
+        blocks: Vec<Box<dyn Visit>>,
+        sent: Box<dyn Visit + Send + Sync>,
+        local: Option<Box<dyn Visit + 'static>>,
     }
 
     let model = Model { blocks: vec![Box::new(mlp()), Box::new(layer())], sent: Box::new(mlp()), local: None };
@@ -37,17 +37,17 @@ fn boxed_models() {
 #[test]
 fn borrowing_models() {
     struct Borrowed<'a>(&'a mut Linear);
-    impl Quantizable for Borrowed<'_> {
+    impl Visit for Borrowed<'_> {
         fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
-            visitor.linear(path, self.0)
+            visitor.slot(path, self.0)
         }
         fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
-            visitor.linear(path, self.0)
+            visitor.slot(path, self.0)
         }
     }
     #[derive(Quantizable)]
     struct Model<'a> {
-        part: Box<dyn Quantizable + 'a>,
+        part: Box<dyn Visit + 'a>,
     }
 
     assert_seen(Model { part: Box::new(Borrowed(&mut layer())) }, ["part"]);
@@ -55,8 +55,8 @@ fn borrowing_models() {
 
 #[test]
 fn traits_of_the_users_own() {
-    trait Layer: Module + Quantizable {}
-    impl<T: Module + Quantizable> Layer for T {}
+    trait Layer: Module + Visit {}
+    impl<T: Module + Visit> Layer for T {}
     #[derive(Quantizable)]
     struct Stack {
         layers: Vec<Box<dyn Layer>>,
@@ -71,7 +71,7 @@ fn traits_of_the_users_own() {
 /// The parameter of a trait object need not implement the trait, which `bound` has to say.
 #[test]
 fn traits_with_parameters() {
-    trait Decode<T>: Quantizable {
+    trait Decode<T>: Visit {
         fn decode(&self, token: T) -> T;
     }
     struct Token;
@@ -94,11 +94,21 @@ fn traits_with_parameters() {
     assert_seen(decoder, ["decode.up", "decode.down"]);
 }
 
-/// The methods that need no size work on the object itself, the others on its box.
+/// All methods work on the object itself.
 #[test]
 fn surgery_on_objects() {
-    let mut object: Box<dyn Quantizable> = Box::new(Mlp { up: ones(), down: ones() });
+    let mut object: Box<dyn Visit> = Box::new(Mlp { up: ones(), down: ones() });
     assert_eq!(object.quantize(altgrad::Fp8::E4M3).unwrap().quantized(), 2);
+    let by_reference: &mut dyn Visit = object.as_mut();
+    assert_eq!(by_reference.quantize(altgrad::Recipe::tensorwise()).unwrap().quantized(), 2);
+    let x = super::tensor(&[2, 2]).ones_like().unwrap();
+    let report = by_reference.calibrate(|model| {
+        for (_, layer) in model.layers()? {
+            layer.forward(&x)?;
+        }
+        Ok(())
+    });
+    assert_eq!(report.unwrap().layers.len(), 2);
     assert_eq!(object.as_mut().dequantize().unwrap().quantized(), 0);
     let paths: Vec<_> = object.as_ref().layers().unwrap().into_iter().map(|(path, _)| path).collect();
     assert_eq!(paths, ["up", "down"]);

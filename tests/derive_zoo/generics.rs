@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use altgrad::{Fp8, Linear, Quantizable};
+use altgrad::{Fp8, Linear, Quantizable, Visit};
 
 use super::{assert_quantizable, assert_seen, layer};
 
@@ -79,10 +79,10 @@ fn unsized_parameters() {
     assert_seen(Marked::<str>(layer(), PhantomData), ["0"]);
     let last: Box<Last<[Linear]>> = Box::new(Last { first: layer(), last: [layer(), layer()] });
     assert_seen(last, ["first", "last.0", "last.1"]);
-    let dynamic: Box<Last<dyn Quantizable>> = Box::new(Last { first: layer(), last: (layer(), layer()) });
+    let dynamic: Box<Last<dyn Visit>> = Box::new(Last { first: layer(), last: (layer(), layer()) });
     assert_seen(dynamic, ["first", "last.0", "last.1"]);
     assert_seen(Boxed::<[Linear]>(Box::new([layer(), layer()])), ["0", "1"]);
-    assert_seen(Boxed::<dyn Quantizable>(Box::new(layer())), [""]);
+    assert_seen(Boxed::<dyn Visit>(Box::new(layer())), [""]);
     assert_quantizable::<Slice>();
 }
 
@@ -289,7 +289,7 @@ fn recursion_through_parameters() {
 #[test]
 fn written_bounds() {
     struct Always<T>(PhantomData<T>);
-    impl<T> Quantizable for Always<T> {
+    impl<T> Visit for Always<T> {
         fn visit<'m>(&'m self, _: &altgrad::Path<'_>, _: &mut dyn altgrad::Visitor<'m>) -> altgrad::Result<()> {
             Ok(())
         }

@@ -20,7 +20,7 @@ mod shapes;
 
 use std::fmt::Write as _;
 
-use altgrad::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+use altgrad::{AnySlot, Linear, Path, Quantizable, Result, Visitor, VisitorMut};
 use candle_core::{DType, Device, Tensor};
 
 /// A layer of 2 inputs and 2 outputs.
@@ -32,13 +32,13 @@ fn tensor(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
 }
 
-/// What a walk saw: `path` for a linear layer, `path!` for one to skip, `path@E3M4` for one with a recipe, and
+/// What a walk saw: `path` for a slot, `path!` for one to skip, `path@E3M4` for one with a recipe, and
 /// `path: 2×3` for a tensor with its shape.
 #[derive(Default)]
 struct Seen(Vec<String>);
 
 impl Seen {
-    fn linear(&mut self, path: &Path<'_>) {
+    fn slot(&mut self, path: &Path<'_>) {
         let mut text = path.to_string();
         if path.is_skipped() {
             text.push('!');
@@ -56,8 +56,8 @@ impl Seen {
 }
 
 impl<'m> Visitor<'m> for Seen {
-    fn linear(&mut self, path: &Path<'_>, _: &'m Linear) -> Result<()> {
-        self.linear(path);
+    fn slot(&mut self, path: &Path<'_>, _: &'m dyn AnySlot) -> Result<()> {
+        self.slot(path);
         Ok(())
     }
 
@@ -68,8 +68,8 @@ impl<'m> Visitor<'m> for Seen {
 }
 
 impl<'m> VisitorMut<'m> for Seen {
-    fn linear(&mut self, path: &Path<'_>, _: &'m mut Linear) -> Result<()> {
-        self.linear(path);
+    fn slot(&mut self, path: &Path<'_>, _: &'m mut dyn AnySlot) -> Result<()> {
+        self.slot(path);
         Ok(())
     }
 

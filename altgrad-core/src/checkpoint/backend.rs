@@ -5,7 +5,7 @@ use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
 use super::reader::Checkpoint;
-use crate::layer::handed_out::{HandedOut, is_of_slots};
+use crate::slot::handed_out::{HandedOut, is_of_slots};
 
 /// Hands out dequantized tensors, and to slots the codes and scales of quantized matrices.
 pub(super) struct Backend(pub(super) Checkpoint);
@@ -13,7 +13,7 @@ pub(super) struct Backend(pub(super) Checkpoint);
 impl Backend {
     /// A quantized matrix as a slot takes it; `None` if the tensor is anything else.
     fn for_slot(&self, name: &str, device: &Device) -> crate::Result<Option<Tensor>> {
-        let Some(stored) = self.0.stored(name)?.filter(|stored| stored.shape.len() == 2) else { return Ok(None) };
+        let Some(stored) = self.0.stored(name)?.filter(|stored| stored.is_of_one_layer()) else { return Ok(None) };
         let shards = self.0.shards();
         let (format, granularity) = (stored.format, stored.granularity);
         let handed_out = HandedOut { format, granularity, activations: self.0.activations_of(stored)? };

@@ -6,17 +6,17 @@ use candle_core::DType;
 
 use super::companions::add_companions;
 use super::config::{CONFIG, read, without_quantization};
-use super::outline::{Outline, Spelling};
+use super::outline::{Kind, Outline, Spelling};
 use super::reader::Checkpoint;
 use super::save::Writer;
 use super::source::{Piece, Reading, Source};
 use super::writer::{CheckpointWriter, Entry};
-use crate::layer::Recipe;
 use crate::model::names::{layer_of_weight, looks_like_embedding, looks_like_router};
 use crate::model::{Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided, natural_order};
 use crate::quantizer::{
     DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEncoding, Scaling, check_finite, stream,
 };
+use crate::slot::{Operation, Recipe};
 use crate::{Error, Result};
 
 /// How far a conversion has come.
@@ -201,9 +201,9 @@ impl Writer {
             }
         }
         let outline = Outline {
-            may_be_embedding,
+            kind: if may_be_embedding { Kind::MaybeEmbedding } else { Kind::Linear },
             path: path.to_owned(),
-            shape: [outputs, inputs],
+            dims: vec![outputs, inputs],
             format: recipe.weights.format,
             granularity: recipe.weights.granularity,
             exponents: matches!(recipe.weights.scale_encoding, ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)),
@@ -263,7 +263,7 @@ impl Plan<'_> {
         let weights = &recipe.weights;
         let block_rows = match (weights.rounding, weights.granularity) {
             // Random draws are numbered through the tensor.
-            (Rounding::Stochastic { .. }, _) => outline.shape[0],
+            (Rounding::Stochastic { .. }, _) => outline.dims[0],
             (_, Granularity::PerBlock { rows, .. }) => rows,
             _ => 1,
         };
@@ -300,6 +300,7 @@ impl Plan<'_> {
         let bytes = quantized.spelling.entries(outline).iter().map(Entry::bytes).sum();
         Ok(LayerReport {
             path: path.to_owned(),
+            kind: KIND,
             shape: self.source.shape.to_vec(),
             action: Action::Quantized,
             format: Some(outline.format),
@@ -360,10 +361,14 @@ impl TiedHead {
     }
 }
 
+/// What tensors of a checkpoint are taken for.
+const KIND: &str = <candle_nn::Linear as Operation>::KIND;
+
 /// The report of a layer without a tensor that stays as it is.
 fn left_alone(path: &str, reason: SkipReason) -> LayerReport {
     LayerReport {
         path: path.to_owned(),
+        kind: KIND,
         shape: Vec::new(),
         action: Action::Skipped(reason),
         format: None,

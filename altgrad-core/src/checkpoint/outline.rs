@@ -3,6 +3,7 @@
 use safetensors::Dtype;
 
 use crate::quantizer::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
+use crate::slot::Operation;
 use crate::{Fp8, Infinity, Overflow};
 
 /// A quantized layer to be written.
@@ -10,16 +11,36 @@ use crate::{Fp8, Infinity, Overflow};
 pub(super) struct Outline {
     /// Its path; the weight is called this and `.weight`.
     pub(super) path: String,
-    /// Outputs and inputs.
-    pub(super) shape: [usize; 2],
+    /// The weight's dimensions, of a linear layer outputs and inputs.
+    pub(super) dims: Vec<usize>,
     pub(super) format: Fp8,
     pub(super) granularity: Granularity,
     /// Whether every scale is a power of two, so that a byte can hold its exponent.
     pub(super) exponents: bool,
     /// How the input of the layer is quantized.
     pub(super) activations: Option<Quantizer>,
-    /// Whether it may be an embedding, going by its name, and not a linear layer.
-    pub(super) may_be_embedding: bool,
+    pub(super) kind: Kind,
+}
+
+/// What kind of layer is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Linear,
+    Embedding,
+    /// Perhaps an embedding, going by its name, or else a linear layer.
+    MaybeEmbedding,
+    Other(&'static str),
+}
+
+impl Kind {
+    /// Of a slot of this kind.
+    pub(super) fn of(kind: &'static str) -> Self {
+        match kind {
+            <candle_nn::Linear as Operation>::KIND => Self::Linear,
+            <candle_nn::Embedding as Operation>::KIND => Self::Embedding,
+            other => Self::Other(other),
+        }
+    }
 }
 
 /// How a dialect spells a layer.
@@ -66,7 +87,7 @@ impl Outline {
 
     /// The number of blocks above one another and side by side.
     pub(super) fn grid(&self) -> [usize; 2] {
-        self.granularity.blocks(&self.shape).grid().into()
+        self.granularity.blocks(&self.dims).grid().into()
     }
 
     /// Whether the scales are those of the MX formats.
@@ -79,9 +100,23 @@ impl Outline {
         if self.format == Fp8::E4M3 { Ok(()) } else { Err(format!("weights in {}", self.format)) }
     }
 
-    /// Fails for what may be an embedding, which most dialects leave in full precision.
-    pub(super) fn check_linear(&self) -> Result<(), String> {
-        if self.may_be_embedding { Err("what may be an embedding, by its name".to_owned()) } else { Ok(()) }
+    /// Outputs and inputs of a linear layer; fails for a layer of another kind, which most dialects leave in full precision.
+    pub(super) fn linear(&self) -> Result<[usize; 2], String> {
+        match (self.kind, &self.dims[..]) {
+            (Kind::Linear, &[outputs, inputs]) => Ok([outputs, inputs]),
+            (Kind::MaybeEmbedding, _) => Err("what may be an embedding, by its name".to_owned()),
+            (Kind::Embedding, _) => Err("an embedding".to_owned()),
+            (Kind::Linear, dims) => Err(format!("a weight of {} dimensions", dims.len())),
+            (Kind::Other(kind), _) => Err(format!("a layer of the kind {kind}")),
+        }
+    }
+
+    /// Rows and columns of a linear layer or an embedding; fails for a layer of another kind.
+    pub(super) fn matrix(&self) -> Result<[usize; 2], String> {
+        match (self.kind, &self.dims[..]) {
+            (Kind::Embedding | Kind::MaybeEmbedding, &[rows, cols]) => Ok([rows, cols]),
+            _ => self.linear(),
+        }
     }
 
     /// How the input is quantized, or why no dialect of another library can say so.

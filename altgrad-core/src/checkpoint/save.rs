@@ -1,8 +1,8 @@
 //! Writing a model as an FP8 checkpoint.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path as FilePath;
+use std::sync::Arc;
 
 use candle_core::{Tensor, TensorId};
 use safetensors::{Dtype, View};
@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use super::config::{CONFIG, HF_QUANT_CONFIG, QUANTIZATION, read, without_quantization};
 use super::dialect::{Description, Dialect};
-use super::outline::{Outline, Spelling};
+use super::outline::{Kind, Outline, Spelling};
 use super::writer::{CheckpointWriter, Entry};
-use crate::layer::{FrozenLinear, Linear};
-use crate::model::{Path, Quantizable, Visitor};
-use crate::quantizer::is_power_of_two;
+use crate::model::{Path, Visit, Visitor};
+use crate::quantizer::{Operand, is_power_of_two};
+use crate::slot::{AnySlot, FrozenCodes, WeightId};
 use crate::{Error, Result};
 
 /// The size above which a checkpoint is cut into several files, as transformers does.
@@ -45,7 +45,7 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// # Errors
 ///
 /// As [`Writer::save`].
-pub fn save<M: Quantizable + ?Sized>(model: &M, folder: impl AsRef<FilePath>, dialect: Dialect) -> Result<()> {
+pub fn save<M: Visit + ?Sized>(model: &M, folder: impl AsRef<FilePath>, dialect: Dialect) -> Result<()> {
     Writer::new(dialect).save(model, folder)
 }
 
@@ -134,7 +134,7 @@ impl Writer {
     /// [`Error::NotExpressible`], which names the layer and the dialects that can; [`Error::TargetExists`] if there is something
     /// in the folder; [`Error::Unwritable`]; [`Error::NothingToWrite`]; [`Error::NoHistory`] for delayed scaling before the first
     /// step of training; a weight that is not finite. Then nothing is left.
-    pub fn save<M: Quantizable + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
+    pub fn save<M: Visit + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
         let parts = Parts::of(model)?;
         let mut outlines = Vec::new();
         let mut entries = Vec::new();
@@ -143,7 +143,7 @@ impl Writer {
             entries.push(Entry::new(name, View::dtype(tensor), tensor.dims()));
         }
         for (path, layer) in &parts.quantized {
-            let outline = outline(path, layer)?;
+            let outline = outline(path, layer.kind, layer.codes())?;
             let spelling = self.dialect.spell(&outline)?;
             entries.extend(spelling.entries(&outline));
             outlines.push(outline);
@@ -155,7 +155,7 @@ impl Writer {
             writer.append(name, &View::data(tensor))?;
         }
         for ((path, layer), spelling) in parts.quantized.iter().zip(&spellings) {
-            let weight = layer.weight()?;
+            let weight = layer.codes().weight.to_tensor()?;
             let codes = weight.codes().flatten_all()?.to_vec1::<u8>()?;
             writer.append(&spelling.codes, &codes)?;
             let scales = weight.scales().flatten_all()?.to_vec1::<f32>()?;
@@ -169,17 +169,41 @@ impl Writer {
 /// What a model holds.
 #[derive(Default)]
 struct Parts<'m> {
-    /// The layers that become codes, with their paths.
-    quantized: Vec<(String, Cow<'m, FrozenLinear>)>,
-    /// The paths of linear layers that stay as they are.
+    /// The layers that become codes, with their paths; of those that share codes the first.
+    quantized: Vec<(String, Layer<'m>)>,
+    /// The paths of layers that stay as they are.
     full_precision: Vec<String>,
     /// All other tensors, once each.
     tensors: Vec<(String, Tensor)>,
     seen: HashSet<TensorId>,
+    /// The weights of the layers that become codes.
+    weights: HashSet<(WeightId, Option<*const Operand>)>,
+}
+
+/// A layer that becomes codes.
+struct Layer<'m> {
+    kind: &'static str,
+    codes: Codes<'m>,
+}
+
+enum Codes<'m> {
+    /// Of a frozen layer.
+    Frozen(&'m FrozenCodes),
+    /// Of a quantized layer, frozen for this.
+    Quantized(Box<FrozenCodes>),
+}
+
+impl Layer<'_> {
+    fn codes(&self) -> &FrozenCodes {
+        match &self.codes {
+            Codes::Frozen(codes) => codes,
+            Codes::Quantized(codes) => codes,
+        }
+    }
 }
 
 impl<'m> Parts<'m> {
-    fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
+    fn of<M: Visit + ?Sized>(model: &'m M) -> Result<Self> {
         let mut parts = Self::default();
         model.visit(&Path::root(), &mut parts)?;
         Ok(parts)
@@ -193,24 +217,35 @@ impl<'m> Parts<'m> {
 }
 
 impl<'m> Visitor<'m> for Parts<'m> {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
+    fn slot(&mut self, path: &Path<'_>, slot: &'m dyn AnySlot) -> Result<()> {
         let name = path.to_string();
-        if let Some(bias) = layer.bias() {
+        if let Some(bias) = slot.bias() {
             self.add(path.field("bias").to_string(), bias);
         }
-        let frozen = match layer {
-            Linear::Full(layer) => {
-                self.add(path.field("weight").to_string(), layer.weight());
-                self.full_precision.push(name);
+        let codes = if let Some(codes) = slot.frozen() {
+            Codes::Frozen(codes)
+        } else if let Some(quantization) = slot.quantization() {
+            // Layers that are quantized as one have the same codes.
+            if !self.weights.insert((slot.weight_id(), Some(Arc::as_ptr(&quantization.operands.weights)))) {
                 return Ok(());
             }
-            Linear::Quantized(layer) => {
-                layer.check_measured().map_err(|error| error.at(&name))?;
-                Cow::Owned(layer.freeze().map_err(|error| error.at(&name))?)
+            quantization.check_measured().map_err(|error| error.at(&name))?;
+            let frozen = slot.to_frozen(&name, None).map_err(|error| error.at(&name))?;
+            match frozen.as_ref().and_then(|slot| slot.frozen()) {
+                Some(codes) => Codes::Quantized(Box::new(codes.clone())),
+                None => return Ok(()),
             }
-            Linear::Frozen(layer) => Cow::Borrowed(&**layer),
+        } else {
+            if let Some(weight) = slot.master_weight() {
+                self.add(path.field("weight").to_string(), weight);
+            }
+            self.full_precision.push(name);
+            return Ok(());
         };
-        self.quantized.push((name, frozen));
+        if matches!(codes, Codes::Frozen(_)) && !self.weights.insert((slot.weight_id(), None)) {
+            return Ok(());
+        }
+        self.quantized.push((name, Layer { kind: slot.kind(), codes }));
         Ok(())
     }
 
@@ -220,16 +255,26 @@ impl<'m> Visitor<'m> for Parts<'m> {
     }
 }
 
-fn outline(path: &str, layer: &FrozenLinear) -> Result<Outline> {
+fn outline(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<Outline> {
+    let weight = &layer.weight;
+    let scales = weight.to_tensor()?.scale_values()?;
     Ok(Outline {
         path: path.to_owned(),
-        shape: *layer.dims(),
-        format: layer.format(),
-        granularity: layer.granularity(),
-        exponents: layer.scales()?.iter().all(|scale| is_power_of_two(*scale)),
+        dims: layer.dims().to_vec(),
+        format: weight.format(),
+        granularity: weight.granularity().of_tensor(layer.dims()).ok_or_else(|| not_of_tensor(path, layer))?,
+        exponents: scales.iter().all(|scale| is_power_of_two(*scale)),
         activations: layer.standing_activations().map_err(|error| error.at(path))?,
-        may_be_embedding: false,
+        kind: Kind::of(kind),
     })
+}
+
+/// No dialect has scales of blocks that reach from one kernel of a convolution into the next.
+fn not_of_tensor(path: &str, layer: &FrozenCodes) -> Error {
+    let (granularity, dims) = (layer.weight.granularity(), layer.dims());
+    let why =
+        format!("scales {granularity} of a weight of shape {dims:?}; quantize it with one scale a tensor or a row");
+    Error::InvalidQuantizer { why }.at(path)
 }
 
 impl Description {
@@ -250,7 +295,7 @@ impl Spelling {
     /// The tensors of a layer.
     pub(super) fn entries(&self, layer: &Outline) -> Vec<Entry> {
         let mut entries = vec![
-            Entry::new(&self.codes, self.codes_dtype, layer.shape),
+            Entry::new(&self.codes, self.codes_dtype, layer.dims.clone()),
             Entry::new(&self.scales, self.scales_dtype, self.scales_shape.clone()),
         ];
         entries.extend(self.input_scale.iter().map(|input| Entry::new(&input.name, Dtype::F32, input.shape.clone())));

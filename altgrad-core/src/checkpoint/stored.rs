@@ -329,12 +329,21 @@ impl Stored {
         Ok(scales)
     }
 
+    /// Whether a layer can have it as its weight: a matrix, or a tensor of more dimensions with the scales of a matrix that has
+    /// a row for each index of the first.
+    pub(super) fn is_of_one_layer(&self) -> bool {
+        self.shape.len() == 2 || self.granularity.of_matrix(&self.shape).is_some()
+    }
+
     /// Which codes share a scale in the tensor as one matrix of all its rows. Where the last block of each of several matrices
     /// is smaller, blocks are parts of those that were declared, and scales are repeated.
     pub(super) fn flat_granularity(&self) -> Granularity {
         match (self.granularity, &self.shape[..]) {
             (Granularity::PerBlock { rows: block, cols }, [_, .., rows, _]) if self.shape.len() > 2 => {
                 Granularity::PerBlock { rows: greatest_common_divisor(block, *rows).max(1), cols }
+            }
+            (Granularity::PerChannel, [channels, inner @ .., cols]) if !inner.is_empty() && *channels > 0 => {
+                Granularity::PerBlock { rows: inner.iter().product::<usize>().max(1), cols: (*cols).max(1) }
             }
             (granularity, _) => granularity,
         }
@@ -382,7 +391,7 @@ impl Stored {
         let dims = [rows.len(), cols];
         let of_rows = match granularity {
             Granularity::PerTensor => scales,
-            Granularity::PerRow => &scales[rows.clone()],
+            Granularity::PerRow | Granularity::PerChannel => &scales[rows.clone()],
             Granularity::PerBlock { rows: block, .. } => {
                 let (above, beside) = granularity.blocks(&dims).grid();
                 &scales[rows.start / block * beside..][..above * beside]

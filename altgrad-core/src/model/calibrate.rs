@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use serde::Serialize;
 
-use super::Quantizable;
+use super::Visit;
 use super::inspect::for_each_quantized;
 use super::table::{Column, write_table};
-use crate::layer::{Calibration, QuantizedLinear};
 use crate::quantizer::{AmaxHistory, Granularity, Observation, Observer, QuantizerState, Scaling};
+use crate::slot::Quantization;
 use crate::{Error, Result};
 
 /// What [`calibrate`](crate::Quantizable::calibrate) found, layer by layer in the order of declaration.
@@ -89,7 +89,7 @@ pub struct LayerCalibration {
     pub scale: f32,
 }
 
-pub(super) fn calibrate<M: Quantizable>(
+pub(super) fn calibrate<M: Visit + ?Sized>(
     model: &mut M,
     config: CalibrationConfig,
     passes: impl FnOnce(&M) -> Result<()>,
@@ -102,19 +102,17 @@ pub(super) fn calibrate<M: Quantizable>(
         return Err(Error::NothingToCalibrate);
     }
     for_each_quantized(model, |_, layer| {
-        *layer.calibration_mut() = Some(if can_be_calibrated(layer) {
-            let before = layer.observation_mut().clone().filter(|before| before.observer() == observer);
-            Calibration::watch(observer, before.unwrap_or_else(|| Observation::new(observer)))
-        } else {
-            Calibration::IDLE
-        });
+        layer.is_calibrating = true;
+        if can_be_calibrated(layer) {
+            layer.operands.activations.watch.begin(observer);
+        }
     })?;
     // Whatever happens in the caller's code, layers must not go on watching instead of quantizing.
     let outcome = catch_unwind(AssertUnwindSafe(|| passes(model)));
     let mut observations = Vec::new();
     for_each_quantized(model, |path, layer| {
-        let seen = layer.calibration_mut().take().and_then(Calibration::into_observation);
-        observations.extend(seen.map(|seen| (path.to_owned(), seen)));
+        layer.is_calibrating = false;
+        observations.extend(layer.operands.activations.watch.end().map(|seen| (path.to_owned(), seen)));
     })?;
     outcome.unwrap_or_else(|panic| resume_unwind(panic))?;
     let is_idle = |seen: &Observation| seen.count() == 0;
@@ -124,10 +122,11 @@ pub(super) fn calibrate<M: Quantizable>(
     let mut layers = Vec::new();
     for_each_quantized(model, |path, layer| {
         let seen = if can_be_calibrated(layer) { observations.next().map(|(_, seen)| seen) } else { None };
+        let watch = &layer.operands.activations.watch;
         if fails {
-            *layer.observation_mut() = seen;
+            watch.keep(seen);
         } else {
-            *layer.observation_mut() = None;
+            watch.keep(None);
             layers.extend(seen.filter(|seen| !is_idle(seen)).map(|seen| fix_scale(path, layer, &seen)));
         }
     })?;
@@ -135,21 +134,21 @@ pub(super) fn calibrate<M: Quantizable>(
 }
 
 /// Whether the layer's input has one scale, which can be fixed: rows and blocks are not the same from input to input.
-fn can_be_calibrated(layer: &QuantizedLinear) -> bool {
-    let activations = layer.recipe().activations.as_ref();
+fn can_be_calibrated(layer: &Quantization) -> bool {
+    let activations = layer.recipe.activations.as_ref();
     activations.is_some_and(|quantizer| quantizer.granularity == Granularity::PerTensor)
 }
 
-fn fix_scale(path: &str, layer: &mut QuantizedLinear, seen: &Observation) -> LayerCalibration {
+fn fix_scale(path: &str, layer: &mut Quantization, seen: &Observation) -> LayerCalibration {
     let amax = seen.amax();
     let mut scale = 1.0;
-    if let Some(quantizer) = &mut layer.recipe_mut().activations {
+    if let Some(quantizer) = &mut layer.recipe.activations {
         scale = quantizer.static_scale(amax);
         quantizer.scaling = Scaling::Static(scale);
     }
     // The past has no part in a static scale.
-    let role = &layer.shared().activations;
-    role.set_state(QuantizerState { history: AmaxHistory::new(0), ..role.state() });
+    let input = &layer.operands.activations;
+    input.set_state(QuantizerState { history: AmaxHistory::new(0), ..input.state() });
     LayerCalibration { path: path.to_owned(), values: seen.count(), amax, scale }
 }
 

@@ -4,9 +4,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pattern::Pattern;
-use crate::layer::{OrFull, Recipe};
 use crate::quantizer::Quantizer;
 use crate::quantizer::text::or_full_precision;
+use crate::slot::{OrFull, Recipe};
 use crate::{Fp8, Result};
 
 /// How a whole model is quantized.

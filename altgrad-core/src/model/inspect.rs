@@ -1,17 +1,18 @@
-//! Reading a model: which layers it has, and which of them share a tensor with another part.
+//! Reading a model: which slots it has, and which of them share a tensor with another part.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 
 use candle_core::{Tensor, TensorId};
 
-use super::{Path, Quantizable, Visitor, VisitorMut};
-use crate::layer::{Linear, QuantizedLinear, Recipe};
+use super::{Path, Visit, Visitor, VisitorMut};
+use crate::slot::{AnySlot, Linear, Quantization, Recipe, WeightId};
 use crate::{Error, Result};
 
-/// A linear layer as the model shows it.
+/// A slot as the model shows it.
 pub(super) struct Found<'m> {
     pub(super) path: String,
-    pub(super) layer: &'m Linear,
+    pub(super) slot: &'m dyn AnySlot,
     /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
     pub(super) skipped: bool,
     /// The nearest `#[quant(recipe = …)]`.
@@ -20,19 +21,19 @@ pub(super) struct Found<'m> {
 
 /// What a walk through a model saw.
 pub(super) struct Inspection<'m> {
-    pub(super) layers: Vec<Found<'m>>,
+    pub(super) slots: Vec<Found<'m>>,
     /// For each tensor where it is used, in the order of declaration.
     uses: HashMap<TensorId, Vec<String>>,
-    /// For each tensor where a part other than a linear layer uses it first.
+    /// For each tensor where a part other than a slot uses it first.
     others: HashMap<TensorId, String>,
 }
 
 impl<'m> Inspection<'m> {
-    pub(super) fn of<M: Quantizable + ?Sized>(model: &'m M) -> Result<Self> {
-        let mut inspection = Self { layers: Vec::new(), uses: HashMap::new(), others: HashMap::new() };
+    pub(super) fn of<M: Visit + ?Sized>(model: &'m M) -> Result<Self> {
+        let mut inspection = Self { slots: Vec::new(), uses: HashMap::new(), others: HashMap::new() };
         model.visit(&Path::root(), &mut inspection)?;
         let mut paths = HashSet::new();
-        match inspection.layers.iter().find(|found| !paths.insert(&found.path)) {
+        match inspection.slots.iter().find(|found| !paths.insert(&found.path)) {
             Some(found) => Err(Error::DuplicatePath { path: found.path.clone() }),
             None => Ok(inspection),
         }
@@ -40,12 +41,23 @@ impl<'m> Inspection<'m> {
 
     /// The other tensor of the model that is the layer's weight, if there is one.
     pub(super) fn tied_to(&self, found: &Found<'_>) -> Option<&str> {
-        let places = self.uses.get(&found.layer.master_weight()?.id())?;
+        let places = self.uses.get(&found.slot.master_weight()?.id())?;
         let own = below(&found.path, "weight");
         places.iter().find(|place| **place != own).map(String::as_str)
     }
 
-    /// Where a part of the model that is no linear layer uses a tensor, if one does.
+    /// The numbers of the slots that have the same weight as this one, itself among them, in the order of declaration.
+    pub(super) fn tied_slots(&self, weight: WeightId) -> impl Iterator<Item = usize> {
+        let is_tied = move |(_, found): &(usize, &Found<'_>)| found.slot.weight_id() == weight;
+        self.slots.iter().enumerate().filter(is_tied).map(|(number, _)| number)
+    }
+
+    /// Whether no part of the model but these many slots uses the weight.
+    pub(super) fn is_of_slots_alone(&self, weight: &Tensor, slots: usize) -> bool {
+        self.uses.get(&weight.id()).is_none_or(|places| places.len() == slots)
+    }
+
+    /// Where a part of the model that is no slot uses a tensor, if one does.
     pub(super) fn use_by_another_part(&self, tensor: &Tensor) -> Option<&str> {
         self.others.get(&tensor.id()).map(String::as_str)
     }
@@ -56,15 +68,15 @@ impl<'m> Inspection<'m> {
 }
 
 impl<'m> Visitor<'m> for Inspection<'m> {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
-        for (name, tensor) in [("weight", layer.master_weight()), ("bias", layer.bias())] {
+    fn slot(&mut self, path: &Path<'_>, slot: &'m dyn AnySlot) -> Result<()> {
+        for (name, tensor) in [("weight", slot.master_weight()), ("bias", slot.bias())] {
             if let Some(tensor) = tensor {
                 self.record(&path.field(name), tensor);
             }
         }
-        self.layers.push(Found {
+        self.slots.push(Found {
             path: path.to_string(),
-            layer,
+            slot,
             skipped: path.is_skipped(),
             recipe: path.recipe().cloned(),
         });
@@ -78,12 +90,12 @@ impl<'m> Visitor<'m> for Inspection<'m> {
     }
 }
 
-/// The layers themselves, to be replaced.
+/// The slots themselves, to be replaced.
 #[derive(Default)]
-pub(super) struct Slots<'m>(pub(super) Vec<(String, &'m mut Linear)>);
+pub(super) struct Slots<'m>(pub(super) Vec<(String, &'m mut dyn AnySlot)>);
 
 impl<'m> Slots<'m> {
-    pub(super) fn of<M: Quantizable + ?Sized>(model: &'m mut M) -> Result<Self> {
+    pub(super) fn of<M: Visit + ?Sized>(model: &'m mut M) -> Result<Self> {
         let mut slots = Self::default();
         model.visit_mut(&Path::root(), &mut slots)?;
         Ok(slots)
@@ -91,20 +103,43 @@ impl<'m> Slots<'m> {
 }
 
 impl<'m> VisitorMut<'m> for Slots<'m> {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m mut Linear) -> Result<()> {
-        self.0.push((path.to_string(), layer));
+    fn slot(&mut self, path: &Path<'_>, slot: &'m mut dyn AnySlot) -> Result<()> {
+        self.0.push((path.to_string(), slot));
+        Ok(())
+    }
+
+    fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> Result<()> {
         Ok(())
     }
 }
 
-/// Calls `visit` with each quantized layer and its path.
-pub(super) fn for_each_quantized<M: Quantizable + ?Sized>(
+/// Puts replacements in the places of slots, by path in the order of declaration; `None` leaves a slot alone. Nothing is
+/// replaced unless each has its slot.
+pub(super) fn replace(slots: Slots<'_>, replacements: Vec<(&str, Option<Box<dyn AnySlot>>)>) -> Result<()> {
+    let slots = slots.0;
+    check_same_paths(replacements.iter().map(|(path, _)| *path), slots.iter().map(|(path, _)| path.as_str()))?;
+    for ((path, slot), (_, replacement)) in slots.iter().zip(&replacements) {
+        let type_of = |slot: &dyn AnySlot| (slot as &dyn Any).type_id();
+        if replacement.as_ref().is_some_and(|replacement| type_of(&**replacement) != type_of(&**slot)) {
+            return Err(Error::InconsistentVisit { path: path.clone() });
+        }
+    }
+    for ((_, slot), (_, replacement)) in slots.into_iter().zip(replacements) {
+        if let Some(replacement) = replacement {
+            slot.put(replacement);
+        }
+    }
+    Ok(())
+}
+
+/// Calls `visit` with the state of each quantized layer and its path.
+pub(super) fn for_each_quantized<M: Visit + ?Sized>(
     model: &mut M,
-    mut visit: impl FnMut(&str, &mut QuantizedLinear),
+    mut visit: impl FnMut(&str, &mut Quantization),
 ) -> Result<()> {
-    for (path, layer) in Slots::of(model)?.0 {
-        if let Linear::Quantized(layer) = layer {
-            visit(&path, layer);
+    for (path, slot) in Slots::of(model)?.0 {
+        if let Some(quantization) = slot.quantization_mut() {
+            visit(&path, quantization);
         }
     }
     Ok(())
@@ -112,8 +147,8 @@ pub(super) fn for_each_quantized<M: Quantizable + ?Sized>(
 
 /// Fails unless two visits of a model showed the same paths in the same order.
 pub(super) fn check_same_paths<'p>(
-    seen: impl Iterator<Item = &'p String>,
-    slots: impl Iterator<Item = &'p String>,
+    seen: impl Iterator<Item = &'p str>,
+    slots: impl Iterator<Item = &'p str>,
 ) -> Result<()> {
     let (mut seen, mut slots) = (seen, slots);
     loop {
@@ -121,24 +156,30 @@ pub(super) fn check_same_paths<'p>(
             (None, None) => return Ok(()),
             (one, other) if one == other => {}
             (one, other) => {
-                return Err(Error::InconsistentVisit { path: one.or(other).cloned().unwrap_or_default() });
+                return Err(Error::InconsistentVisit { path: one.or(other).unwrap_or_default().to_owned() });
             }
         }
     }
 }
 
-pub(super) fn layers<M: Quantizable + ?Sized>(model: &M) -> Result<Vec<(String, &Linear)>> {
-    let layers = Inspection::of(model)?.layers;
-    Ok(layers.into_iter().map(|found| (found.path, found.layer)).collect())
+/// All slots with their paths.
+pub(super) fn slots<M: Visit + ?Sized>(model: &M) -> Result<Vec<(String, &dyn AnySlot)>> {
+    let slots = Inspection::of(model)?.slots;
+    Ok(slots.into_iter().map(|found| (found.path, found.slot)).collect())
 }
 
-pub(super) fn find<'m, M: Quantizable + ?Sized>(model: &'m M, path: &str) -> Result<&'m Linear> {
+/// The linear layers with their paths.
+pub(super) fn layers<M: Visit + ?Sized>(model: &M) -> Result<Vec<(String, &Linear)>> {
+    Ok(slots(model)?.into_iter().filter_map(|(path, slot)| Some((path, slot.downcast_ref()?))).collect())
+}
+
+pub(super) fn find<'m, M: Visit + ?Sized>(model: &'m M, path: &str) -> Result<&'m dyn AnySlot> {
     let mut search = Search { wanted: path, found: None };
     model.visit(&Path::root(), &mut search)?;
     search.found.ok_or_else(|| no_such_layer(model, path))
 }
 
-pub(super) fn find_mut<'m, M: Quantizable + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut Linear> {
+pub(super) fn find_mut<'m, M: Visit + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut dyn AnySlot> {
     // First without holding on to the model, which the message about a path that is not there asks for others.
     find(&*model, path)?;
     let mut search = Search { wanted: path, found: None };
@@ -146,37 +187,60 @@ pub(super) fn find_mut<'m, M: Quantizable + ?Sized>(model: &'m mut M, path: &str
     search.found.ok_or_else(|| Error::InconsistentVisit { path: path.to_owned() })
 }
 
-/// Looks for one layer, without rendering the paths of others.
-struct Search<'p, L> {
-    wanted: &'p str,
-    found: Option<L>,
+pub(super) fn find_linear<'m, M: Visit + ?Sized>(model: &'m M, path: &str) -> Result<&'m Linear> {
+    let slot = find(model, path)?;
+    slot.downcast_ref().ok_or_else(|| other_kind(path, slot))
 }
 
-impl<L> Search<'_, L> {
-    fn see(&mut self, path: &Path<'_>, layer: L) -> Result<()> {
-        if *path == *self.wanted && self.found.replace(layer).is_some() {
+pub(super) fn find_linear_mut<'m, M: Visit + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut Linear> {
+    find_linear(&*model, path)?;
+    let found = find_mut(model, path)?.downcast_mut();
+    found.ok_or_else(|| Error::InconsistentVisit { path: path.to_owned() })
+}
+
+fn other_kind(path: &str, slot: &dyn AnySlot) -> Error {
+    Error::OtherKind { path: path.to_owned(), kind: slot.kind() }
+}
+
+/// Looks for one slot, without rendering the paths of others.
+struct Search<'p, S> {
+    wanted: &'p str,
+    found: Option<S>,
+}
+
+impl<S> Search<'_, S> {
+    fn see(&mut self, path: &Path<'_>, slot: S) -> Result<()> {
+        if *path == *self.wanted && self.found.replace(slot).is_some() {
             return Err(Error::DuplicatePath { path: self.wanted.to_owned() });
         }
         Ok(())
     }
 }
 
-impl<'m> Visitor<'m> for Search<'_, &'m Linear> {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m Linear) -> Result<()> {
-        self.see(path, layer)
+impl<'m> Visitor<'m> for Search<'_, &'m dyn AnySlot> {
+    fn slot(&mut self, path: &Path<'_>, slot: &'m dyn AnySlot) -> Result<()> {
+        self.see(path, slot)
+    }
+
+    fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> Result<()> {
+        Ok(())
     }
 }
 
-impl<'m> VisitorMut<'m> for Search<'_, &'m mut Linear> {
-    fn linear(&mut self, path: &Path<'_>, layer: &'m mut Linear) -> Result<()> {
-        self.see(path, layer)
+impl<'m> VisitorMut<'m> for Search<'_, &'m mut dyn AnySlot> {
+    fn slot(&mut self, path: &Path<'_>, slot: &'m mut dyn AnySlot) -> Result<()> {
+        self.see(path, slot)
+    }
+
+    fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> Result<()> {
+        Ok(())
     }
 }
 
-fn no_such_layer<M: Quantizable + ?Sized>(model: &M, path: &str) -> Error {
-    match layers(model) {
-        Ok(layers) => {
-            let paths = layers.iter().map(|(candidate, _)| candidate.as_str());
+fn no_such_layer<M: Visit + ?Sized>(model: &M, path: &str) -> Error {
+    match slots(model) {
+        Ok(slots) => {
+            let paths = slots.iter().map(|(candidate, _)| candidate.as_str());
             Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, paths) }
         }
         Err(error) => error,

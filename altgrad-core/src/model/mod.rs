@@ -1,4 +1,4 @@
-//! Whole models: finding linear layers by path and replacing them in place.
+//! Whole models: finding slots by path and replacing them in place.
 
 mod calibrate;
 mod config;
@@ -18,6 +18,7 @@ mod state;
 mod surgery;
 mod table;
 mod trainable;
+mod visit;
 mod visitor;
 
 pub use calibrate::{CalibrationConfig, CalibrationReport, IdleLayers, LayerCalibration};
@@ -32,4 +33,5 @@ pub use report::{Action, LayerReport, QuantReport, SkipReason};
 pub(crate) use rulebook::{Rulebook, Undecided};
 pub(crate) use table::{Column, human_bytes, shape_text, write_table};
 pub use trainable::{Constant, Trainable};
+pub use visit::Visit;
 pub use visitor::{Visitor, VisitorMut};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::layer::Recipe;
+use crate::slot::Recipe;
 
 /// The dotted path of a part of a model, equal to its `VarBuilder` prefix and its checkpoint key: `h.0.attn.c_attn`.
 ///

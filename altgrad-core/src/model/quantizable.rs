@@ -1,69 +1,48 @@
-//! The trait that a model derives, with all that can be done to a model.
+//! What can be done to a model.
 
 use std::collections::HashMap;
 
 use candle_core::Tensor;
 
+use super::Visit;
 use super::calibrate::{CalibrationConfig, CalibrationReport};
 use super::config::QuantConfig;
-use super::inspect::{find, find_mut, layers};
+use super::inspect;
 use super::report::QuantReport;
 use super::trainable::{self, Trainable};
-use super::{Path, Visitor, VisitorMut};
 use super::{calibrate, state, surgery};
 use crate::Result;
-use crate::layer::{Compute, Linear};
 use crate::quantizer::Observer;
+use crate::slot::{AnySlot, Compute, Linear};
 
-/// A model, or a part of one, whose linear layers altgrad can find by dotted path and replace in place.
+/// A model, or a part of one, whose slots altgrad finds by dotted path and replaces in place: `#[derive(Quantizable)]` makes
+/// one of a type.
 ///
-/// Derive it: `#[derive(Quantizable)]`. A hand-written implementation shows each of its parts to the visitor under the
-/// path of the field, in the same order in both methods:
+/// Every type that implements [`Visit`], which is what the derive does, has all of it, and no type can do it otherwise. So
+/// has `dyn Visit`, for parts whose types are not known.
 ///
 /// ```
-/// use altgrad::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+/// use altgrad::{Fp8, Linear, Quantizable, Visit, linear};
+/// # use candle_core::{DType, Device};
+/// # use candle_nn::{VarBuilder, VarMap};
 ///
+/// #[derive(Quantizable)]
 /// struct Mlp {
 ///     c_fc: Linear,
 ///     c_proj: Linear,
 /// }
 ///
-/// impl Quantizable for Mlp {
-///     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
-///         self.c_fc.visit(&path.field("c_fc"), visitor)?;
-///         self.c_proj.visit(&path.field("c_proj"), visitor)
-///     }
+/// # let variables = VarMap::new();
+/// # let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+/// let mut mlp = Mlp { c_fc: linear(8, 16, vb.pp("c_fc"))?, c_proj: linear(16, 8, vb.pp("c_proj"))? };
+/// mlp.quantize(Fp8::E4M3)?;
 ///
-///     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
-///         self.c_fc.visit_mut(&path.field("c_fc"), visitor)?;
-///         self.c_proj.visit_mut(&path.field("c_proj"), visitor)
-///     }
-/// }
+/// let model: &mut dyn Visit = &mut mlp;
+/// model.quantize(Fp8::E5M2)?;
+/// model.freeze()?;
+/// # Ok::<(), altgrad::Error>(())
 /// ```
-#[diagnostic::on_unimplemented(
-    message = "altgrad cannot look for layers inside `{Self}`",
-    label = "`{Self}` is not `Quantizable`",
-    note = "a type of your own: add `#[derive(Quantizable)]` to it",
-    note = "`candle_nn::Linear`: declare it as `altgrad::Linear`, whose constructors have the same signatures",
-    note = "`candle_nn::Sequential` or `dyn Module`, which hide their layers: use a `Vec`, a struct or `Box<dyn Quantizable>`",
-    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of it",
-    note = "anything that holds no layers, such as a configuration: put `#[quant(ignore)]` on the field"
-)]
-pub trait Quantizable {
-    /// Shows every part of the model to `visitor`.
-    ///
-    /// # Errors
-    ///
-    /// Only those that `visitor` returns.
-    fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()>;
-
-    /// Shows the same parts in the same order as [`visit`](Self::visit), with the layers open to replacement.
-    ///
-    /// # Errors
-    ///
-    /// Only those that `visitor` returns.
-    fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()>;
-
+pub trait Quantizable: Visit {
     /// Makes every linear layer what `config` says it is to be, quantized or in full precision.
     ///
     /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
@@ -74,10 +53,7 @@ pub trait Quantizable {
     ///
     /// A rule that matches nothing or never applies, a layer whose weight is not finite or frozen, two layers of one
     /// path, or no layer at all.
-    fn quantize(&mut self, config: impl Into<QuantConfig>) -> Result<QuantReport>
-    where
-        Self: Sized,
-    {
+    fn quantize(&mut self, config: impl Into<QuantConfig>) -> Result<QuantReport> {
         surgery::quantize(self, config.into())
     }
 
@@ -212,10 +188,7 @@ pub trait Quantizable {
     /// # Errors
     ///
     /// See [`calibrate_with`](Self::calibrate_with).
-    fn calibrate(&mut self, passes: impl FnOnce(&Self) -> Result<()>) -> Result<CalibrationReport>
-    where
-        Self: Sized,
-    {
+    fn calibrate(&mut self, passes: impl FnOnce(&Self) -> Result<()>) -> Result<CalibrationReport> {
         self.calibrate_with(Observer::default(), passes)
     }
 
@@ -255,10 +228,7 @@ pub trait Quantizable {
         &mut self,
         config: impl Into<CalibrationConfig>,
         passes: impl FnOnce(&Self) -> Result<()>,
-    ) -> Result<CalibrationReport>
-    where
-        Self: Sized,
-    {
+    ) -> Result<CalibrationReport> {
         calibrate::calibrate(self, config.into(), passes)
     }
 
@@ -309,30 +279,60 @@ pub trait Quantizable {
         state::load(self, state)
     }
 
+    /// All slots, of every kind, with their paths, in the order of declaration.
+    ///
+    /// # Errors
+    ///
+    /// Two slots of one path.
+    fn slots(&self) -> Result<Vec<(String, &dyn AnySlot)>> {
+        inspect::slots(self)
+    }
+
+    /// The slot at `path`, of whatever kind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    fn slot(&self, path: &str) -> Result<&dyn AnySlot> {
+        inspect::find(self, path)
+    }
+
+    /// The slot at `path`, of whatever kind, open to replacement.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    fn slot_mut(&mut self, path: &str) -> Result<&mut dyn AnySlot> {
+        inspect::find_mut(self, path)
+    }
+
     /// All linear layers with their paths, in the order of declaration.
     ///
     /// # Errors
     ///
-    /// Two layers of one path.
+    /// Two slots of one path.
     fn layers(&self) -> Result<Vec<(String, &Linear)>> {
-        layers(self)
+        inspect::layers(self)
     }
 
     /// The linear layer at `path`.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths, or
+    /// [`Error::OtherKind`](crate::Error::OtherKind) for a slot of another kind.
     fn layer(&self, path: &str) -> Result<&Linear> {
-        find(self, path)
+        inspect::find_linear(self, path)
     }
 
     /// The linear layer at `path`, open to replacement.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    /// As [`layer`](Self::layer).
     fn layer_mut(&mut self, path: &str) -> Result<&mut Linear> {
-        find_mut(self, path)
+        inspect::find_linear_mut(self, path)
     }
 }
+
+impl<M: Visit + ?Sized> Quantizable for M {}

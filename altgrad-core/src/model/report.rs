@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::grouped::GroupedReport;
 use super::table::{Column, human_bytes, shape_text, write_table};
-use crate::layer::{FrozenLinear, Recipe};
-use crate::quantizer::{Distortion, Fp8Tensor};
+use crate::quantizer::{Distortion, FixedWeight, Fp8Tensor, Layout};
+use crate::slot::Recipe;
 use crate::{Fp8, Result};
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
@@ -35,7 +35,9 @@ pub struct QuantReport {
 pub struct LayerReport {
     /// Dotted path.
     pub path: String,
-    /// Shape of the weight, `[outputs, inputs]`.
+    /// What kind of slot it is, such as `linear`: [`Operation::KIND`](crate::Operation::KIND).
+    pub kind: &'static str,
+    /// Shape of the weight, `[outputs, inputs]` of a linear layer.
     pub shape: Vec<usize>,
     /// What was done.
     pub action: Action,
@@ -66,9 +68,10 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn of(weight: &Tensor, codes: &Fp8Tensor) -> Result<Self> {
-        let distortion = Distortion::measure(weight, codes)?;
-        Ok(Self { distortion, bytes: FrozenLinear::weight_bytes_of(codes) })
+    /// Of the codes of a weight as a matrix, which its layer would read in this order.
+    pub(super) fn of(weight: &Tensor, codes: &Fp8Tensor, layout: Layout) -> Result<Self> {
+        let distortion = Distortion::measure(&weight.detach().reshape(codes.shape())?, codes)?;
+        Ok(Self { distortion, bytes: FixedWeight::bytes_of(codes, layout) })
     }
 }
 

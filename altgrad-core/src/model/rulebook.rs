@@ -6,8 +6,8 @@ use super::config::{QuantConfig, TiePolicy};
 use super::inspect::nearest;
 use super::pattern::Pattern;
 use super::report::SkipReason;
-use crate::layer::Recipe;
 use crate::quantizer::is_supported;
+use crate::slot::Recipe;
 use crate::{Error, Result};
 
 /// A config ready to decide about layers.

@@ -4,23 +4,23 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Quantizable;
+use super::Visit;
 use super::inspect::{Inspection, Slots, below, check_same_paths, nearest};
-use crate::layer::{Linear, QuantizedLinear, Recipe, Role};
-use crate::quantizer::{AmaxHistory, Quantizer, QuantizerState, Scaling};
+use crate::quantizer::{AmaxHistory, Operand, Quantizer, QuantizerState, Scaling};
+use crate::slot::{AnySlot, Quantization, Recipe, SlotState};
 use crate::{Error, Result};
 
 const STEP: &str = "step";
 const HISTORY: &str = "amax_history";
 const SCALE: &str = "scale";
 
-pub(super) fn save<M: Quantizable + ?Sized>(model: &M) -> Result<HashMap<String, Tensor>> {
+pub(super) fn save<M: Visit + ?Sized>(model: &M) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::new();
-    for found in Inspection::of(model)?.layers {
-        let Linear::Quantized(layer) = found.layer else { continue };
-        for (role, quantizer) in roles(layer) {
-            let state = role.state();
-            let mut save = |name, tensor| tensors.insert(key(&found.path, role.name, name), tensor);
+    for found in Inspection::of(model)?.slots {
+        let Some(layer) = found.slot.quantization() else { continue };
+        for (operand, quantizer) in layer.operands.quantized(&layer.recipe) {
+            let state = operand.state();
+            let mut save = |name, tensor| tensors.insert(key(&found.path, operand.name, name), tensor);
             save(STEP, Tensor::new(state.step as i64, &Device::Cpu)?);
             if !state.history.is_empty() {
                 save(HISTORY, Tensor::from_iter(state.history.iter(), &Device::Cpu)?);
@@ -33,17 +33,18 @@ pub(super) fn save<M: Quantizable + ?Sized>(model: &M) -> Result<HashMap<String,
     Ok(tensors)
 }
 
-pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<String, Tensor>) -> Result<()> {
+pub(super) fn load<M: Visit + ?Sized>(model: &mut M, tensors: &HashMap<String, Tensor>) -> Result<()> {
     let mut rest: HashMap<&str, &Tensor> = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
     let mut loaded = Vec::new();
-    for found in Inspection::of(&*model)?.layers {
-        let Linear::Quantized(layer) = found.layer else {
-            refuse(&rest, &found.path, found.layer)?;
+    for found in Inspection::of(&*model)?.slots {
+        let Some(layer) = found.slot.quantization() else {
+            refuse(&rest, &found.path, found.slot)?;
             loaded.push((found.path, Vec::new()));
             continue;
         };
-        let take = |(role, quantizer)| Loaded::take(&mut rest, &found.path, role, quantizer);
-        let states = roles(layer).map(take).collect::<Result<Vec<_>>>().map_err(|error| error.at(&found.path))?;
+        let take = |(operand, quantizer)| Loaded::take(&mut rest, &found.path, operand, quantizer);
+        let states = layer.operands.quantized(&layer.recipe).map(take).collect::<Result<Vec<_>>>();
+        let states = states.map_err(|error| error.at(&found.path))?;
         loaded.push((found.path, states));
     }
     let mut unknown: Vec<&str> = rest.into_keys().collect();
@@ -56,10 +57,10 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
         });
     }
     let slots = Slots::of(model)?.0;
-    check_same_paths(loaded.iter().map(|(path, _)| path), slots.iter().map(|(path, _)| path))?;
+    check_same_paths(loaded.iter().map(|(path, _)| path.as_str()), slots.iter().map(|(path, _)| path.as_str()))?;
     // Nothing can fail any more.
     for ((_, states), (_, slot)) in loaded.into_iter().zip(slots) {
-        if let Linear::Quantized(layer) = slot {
+        if let Some(layer) = slot.quantization_mut() {
             put_back(layer, states);
         }
     }
@@ -67,24 +68,24 @@ pub(super) fn load<M: Quantizable + ?Sized>(model: &mut M, tensors: &HashMap<Str
 }
 
 /// Fails if there is state for a layer that has none.
-fn refuse(tensors: &HashMap<&str, &Tensor>, path: &str, layer: &Linear) -> Result<()> {
+fn refuse(tensors: &HashMap<&str, &Tensor>, path: &str, slot: &dyn AnySlot) -> Result<()> {
     let keys = Recipe::ROLES.into_iter().flat_map(|role| [STEP, HISTORY, SCALE].map(|name| key(path, role, name)));
     let Some(key) = keys.into_iter().find(|key| tensors.contains_key(key.as_str())) else { return Ok(()) };
-    let why = match layer {
-        Linear::Frozen(_) => "the layer is frozen and remembers no steps; load the state before `freeze`",
-        Linear::Full(_) | Linear::Quantized(_) => {
+    let why = match slot.state() {
+        SlotState::Frozen => "the layer is frozen and remembers no steps; load the state before `freeze`",
+        SlotState::Full | SlotState::Quantized => {
             "the layer is in full precision; `quantize` the model first, by the config that it had when the state was saved"
         }
     };
     Err(invalid(&key, why.to_owned()).at(path))
 }
 
-fn put_back(layer: &mut QuantizedLinear, states: Vec<Loaded>) {
+fn put_back(layer: &mut Quantization, states: Vec<Loaded>) {
     for Loaded { name, state, scale } in states {
-        if let Some((role, _)) = roles(layer).find(|(role, _)| role.name == name) {
-            role.set_state(state);
+        if let Some(operand) = layer.operands.all().into_iter().find(|operand| operand.name == name) {
+            operand.set_state(state);
         }
-        let quantizer = layer.recipe_mut().quantizers_mut().into_iter().find(|(role, _)| *role == name);
+        let quantizer = layer.recipe.quantizers_mut().into_iter().find(|(role, _)| *role == name);
         if let (Some(scale), Some((_, Some(quantizer)))) = (scale, quantizer) {
             quantizer.scaling = Scaling::Static(scale);
         }
@@ -101,9 +102,9 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn take(rest: &mut HashMap<&str, &Tensor>, path: &str, role: &Role, quantizer: &Quantizer) -> Result<Self> {
+    fn take(rest: &mut HashMap<&str, &Tensor>, path: &str, operand: &Operand, quantizer: &Quantizer) -> Result<Self> {
         let mut take = |name| {
-            let key = key(path, role.name, name);
+            let key = key(path, operand.name, name);
             let tensor = rest.remove(key.as_str());
             (key, tensor)
         };
@@ -132,7 +133,7 @@ impl Loaded {
         if let (key, Some(tensor)) = take(HISTORY) {
             fill(&mut history, &key, tensor)?;
         }
-        Ok(Self { name: role.name, state: QuantizerState { history, step }, scale })
+        Ok(Self { name: operand.name, state: QuantizerState { history, step }, scale })
     }
 }
 
@@ -163,12 +164,6 @@ fn one<T: candle_core::WithDType>(key: &str, tensor: &Tensor, dtype: DType) -> R
 
 fn invalid(key: &str, why: String) -> Error {
     Error::InvalidState { key: key.to_owned(), why }
-}
-
-/// The tensors of a layer that are quantized, with their quantizers.
-fn roles(layer: &QuantizedLinear) -> impl Iterator<Item = (&Role, &Quantizer)> {
-    let quantizers = layer.recipe().quantizers().map(|(_, quantizer)| quantizer);
-    layer.shared().roles().into_iter().zip(quantizers).filter_map(|(role, quantizer)| Some((role, quantizer?)))
 }
 
 /// `h.0.mlp.c_fc.activations.step`, for example.

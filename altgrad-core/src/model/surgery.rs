@@ -1,174 +1,282 @@
 //! Replacing what the slots hold: look, decide, build, and only when nothing can fail any more, replace.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::Quantizable;
+use super::Visit;
 use super::config::QuantConfig;
-use super::inspect::{Found, Inspection, Slots, check_same_paths};
+use super::inspect::{self, Found, Inspection, Slots};
 use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use super::rulebook::{Rulebook, Undecided};
-use crate::layer::{Compute, Linear, Recipe};
+use crate::quantizer::{FixedWeight, Fp8Tensor, Layout, Operand};
+use crate::slot::{AnySlot, Compute, Recipe, SlotState, WeightId};
 use crate::{Error, Result};
 
 /// One layer's share of an operation.
 struct Step {
     /// What the slot is to hold; `None` leaves it alone.
-    replacement: Option<Linear>,
+    replacement: Option<Box<dyn AnySlot>>,
     report: LayerReport,
 }
 
 impl Step {
-    fn new(found: &Found<'_>, action: Action, replacement: Option<Linear>, measured: Option<Measured>) -> Self {
-        let after = replacement.as_ref().unwrap_or(found.layer);
+    fn new(
+        found: &Found<'_>,
+        action: Action,
+        replacement: Option<Box<dyn AnySlot>>,
+        measured: Option<Measured>,
+    ) -> Self {
+        let after = replacement.as_deref().unwrap_or(found.slot);
         let report = LayerReport {
             path: found.path.clone(),
-            shape: found.layer.weight_dims().to_vec(),
+            kind: found.slot.kind(),
+            shape: found.slot.weight_dims().to_vec(),
             action,
             format: after.format(),
-            recipe: match after {
-                Linear::Quantized(layer) => Some(layer.recipe().clone()),
-                Linear::Full(_) | Linear::Frozen(_) => None,
-            },
+            recipe: after.recipe().cloned(),
             activations: after.activations().map(|quantizer| quantizer.format),
             gradients: after.gradients().map(|quantizer| quantizer.format),
             distortion: measured.map(|measured| measured.distortion),
             bytes_frozen: measured.map(|measured| measured.bytes),
-            bytes_before: found.layer.weight_bytes(),
+            bytes_before: found.slot.weight_bytes(),
             bytes_after: after.weight_bytes(),
         };
         Self { replacement, report }
     }
 
+    /// The layer as it is.
+    fn leave(found: &Found<'_>, action: Action) -> Self {
+        Self::new(found, action, None, None)
+    }
+
     /// The layer in full precision, as far as it still can be.
     fn skip(found: &Found<'_>, reason: SkipReason) -> Self {
-        let replacement = match found.layer {
-            Linear::Quantized(layer) => Some(found.layer.with_full(layer.wrapped().clone())),
-            Linear::Full(_) | Linear::Frozen(_) => None,
-        };
+        let is_quantized = found.slot.state() == SlotState::Quantized;
+        let replacement = if is_quantized { found.slot.to_full(None) } else { None };
         Self::new(found, Action::Skipped(reason), replacement, None)
     }
 }
 
-pub(super) fn quantize<M: Quantizable + ?Sized>(model: &mut M, config: QuantConfig) -> Result<QuantReport> {
-    let steps = {
-        let model = Inspection::of(model)?;
-        if model.layers.is_empty() {
-            return Err(Error::NoLayers);
+pub(super) fn quantize<M: Visit + ?Sized>(model: &mut M, config: QuantConfig) -> Result<QuantReport> {
+    let steps = steps_of_quantizing(&Inspection::of(model)?, config)?;
+    replace(model, steps)
+}
+
+// What follows from an inspection is not generic, so that it is compiled once and not for every model.
+
+fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Vec<Step>> {
+    if model.slots.is_empty() {
+        return Err(Error::NoLayers);
+    }
+    let rulebook = Rulebook::new(config)?;
+    rulebook.check_rules(model.slots.iter().map(|found| found.path.as_str()))?;
+    let decide = |found: &Found<'_>| {
+        let layer = Undecided {
+            path: &found.path,
+            skipped: found.skipped,
+            recipe: found.recipe.as_ref(),
+            tied_to: model.tied_to(found),
+            dtype: found.slot.master_weight().map(Tensor::dtype),
+        };
+        rulebook.decide(&layer).map(|recipe| found.slot.adapt(recipe.clone()))
+    };
+    let mut decisions: Vec<Result<Recipe, SkipReason>> = model.slots.iter().map(decide).collect();
+    let ties = quantize_ties_as_one(model, &mut decisions);
+    let mut shared = HashMap::new();
+    let step = |((found, decision), tie): ((&Found<'_>, Result<Recipe, SkipReason>), Option<usize>)| match decision {
+        Ok(recipe) => quantize_layer(found, recipe, tie, &mut shared),
+        Err(reason) => Ok(Step::skip(found, reason)),
+    };
+    model.slots.iter().zip(decisions).zip(ties).map(step).collect()
+}
+
+/// Gives layers that share a weight one quantizer of it, if what was decided about it is the same but for what a kind of
+/// layer makes of it: the rows of an embedding are the rows of the head that is tied to it. Returns for each layer the
+/// first of those that are quantized as one with it.
+fn quantize_ties_as_one(model: &Inspection<'_>, decisions: &mut [Result<Recipe, SkipReason>]) -> Vec<Option<usize>> {
+    let mut ties = vec![None; decisions.len()];
+    for first in 0..decisions.len() {
+        if ties[first].is_some() || decisions[first].is_err() {
+            continue;
         }
-        let rulebook = Rulebook::new(config)?;
-        rulebook.check_rules(model.layers.iter().map(|found| found.path.as_str()))?;
-        let step = |found: &Found<'_>| {
-            let layer = Undecided {
-                path: &found.path,
-                skipped: found.skipped,
-                recipe: found.recipe.as_ref(),
-                tied_to: model.tied_to(found),
-                dtype: found.layer.master_weight().map(Tensor::dtype),
-            };
-            match rulebook.decide(&layer) {
-                Ok(recipe) => quantize_layer(found, recipe),
-                Err(reason) => Ok(Step::skip(found, reason)),
+        let is_quantized = |number: &usize| decisions[*number].is_ok();
+        let group: Vec<usize> = model.tied_slots(model.slots[first].slot.weight_id()).filter(is_quantized).collect();
+        if group.len() < 2 {
+            continue;
+        }
+        // What every kind among them makes of the quantizer.
+        let adapt = |recipe: &Recipe| {
+            let adapted = group.iter().fold(Recipe::weight_only(recipe.weights.clone()), |recipe, number| {
+                model.slots[*number].slot.adapt(recipe)
+            });
+            (adapted.weights, recipe.ste)
+        };
+        let adapted: Vec<_> = group.iter().filter_map(|number| decisions[*number].as_ref().ok()).map(adapt).collect();
+        let Some((one, others)) = adapted.split_first() else { continue };
+        if others.iter().any(|other| other != one) {
+            continue;
+        }
+        for number in group {
+            if let Ok(recipe) = &mut decisions[number] {
+                recipe.weights = one.0.clone();
+            }
+            ties[number] = Some(first);
+        }
+    }
+    ties
+}
+
+fn quantize_layer(
+    found: &Found<'_>,
+    recipe: Recipe,
+    tie: Option<usize>,
+    shared: &mut HashMap<usize, Arc<Operand>>,
+) -> Result<Step> {
+    let build = || {
+        let weights = tie.and_then(|tie| shared.get(&tie).cloned());
+        let Some(slot) = found.slot.to_quantized(recipe, &found.path, weights)? else {
+            return Err(Error::Frozen { path: found.path.clone() });
+        };
+        if let (Some(tie), Some(quantization)) = (tie, slot.quantization()) {
+            shared.entry(tie).or_insert_with(|| Arc::clone(&quantization.operands.weights));
+        }
+        let measured = measure(&*slot)?;
+        Ok((slot, measured))
+    };
+    let (slot, measured) = build().map_err(|error: Error| error.at(&found.path))?;
+    Ok(Step::new(found, Action::Quantized, Some(slot), measured))
+}
+
+/// How far the weight of a quantized layer lies from the values that the layer computes with.
+fn measure(slot: &dyn AnySlot) -> Result<Option<Measured>> {
+    let (Some(quantization), Some(weight)) = (slot.quantization(), slot.master_weight()) else { return Ok(None) };
+    let codes = quantization.quantized_weight(weight)?;
+    Measured::of(weight, &codes, slot.layout()?).map(Some)
+}
+
+pub(super) fn freeze<M: Visit + ?Sized>(model: &mut M) -> Result<QuantReport> {
+    let steps = steps_of_freezing(&Inspection::of(model)?)?;
+    replace(model, steps)
+}
+
+fn steps_of_freezing(model: &Inspection<'_>) -> Result<Vec<Step>> {
+    if model.slots.iter().all(|found| found.slot.state() == SlotState::Full) {
+        return Err(Error::NothingToFreeze);
+    }
+    let mut shared = HashMap::new();
+    model.slots.iter().map(|found| freeze_layer(model, found, &mut shared)).collect()
+}
+
+fn freeze_layer(
+    model: &Inspection<'_>,
+    found: &Found<'_>,
+    shared: &mut HashMap<WeightId, Arc<FixedWeight>>,
+) -> Result<Step> {
+    let (Some(quantization), Some(weight)) = (found.slot.quantization(), found.slot.master_weight()) else {
+        let is_frozen = found.slot.state() == SlotState::Frozen;
+        let action = if is_frozen { Action::Frozen } else { Action::Skipped(SkipReason::NotQuantized) };
+        return Ok(Step::leave(found, action));
+    };
+    let id = found.slot.weight_id();
+    let tied: Vec<&Found<'_>> = model.tied_slots(id).map(|number| &model.slots[number]).collect();
+    let is_quantized_as_one = |other: &&Found<'_>| {
+        let other = other.slot.quantization().map(|quantization| &quantization.operands.weights);
+        other.is_some_and(|weights| Arc::ptr_eq(weights, &quantization.operands.weights))
+    };
+    let can_freeze = model.is_of_slots_alone(weight, tied.len()) && tied.iter().all(is_quantized_as_one);
+    if let Some(other) = model.tied_to(found).filter(|_| !can_freeze) {
+        return Ok(Step::leave(found, Action::Skipped(SkipReason::Tied(other.to_owned()))));
+    }
+    let mut build = || {
+        let codes = match shared.get(&id) {
+            Some(codes) => Some(Arc::clone(codes)),
+            None if tied.len() > 1 => Some(shared_codes(&tied, quantization.pack(weight)?)?),
+            None => None,
+        };
+        let Some(slot) = found.slot.to_frozen(&found.path, codes)? else { return Ok(None) };
+        let Some(frozen) = slot.frozen() else { return Ok(None) };
+        shared.insert(id, Arc::clone(&frozen.weight));
+        let measured = Measured::of(weight, &frozen.weight.to_tensor()?, slot.layout()?)?;
+        Ok(Some((slot, measured)))
+    };
+    Ok(match build().map_err(|error: Error| error.at(&found.path))? {
+        Some((slot, measured)) => Step::new(found, Action::Frozen, Some(slot), Some(measured)),
+        None => Step::leave(found, Action::Skipped(SkipReason::NotQuantized)),
+    })
+}
+
+/// The codes that layers share, in the order in which products read them if one of the layers is a product.
+fn shared_codes(tied: &[&Found<'_>], codes: Fp8Tensor) -> Result<Arc<FixedWeight>> {
+    let mut layout = None;
+    for found in tied {
+        let other = found.slot.layout()?;
+        layout = layout.filter(|layout| *layout != Layout::Rows).or(Some(other));
+    }
+    Ok(Arc::new(FixedWeight::new(codes, layout.unwrap_or(Layout::Rows))?))
+}
+
+pub(super) fn dequantize<M: Visit + ?Sized>(model: &mut M) -> Result<QuantReport> {
+    let steps = steps_of_dequantizing(&Inspection::of(model)?)?;
+    replace(model, steps)
+}
+
+fn steps_of_dequantizing(model: &Inspection<'_>) -> Result<Vec<Step>> {
+    // Layers that share codes share the tensor as well.
+    let mut values: HashMap<WeightId, Tensor> = HashMap::new();
+    let restore = |found: &Found<'_>| {
+        if found.slot.state() == SlotState::Full {
+            return Ok(Step::leave(found, Action::Skipped(SkipReason::NotQuantized)));
+        }
+        let weight = match (found.slot.frozen(), values.get(&found.slot.weight_id())) {
+            (None, _) => None,
+            (Some(_), Some(weight)) => Some(weight.clone()),
+            (Some(codes), None) => {
+                let weight = codes.values().map_err(|error| error.at(&found.path))?;
+                values.insert(found.slot.weight_id(), weight.clone());
+                Some(weight)
             }
         };
-        model.layers.iter().map(step).collect::<Result<Vec<_>>>()?
+        Ok(Step::new(found, Action::Restored, found.slot.to_full(weight), None))
     };
-    replace(model, steps)
-}
-
-fn quantize_layer(found: &Found<'_>, recipe: &Recipe) -> Result<Step> {
-    let wrapped = match found.layer {
-        Linear::Full(layer) => layer.clone().into_linear(),
-        Linear::Quantized(layer) => layer.wrapped().clone(),
-        Linear::Frozen(_) => return Err(Error::Frozen { path: found.path.clone() }.at(&found.path)),
-    };
-    let build = || {
-        let layer = found.layer.with_quantized(wrapped, recipe.clone(), &found.path)?;
-        let measured = Measured::of(layer.weight(), &layer.quantized_weight()?)?;
-        Ok((layer, measured))
-    };
-    let (layer, measured) = build().map_err(|error: Error| error.at(&found.path))?;
-    Ok(Step::new(found, Action::Quantized, Some(layer.into()), Some(measured)))
-}
-
-pub(super) fn freeze<M: Quantizable + ?Sized>(model: &mut M) -> Result<QuantReport> {
-    let steps = {
-        let model = Inspection::of(model)?;
-        if model.layers.iter().all(|found| matches!(found.layer, Linear::Full(_))) {
-            return Err(Error::NothingToFreeze);
-        }
-        model.layers.iter().map(|found| freeze_layer(&model, found)).collect::<Result<Vec<_>>>()?
-    };
-    replace(model, steps)
-}
-
-fn freeze_layer(model: &Inspection<'_>, found: &Found<'_>) -> Result<Step> {
-    let layer = match found.layer {
-        Linear::Full(_) => return Ok(Step::new(found, Action::Skipped(SkipReason::NotQuantized), None, None)),
-        Linear::Frozen(_) => return Ok(Step::new(found, Action::Frozen, None, None)),
-        Linear::Quantized(layer) => layer,
-    };
-    if let Some(other) = model.tied_to(found) {
-        return Ok(Step::new(found, Action::Skipped(SkipReason::Tied(other.to_owned())), None, None));
-    }
-    let build = || {
-        let frozen = layer.freeze()?.with_path(Some(Arc::from(found.path.as_str())));
-        let measured = Measured::of(layer.weight(), &frozen.weight()?)?;
-        Ok((frozen, measured))
-    };
-    let (frozen, measured) = build().map_err(|error: Error| error.at(&found.path))?;
-    Ok(Step::new(found, Action::Frozen, Some(frozen.into()), Some(measured)))
-}
-
-pub(super) fn dequantize<M: Quantizable + ?Sized>(model: &mut M) -> Result<QuantReport> {
-    let restore = |found: &Found<'_>| {
-        let original = match found.layer {
-            Linear::Full(_) => return Ok(Step::new(found, Action::Skipped(SkipReason::NotQuantized), None, None)),
-            Linear::Quantized(layer) => layer.wrapped().clone(),
-            Linear::Frozen(layer) => layer.dequantize().map_err(|error| error.at(&found.path))?,
-        };
-        Ok(Step::new(found, Action::Restored, Some(found.layer.with_full(original)), None))
-    };
-    let steps = Inspection::of(model)?.layers.iter().map(restore).collect::<Result<Vec<_>>>()?;
-    replace(model, steps)
+    model.slots.iter().map(restore).collect()
 }
 
 /// How things are, without changing them.
-pub(super) fn report<M: Quantizable + ?Sized>(model: &M) -> Result<QuantReport> {
-    let describe = |found: &Found<'_>| match found.layer {
-        Linear::Full(_) => Ok(Step::new(found, Action::Skipped(SkipReason::NotQuantized), None, None)),
-        Linear::Frozen(_) => Ok(Step::new(found, Action::Frozen, None, None)),
-        Linear::Quantized(layer) => {
-            let measured = layer.quantized_weight().and_then(|codes| Measured::of(layer.weight(), &codes));
-            let measured = measured.map_err(|error| error.at(&found.path))?;
-            Ok(Step::new(found, Action::Quantized, None, Some(measured)))
-        }
+pub(super) fn report<M: Visit + ?Sized>(model: &M) -> Result<QuantReport> {
+    report_of(&Inspection::of(model)?)
+}
+
+fn report_of(model: &Inspection<'_>) -> Result<QuantReport> {
+    let describe = |found: &Found<'_>| {
+        let action = match found.slot.state() {
+            SlotState::Full => Action::Skipped(SkipReason::NotQuantized),
+            SlotState::Quantized => Action::Quantized,
+            SlotState::Frozen => Action::Frozen,
+        };
+        let measured = measure(found.slot).map_err(|error| error.at(&found.path))?;
+        Ok(Step::new(found, action, None, measured).report)
     };
-    let steps = Inspection::of(model)?.layers.iter().map(describe).collect::<Result<Vec<_>>>()?;
-    Ok(QuantReport { layers: steps.into_iter().map(|step| step.report).collect(), warnings: Vec::new() })
+    let layers = model.slots.iter().map(describe).collect::<Result<Vec<_>>>()?;
+    Ok(QuantReport { layers, warnings: Vec::new() })
 }
 
-pub(super) fn set_training<M: Quantizable + ?Sized>(model: &mut M, training: bool) -> Result<()> {
-    Slots::of(model)?.0.into_iter().for_each(|(_, slot)| slot.switch_training(training));
+pub(super) fn set_training<M: Visit + ?Sized>(model: &mut M, training: bool) -> Result<()> {
+    Slots::of(model)?.0.into_iter().for_each(|(_, slot)| slot.set_training(training));
     Ok(())
 }
 
-pub(super) fn set_compute<M: Quantizable + ?Sized>(model: &mut M, compute: Compute) -> Result<()> {
-    Slots::of(model)?.0.into_iter().for_each(|(_, slot)| slot.switch_compute(compute));
+pub(super) fn set_compute<M: Visit + ?Sized>(model: &mut M, compute: Compute) -> Result<()> {
+    Slots::of(model)?.0.into_iter().for_each(|(_, slot)| slot.mode_mut().compute = compute);
     Ok(())
 }
 
-/// Puts the replacements in place, after making sure that each has its slot.
-fn replace<M: Quantizable + ?Sized>(model: &mut M, steps: Vec<Step>) -> Result<QuantReport> {
-    let slots = Slots::of(model)?.0;
-    check_same_paths(steps.iter().map(|step| &step.report.path), slots.iter().map(|(path, _)| path))?;
-    let mut layers = Vec::with_capacity(steps.len());
-    for (step, (_, slot)) in steps.into_iter().zip(slots) {
-        if let Some(replacement) = step.replacement {
-            *slot = replacement;
-        }
-        layers.push(step.report);
-    }
+/// Puts the replacements in place.
+fn replace<M: Visit + ?Sized>(model: &mut M, steps: Vec<Step>) -> Result<QuantReport> {
+    let (replacements, layers): (Vec<_>, Vec<_>) =
+        steps.into_iter().map(|step| (step.replacement, step.report)).unzip();
+    let paths = layers.iter().map(|report: &LayerReport| report.path.as_str());
+    inspect::replace(Slots::of(model)?, paths.zip(replacements).collect())?;
     Ok(QuantReport { layers, warnings: Vec::new() })
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use candle_core::{Tensor, TensorId, Var};
 
-use super::Quantizable;
-use super::inspect::{Found, Inspection, Slots, below, check_same_paths};
-use crate::layer::Linear;
+use super::Visit;
+use super::inspect::{self, Found, Inspection, Slots, below};
+use crate::slot::{AnySlot, SlotState};
 use crate::{Error, Result};
 
 /// What [`make_trainable`](crate::Quantizable::make_trainable) found in the linear layers of a model: what an optimizer can
@@ -43,23 +43,21 @@ impl Trainable {
     }
 }
 
-pub(super) fn make_trainable<M: Quantizable + ?Sized>(model: &mut M) -> Result<Trainable> {
+pub(super) fn make_trainable<M: Visit + ?Sized>(model: &mut M) -> Result<Trainable> {
     let mut made = Made::default();
-    let replacements = {
+    let mut replacements = {
         let inspection = Inspection::of(model)?;
-        let layers = inspection.layers.iter();
-        if !inspection.layers.is_empty() && layers.clone().all(|found| matches!(found.layer, Linear::Frozen(_))) {
+        let slots = inspection.slots.iter();
+        let is_frozen = |found: &Found<'_>| found.slot.state() == SlotState::Frozen;
+        if !inspection.slots.is_empty() && slots.clone().all(is_frozen) {
             return Err(Error::NothingToTrain);
         }
-        layers.map(|found| Ok((found.path.clone(), made.replace(&inspection, found)?))).collect::<Result<Vec<_>>>()?
+        slots.map(|found| Ok((found.path.clone(), made.replace(&inspection, found)?))).collect::<Result<Vec<_>>>()?
     };
-    let slots = Slots::of(model)?.0;
-    check_same_paths(replacements.iter().map(|(path, _)| path), slots.iter().map(|(path, _)| path))?;
-    for ((_, replacement), (_, slot)) in replacements.into_iter().zip(slots) {
-        if let Some(replacement) = replacement {
-            *slot = replacement;
-        }
-    }
+    inspect::replace(
+        Slots::of(model)?,
+        replacements.iter_mut().map(|(path, slot)| (path.as_str(), slot.take())).collect(),
+    )?;
     Ok(made.trainable)
 }
 
@@ -73,25 +71,20 @@ struct Made {
 
 impl Made {
     /// The layer with variables, if it can have any.
-    fn replace(&mut self, model: &Inspection<'_>, found: &Found<'_>) -> Result<Option<Linear>> {
+    fn replace(&mut self, model: &Inspection<'_>, found: &Found<'_>) -> Result<Option<Box<dyn AnySlot>>> {
         let mut tensor = |name, tensor: &Tensor| self.tensor(model, below(&found.path, name), tensor);
-        let layer = found.layer;
-        let Some(weight) = layer.master_weight() else {
+        let slot = found.slot;
+        let Some(weight) = slot.master_weight() else {
             // Its bias may be a variable, which stays what it is.
-            if let Some(bias) = layer.bias().filter(|bias| bias.is_variable()) {
+            if let Some(bias) = slot.bias().filter(|bias| bias.is_variable()) {
                 tensor("bias", bias)?;
             }
             self.trainable.constants.push((below(&found.path, "weight"), Constant::Frozen));
             return Ok(None);
         };
         let weight = tensor("weight", weight)?;
-        let bias = layer.bias().map(|bias| tensor("bias", bias)).transpose()?;
-        let linear = candle_nn::Linear::new(weight, bias);
-        Ok(match layer {
-            Linear::Full(_) => Some(layer.with_full(linear)),
-            Linear::Quantized(layer) => Some(layer.with_wrapped(linear).into()),
-            Linear::Frozen(_) => None,
-        })
+        let bias = slot.bias().map(|bias| tensor("bias", bias)).transpose()?;
+        Ok(slot.to_trainable(weight, bias))
     }
 
     /// The tensor to put in place of that at `path`.

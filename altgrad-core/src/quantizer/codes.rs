@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use altgrad_kernels::lock::Lock;
-use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes};
-use candle_core::{CpuStorage, DType, Device, Shape, Tensor, WithDType};
+use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Compute, Conversion, Element, PackedCodes, Windows};
+use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
 use super::cpu::{dispatch_float, with_values};
@@ -94,6 +94,17 @@ impl Spare {
     }
 }
 
+/// The sums of the rows of a matrix, as a vector.
+pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
+    if !has_kernels(x.dtype(), x.device()) {
+        return Ok(x.sum(0)?);
+    }
+    let (_, cols) = x.dims2()?;
+    let sums = with_floats(x, |x| kernels::sum_rows(x, cols))?;
+    let storage = Storage::Cpu(to_storage(sums, x.dtype())?);
+    Ok(Tensor::from_storage(storage, cols, candle_core::op::BackpropOp::none(), false))
+}
+
 /// Calls `function` with the elements of a tensor on the CPU in logical order as `f32`.
 pub(crate) fn with_floats<R>(x: &Tensor, function: impl FnOnce(&[f32]) -> R) -> Result<R> {
     fn widened<T: Element<Real = f32> + WithDType>(x: &Tensor) -> Result<Vec<f32>> {
@@ -120,10 +131,46 @@ pub(crate) fn to_storage(values: Vec<f32>, dtype: DType) -> Result<CpuStorage> {
     }
 }
 
-/// The transpose of the elements of a tensor on the CPU as those of a matrix of this shape.
-pub(crate) fn transposed(x: &Tensor, (rows, cols): (usize, usize)) -> Result<Tensor> {
-    dispatch_float!(x.dtype(), "the tensor", T => {
+/// The windows of a convolution over images on the CPU, as the rows of a matrix.
+pub(crate) fn gather_windows(x: &Tensor, windows: &Windows) -> Result<Tensor> {
+    let (rows, cols) = windows.shape();
+    dispatch_float!(x.dtype(), "the input", T => {
         let values = with_values(x, |values: &[T]| {
+            let mut to = T::zeroed(rows * cols);
+            windows.gather(values, &mut to);
+            to
+        })?;
+        Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)
+    })
+}
+
+/// The sum of the rows of windows at their places in the images, on the CPU, as a vector: the adjoint of [`gather_windows`].
+pub(crate) fn scatter_windows(rows: &Tensor, windows: &Windows) -> Result<Tensor> {
+    let elements = windows.elements();
+    dispatch_float!(rows.dtype(), "the gradient of the input", T => {
+        let values = with_values(rows, |rows: &[T]| {
+            let mut to = T::zeroed(elements);
+            windows.scatter_add(rows, &mut to);
+            to
+        })?;
+        Ok(Tensor::from_vec(values, elements, &Device::Cpu)?)
+    })
+}
+
+/// The transposes of the groups of rows of a matrix, above one another.
+pub(crate) fn transposed(x: &Tensor, groups: usize) -> Result<Tensor> {
+    let (rows, cols) = x.dims2()?;
+    let x = x.detach();
+    if groups != 1 {
+        let groups = groups.max(1);
+        let transposed = x.reshape((groups, rows / groups, cols))?.transpose(1, 2)?.contiguous()?;
+        return Ok(transposed.reshape((groups * cols, rows / groups))?);
+    }
+    if !x.device().is_cpu() {
+        return Ok(x.t()?.contiguous()?);
+    }
+    dispatch_float!(x.dtype(), "the tensor", T => {
+        let values = with_values(&x, |values: &[T]| {
             let mut to = T::zeroed(values.len());
             kernels::transpose(values, &mut to, cols);
             to

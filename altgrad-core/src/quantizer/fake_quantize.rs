@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shap
 use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
-use super::{Fp8Tensor, Granularity, Quantizer, cpu, portable};
+use super::{Granularity, Quantizer, cpu, portable};
 use crate::{Error, Fp8, Result};
 
 /// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
@@ -72,9 +72,16 @@ impl Ste {
     /// Where the gradient of `x` stops, if `x` needs one. That is found in the forward pass: when the backward pass comes, `x`
     /// may be a variable that has moved.
     pub(crate) fn clip(self, x: &Tensor, conversion: &Conversion) -> Result<Clip> {
+        self.clip_values(x, conversion, x.track_op())
+    }
+
+    /// As [`clip`](Self::clip), of the values of a tensor that needs a gradient or not.
+    pub(crate) fn clip_values(self, x: &Tensor, conversion: &Conversion, needs_gradient: bool) -> Result<Clip> {
         match self {
             // The same quotient, in the same precision, as that which is rounded.
-            Self::Clipped if x.track_op() => Ok(Clip(Some(portable::is_clipped(&x.contiguous()?, conversion)?))),
+            Self::Clipped if needs_gradient => {
+                Ok(Clip(Some(portable::is_clipped(&x.detach().contiguous()?, conversion)?)))
+            }
             Self::Clipped | Self::PassThrough => Ok(Clip(None)),
         }
     }
@@ -92,51 +99,29 @@ impl Clip {
             Some(clipped) => Ok(clipped.where_cond(&grad.zeros_like()?, grad)?),
         }
     }
+
+    /// That of some rows of a matrix, by their numbers.
+    pub(crate) fn rows(&self, rows: &Tensor) -> Result<Self> {
+        Ok(Self(self.0.as_ref().map(|clipped| clipped.index_select(rows, 0)).transpose()?))
+    }
 }
 
 /// [`fake_quantize`] with every choice made.
 pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversion>>, ste: Ste) -> Result<Tensor> {
     let conversion = conversion.into();
     let clip = ste.clip(x, &conversion)?;
-    fake_quantize_watched(x, conversion, clip, None, None)
-}
-
-/// Called when a tensor gets a gradient.
-pub(crate) type OnGradient = Box<dyn Fn() + Send + Sync>;
-
-/// [`fake_quantize_with`] of an `x` whose codes may be known already, as may be where its gradient stops.
-pub(crate) fn fake_quantize_watched(
-    x: &Tensor,
-    conversion: impl Into<Arc<Conversion>>,
-    clip: Clip,
-    codes: Option<&Fp8Tensor>,
-    on_gradient: Option<OnGradient>,
-) -> Result<Tensor> {
-    let conversion = conversion.into();
     if !cpu::is_supported(x.dtype()) {
         return Err(Error::UnsupportedDType { what: "the tensor", dtype: x.dtype() });
     }
-    let known = match (codes, x.device().is_cpu()) {
-        (Some(codes), true) => Some(Known::Codes(codes.clone())),
-        (Some(codes), false) => Some(Known::Values(codes.dequantize()?)),
-        (None, true) => None,
-        (None, false) => Some(Known::Values(portable::fake_quantize(x, &conversion)?)),
-    };
-    Ok(x.contiguous()?.apply_op1(FakeQuantize { conversion, clip, known, on_gradient })?)
+    let known = if x.device().is_cpu() { None } else { Some(portable::fake_quantize(x, &conversion)?) };
+    Ok(x.contiguous()?.apply_op1(FakeQuantize { conversion, clip, known })?)
 }
 
 struct FakeQuantize {
     conversion: Arc<Conversion>,
     clip: Clip,
-    /// The result, if it need not be computed any more.
-    known: Option<Known>,
-    on_gradient: Option<OnGradient>,
-}
-
-enum Known {
-    /// As codes on the CPU.
-    Codes(Fp8Tensor),
-    Values(Tensor),
+    /// The result on a device, which candle's operations computed.
+    known: Option<Tensor>,
 }
 
 impl FakeQuantize {
@@ -146,7 +131,7 @@ impl FakeQuantize {
         layout: &Layout,
         pick: impl FnOnce(&Storage) -> Option<&S>,
     ) -> candle_core::Result<(S, Shape)> {
-        let Some(Known::Values(values)) = &self.known else {
+        let Some(values) = &self.known else {
             candle_core::bail!("fake quantization on a device starts from its result")
         };
         let values = values.contiguous()?;
@@ -164,18 +149,8 @@ impl CustomOp1 for FakeQuantize {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let dtype = storage.dtype();
-        let result = match &self.known {
-            None => cpu::fake_quantize(storage, layout, dtype, &self.conversion)?,
-            Some(Known::Codes(codes)) => codes.decode(dtype)?,
-            Some(Known::Values(_)) => {
-                return self.copy(layout, |storage| match storage {
-                    Storage::Cpu(storage) => Some(storage),
-                    _ => None,
-                });
-            }
-        };
-        Ok((result, layout.shape().clone()))
+        let values = cpu::fake_quantize(storage, layout, storage.dtype(), &self.conversion)?;
+        Ok((values, layout.shape().clone()))
     }
 
     fn cuda_fwd(&self, _: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
@@ -193,9 +168,6 @@ impl CustomOp1 for FakeQuantize {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        if let Some(on_gradient) = &self.on_gradient {
-            on_gradient();
-        }
         Ok(Some(self.clip.stop(grad)?))
     }
 }

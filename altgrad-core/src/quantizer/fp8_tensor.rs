@@ -1,7 +1,7 @@
 //! A tensor as one-byte codes and scales.
 
 use altgrad_kernels::{Blocks, Conversion, PackedCodes, Scale};
-use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
@@ -167,23 +167,106 @@ impl Fp8Tensor {
         Ok(self.scales.flatten_all()?.to_vec1()?)
     }
 
-    /// The codes of a matrix on the CPU in the order in which products read them.
-    pub(crate) fn pack(&self) -> Result<PackedCodes> {
-        let blocks = self.blocks();
-        let scales = self.scale_values()?;
-        cpu::with_values(&self.codes, |codes: &[u8]| PackedCodes::new(codes, self.format, blocks, scales))
+    /// The codes of a matrix on the CPU in the order in which products read them, that of each of `groups` of rows by itself;
+    /// `None` if a group would cut a block.
+    pub(crate) fn pack(&self, groups: usize) -> Result<Option<Vec<PackedCodes>>> {
+        let (blocks, scales) = (self.blocks(), self.scale_values()?);
+        let (rows, cols) = blocks.shape();
+        let rows = rows / groups.max(1);
+        cpu::with_values(&self.codes, |codes: &[u8]| {
+            let pack = |group: usize| {
+                let range = group * rows..(group + 1) * rows;
+                let (blocks, of_group) = blocks.of_rows(range.clone())?;
+                let codes = &codes[range.start * cols..range.end * cols];
+                Some(PackedCodes::new(codes, self.format, blocks, scales[of_group].to_vec()))
+            };
+            // One group is all rows, and has the matrix's blocks even if there are no rows.
+            if groups == 1 {
+                return Some(vec![PackedCodes::new(codes, self.format, blocks, scales)]);
+            }
+            (0..groups).map(pack).collect()
+        })
     }
 
-    /// The matrix that was packed, on the CPU.
-    pub(crate) fn unpack(packed: &PackedCodes, granularity: Granularity, dtype: DType) -> Result<Self> {
-        let (rows, cols) = packed.blocks().shape();
-        let codes = Tensor::from_vec(packed.codes(), (rows, cols), &Device::Cpu)?;
-        let scales = Tensor::from_slice(packed.scales(), granularity.scale_dims(&[rows, cols]), &Device::Cpu)?;
-        Ok(Self { codes, scales, granularity, format: packed.format(), dtype })
+    /// The matrix that was packed in groups of rows, on the CPU.
+    pub(crate) fn unpack(groups: &[PackedCodes], granularity: Granularity, dtype: DType) -> Result<Self> {
+        let Some(first) = groups.first() else { return Err(nothing_packed()) };
+        let (rows, cols) = first.blocks().shape();
+        let dims = [groups.len() * rows, cols];
+        let codes = match groups {
+            [codes] => codes.codes(),
+            groups => groups.iter().flat_map(PackedCodes::codes).collect(),
+        };
+        let scales = if granularity.blocks(&dims).grid().0 <= 1 {
+            first.scales().to_vec()
+        } else {
+            groups.iter().flat_map(PackedCodes::scales).copied().collect()
+        };
+        let codes = Tensor::from_vec(codes, &dims, &Device::Cpu)?;
+        let scales = Tensor::from_vec(scales, granularity.scale_dims(&dims), &Device::Cpu)?;
+        Ok(Self { codes, scales, granularity, format: first.format(), dtype })
     }
 
-    /// The values in storage of their own; the codes must be on the CPU.
-    pub(super) fn decode(&self, dtype: DType) -> Result<CpuStorage> {
-        cpu::decode(&self.codes, self.format, self.blocks(), &self.scale_values()?, dtype)
+    /// Some rows of the matrix that was packed in one group, on the CPU.
+    pub(crate) fn unpack_rows(
+        packed: &PackedCodes,
+        rows: &[usize],
+        granularity: Granularity,
+        dtype: DType,
+    ) -> Result<Self> {
+        let (count, cols) = packed.blocks().shape();
+        let mut codes = vec![0; rows.len() * cols];
+        for (row, to) in rows.iter().zip(codes.chunks_exact_mut(cols.max(1))) {
+            packed.copy_row(*row, to);
+        }
+        let of_rows = granularity.of_single_rows();
+        let (down, across) = granularity.blocks(&[count, cols]).grid();
+        let scales = if of_rows == Granularity::PerTensor {
+            packed.scales().to_vec()
+        } else {
+            let block_rows = packed.blocks().block().0;
+            let scales = rows.iter().flat_map(|row| {
+                let block = (row / block_rows).min(down.saturating_sub(1)) * across;
+                &packed.scales()[block..block + across]
+            });
+            scales.copied().collect()
+        };
+        let dims = [rows.len(), cols];
+        let codes = Tensor::from_vec(codes, &dims, &Device::Cpu)?;
+        let scales = Tensor::from_vec(scales, of_rows.scale_dims(&dims), &Device::Cpu)?;
+        Ok(Self { codes, scales, granularity: of_rows, format: packed.format(), dtype })
     }
+
+    /// Some rows of a matrix, by their numbers in a vector of integers.
+    pub(crate) fn rows(&self, rows: &Tensor) -> Result<Self> {
+        let granularity = self.granularity.of_single_rows();
+        let codes = self.codes.index_select(rows, 0)?;
+        let scales = match self.granularity {
+            Granularity::PerTensor => self.scales.clone(),
+            Granularity::PerRow | Granularity::PerChannel => self.scales.index_select(rows, 0)?,
+            Granularity::PerBlock { rows: block_rows, .. } => {
+                let blocks = rows.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+                let blocks = blocks.into_iter().map(|row| row / block_rows as i64).collect::<Vec<_>>();
+                self.scales.index_select(&Tensor::new(blocks, self.scales.device())?, 0)?
+            }
+        };
+        Ok(Self { codes, scales, granularity, format: self.format, dtype: self.dtype })
+    }
+
+    /// The same codes as a matrix with a row for each index of the first dimension, as layers have their weights; `None` if
+    /// the blocks are not blocks of that.
+    pub(crate) fn to_matrix(&self) -> Result<Option<Self>> {
+        let dims = self.codes.dims();
+        let [first, rest @ ..] = dims else { return Ok(None) };
+        let Some(granularity) = self.granularity.of_matrix(dims) else { return Ok(None) };
+        let matrix = [*first, rest.iter().product()];
+        let codes = self.codes.reshape(&matrix)?;
+        let scales = self.scales.reshape(granularity.scale_dims(&matrix))?;
+        Ok(Some(Self { codes, scales, granularity, ..self.clone() }))
+    }
+}
+
+/// There is nothing packed without a group.
+fn nothing_packed() -> Error {
+    candle_core::Error::Msg("packed codes without a group of rows".to_owned()).into()
 }

@@ -22,6 +22,9 @@ pub enum Granularity {
     PerTensor,
     /// One scale a row: an output channel of a weight, a token of an activation.
     PerRow,
+    /// One scale for each index of the first dimension: an output channel of a weight, whether it is `(outputs, inputs)` or
+    /// `(outputs, inputs, height, width)`. Of a matrix these are the rows.
+    PerChannel,
     /// One scale a block of `rows` × `cols` elements; blocks at the edges may be smaller. Blocks of 1 × 32 are those
     /// of the MX formats, 128 × 128 and 1 × 128 those of DeepSeek-V3.
     PerBlock {
@@ -40,6 +43,10 @@ impl Granularity {
         match self {
             Self::PerTensor => Blocks::per_tensor(rows, cols),
             Self::PerRow => Blocks::per_row(rows, cols),
+            Self::PerChannel => {
+                let channels = dims.first().filter(|_| dims.len() > 1).copied().unwrap_or(1);
+                Blocks::per_block((rows, cols), (rows / channels.max(1), cols))
+            }
             Self::PerBlock { rows: block_rows, cols: block_cols } => {
                 Blocks::per_block((rows, cols), (block_rows, block_cols))
             }
@@ -50,10 +57,48 @@ impl Granularity {
     pub(crate) fn scale_dims(self, dims: &[usize]) -> Vec<usize> {
         match self {
             Self::PerTensor => Vec::new(),
-            Self::PerRow | Self::PerBlock { .. } => {
+            Self::PerRow | Self::PerChannel | Self::PerBlock { .. } => {
                 let (rows, cols) = self.blocks(dims).grid();
                 vec![rows, cols]
             }
+        }
+    }
+
+    /// That of some rows of a matrix, each by itself.
+    pub(crate) fn of_single_rows(self) -> Self {
+        match self {
+            Self::PerTensor | Self::PerRow => self,
+            Self::PerChannel => Self::PerRow,
+            Self::PerBlock { cols, .. } => Self::PerBlock { rows: 1, cols },
+        }
+    }
+
+    /// The same blocks of a tensor as a matrix with a row for each index of the first dimension, as layers have their
+    /// weights; `None` if they are not blocks of that.
+    pub(crate) fn of_matrix(self, dims: &[usize]) -> Option<Self> {
+        let last = dims.last().copied().unwrap_or(1);
+        match self {
+            Self::PerChannel => Some(Self::PerRow),
+            _ if dims.len() <= 2 => Some(self),
+            Self::PerTensor => Some(self),
+            Self::PerRow => Some(Self::PerBlock { rows: 1, cols: last }),
+            Self::PerBlock { rows: 1, cols } if cols >= last => Some(Self::PerBlock { rows: 1, cols: last }),
+            Self::PerBlock { rows: 1, cols } if last.is_multiple_of(cols) => Some(self),
+            Self::PerBlock { .. } => None,
+        }
+    }
+
+    /// The same blocks of the tensor that a layer's weight is, from those of the matrix; `None` if they are not blocks of
+    /// that.
+    pub(crate) fn of_tensor(self, dims: &[usize]) -> Option<Self> {
+        let last = dims.last().copied().unwrap_or(1);
+        match self {
+            Self::PerChannel if dims.len() <= 2 => Some(Self::PerRow),
+            _ if dims.len() <= 2 => Some(self),
+            Self::PerTensor => Some(self),
+            Self::PerRow | Self::PerChannel => Some(Self::PerChannel),
+            Self::PerBlock { rows: 1, cols } if last.is_multiple_of(cols) => Some(self),
+            Self::PerBlock { .. } => None,
         }
     }
 
@@ -61,7 +106,7 @@ impl Granularity {
     pub(crate) fn is_symmetric(self) -> bool {
         match self {
             Self::PerTensor => true,
-            Self::PerRow => false,
+            Self::PerRow | Self::PerChannel => false,
             Self::PerBlock { rows, cols } => rows == cols,
         }
     }
@@ -77,12 +122,13 @@ impl Granularity {
     }
 }
 
-/// `per tensor`, `per row` or `per 128×128 block`.
+/// `per tensor`, `per row`, `per channel` or `per 128×128 block`.
 impl fmt::Display for Granularity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PerTensor => f.write_str("per tensor"),
             Self::PerRow => f.write_str("per row"),
+            Self::PerChannel => f.write_str("per channel"),
             Self::PerBlock { rows, cols } => write!(f, "per {rows}×{cols} block"),
         }
     }

@@ -1,39 +1,48 @@
 //! How one tensor is quantized: [`Quantizer`], its scale, fake quantization and packed codes.
 
+mod cache;
 mod codes;
 mod cpu;
 mod distortion;
 mod fake_quantize;
+mod fixed_weight;
 mod fp8_tensor;
 mod granularity;
 mod history;
 mod in_place;
 mod observer;
+mod operand;
 mod portable;
 mod rounding;
 mod scaling;
 mod state;
 mod tensor_ops;
 pub(crate) mod text;
+mod watch;
 
-pub(crate) use codes::{Codes, Spare, has_kernels, to_storage, transposed, with_floats};
+pub(crate) use codes::{
+    Codes, Spare, gather_windows, has_kernels, scatter_windows, sum_rows, to_storage, transposed, with_floats,
+};
 pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;
 pub(crate) use distortion::{DistortionSums, sqnr_db};
-pub(crate) use fake_quantize::{Clip, fake_quantize_watched, fake_quantize_with};
+pub(crate) use fake_quantize::{Clip, fake_quantize_with};
 pub use fake_quantize::{Ste, fake_quantize, fake_quantize_with_scale};
+pub(crate) use fixed_weight::{FixedWeight, Layout};
 pub use fp8_tensor::Fp8Tensor;
 pub use granularity::Granularity;
 pub use history::AmaxHistory;
 pub(crate) use in_place::InPlace;
 pub(crate) use observer::Observation;
 pub use observer::Observer;
+pub(crate) use operand::{Keep, Kept, KeptTranspose, Operand};
 pub use rounding::Rounding;
 pub(crate) use rounding::stream;
 pub(crate) use scaling::is_power_of_two;
 pub use scaling::{E8M0Rule, ScaleEncoding, Scaling, compute_scale};
 pub(crate) use state::QuantizerState;
 pub(crate) use tensor_ops::check_finite;
+pub(crate) use watch::Watch;
 
 use serde::Serialize;
 

@@ -6,8 +6,8 @@ use std::path::{Path as FilePath, PathBuf};
 
 use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
 use altgrad_core::{
-    E8M0Rule, Fp8, Granularity, Linear, Path, Quantizable, Quantizer, Recipe, Result, ScaleEncoding, Scaling, Visitor,
-    VisitorMut,
+    E8M0Rule, Fp8, Granularity, Linear, Path, Quantizable, Quantizer, Recipe, Result, ScaleEncoding, Scaling, Visit,
+    Visitor, VisitorMut,
 };
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
@@ -54,7 +54,7 @@ impl Llama {
     }
 }
 
-impl Quantizable for Llama {
+impl Visit for Llama {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         for (name, tensor) in &self.tensors {
             visitor.tensor(&path.field(name), tensor)?;

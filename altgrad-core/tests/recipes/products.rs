@@ -308,7 +308,7 @@ fn frozen_layers_tell_what_they_are_without_their_codes() {
         let packed = Fp8Tensor::quantize(&weight.to_dtype(dtype).unwrap(), &rows).unwrap();
         let layer = FrozenLinear::new(packed.clone(), None).unwrap();
         let told = (layer.dims(), layer.format(), layer.granularity(), layer.dtype());
-        assert_eq!(told, (&[5, 7], Fp8::E5M2, Granularity::PerRow, dtype));
+        assert_eq!(told, (&[5, 7][..], Fp8::E5M2, Granularity::PerRow, dtype));
         let back = layer.weight().unwrap();
         assert_eq!(back.codes().to_vec2::<u8>().unwrap(), packed.codes().to_vec2::<u8>().unwrap());
         assert_eq!(back.scales().to_vec2::<f32>().unwrap(), packed.scales().to_vec2::<f32>().unwrap());

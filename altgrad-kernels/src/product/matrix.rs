@@ -32,6 +32,16 @@ impl<'a> CodeMatrix<'a> {
         Self { codes: &[], format, blocks, scales, transposed: false }
     }
 
+    /// Some consecutive rows of a matrix that lies as it is read; `None` if that would cut a block, or if this is a
+    /// transpose.
+    #[must_use]
+    pub fn rows(self, rows: Range<usize>) -> Option<Self> {
+        let (blocks, scales) = self.blocks.of_rows(rows.clone()).filter(|_| !self.transposed)?;
+        let cols = self.blocks.shape().1;
+        let codes = self.codes.get(rows.start * cols..rows.end * cols)?;
+        Some(Self { codes, blocks, scales: self.scales.get(scales)?, ..self })
+    }
+
     /// The transpose, without moving anything.
     #[must_use]
     pub fn transposed(self) -> Self {

@@ -51,13 +51,24 @@ impl PackedCodes {
         let (rows, length) = self.blocks.shape();
         let mut codes = memory::zeroed(rows * length);
         for (row, to) in codes.chunks_exact_mut(length.max(1)).enumerate() {
-            let (panel, width) = self.panel_of(row);
-            let place = place(row, width);
-            for (pair, codes) in self.bytes[panel].chunks_exact(2 * width).zip(to.chunks_mut(2)) {
-                codes.copy_from_slice(&pair[place..place + codes.len()]);
-            }
+            self.copy_row(row, to);
         }
         codes
+    }
+
+    /// Copies the codes of a row of the matrix, as far as there is room; of a row that the matrix has not, none.
+    pub fn copy_row(&self, row: usize, to: &mut [u8]) {
+        let (rows, length) = self.blocks.shape();
+        if row >= rows {
+            return;
+        }
+        let (panel, width) = self.panel_of(row);
+        let place = place(row, width);
+        let room = length.min(to.len());
+        let to = &mut to[..room];
+        for (pair, codes) in self.bytes[panel].chunks_exact(2 * width).zip(to.chunks_mut(2)) {
+            codes.copy_from_slice(&pair[place..place + codes.len()]);
+        }
     }
 
     /// The format of the codes.

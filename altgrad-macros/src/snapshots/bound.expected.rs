@@ -10,7 +10,7 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T, U> ::altgrad::Quantizable for Model<T, U>
+    impl<T, U> ::altgrad::Visit for Model<T, U>
     where
         T: Clone,
         T: Layer + 'static,
@@ -21,14 +21,14 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Quantizable>::visit(
+            <T as ::altgrad::Visit>::visit(
                 &self.t,
                 &::altgrad::Path::field(__path, "t"),
                 __visitor,
             )?;
             <Other<
                 U,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.u,
                 &::altgrad::Path::field(__path, "u"),
                 __visitor,
@@ -40,14 +40,14 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Quantizable>::visit_mut(
+            <T as ::altgrad::Visit>::visit_mut(
                 &mut self.t,
                 &::altgrad::Path::field(__path, "t"),
                 __visitor,
             )?;
             <Other<
                 U,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.u,
                 &::altgrad::Path::field(__path, "u"),
                 __visitor,

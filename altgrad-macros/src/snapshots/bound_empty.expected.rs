@@ -6,7 +6,7 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T> ::altgrad::Quantizable for Model<T> {
+    impl<T> ::altgrad::Visit for Model<T> {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
@@ -14,7 +14,7 @@ const _: () = {
         ) -> ::altgrad::Result<()> {
             <Always<
                 T,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.t,
                 &::altgrad::Path::field(__path, "t"),
                 __visitor,
@@ -28,7 +28,7 @@ const _: () = {
         ) -> ::altgrad::Result<()> {
             <Always<
                 T,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.t,
                 &::altgrad::Path::field(__path, "t"),
                 __visitor,

@@ -4,13 +4,13 @@
 
 const _: () = {
     #[automatically_derived]
-    impl<const N: usize, const M: usize> ::altgrad::Quantizable for Heads<N, M> {
+    impl<const N: usize, const M: usize> ::altgrad::Visit for Heads<N, M> {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <[[Linear; N]; M] as ::altgrad::Quantizable>::visit(
+            <[[Linear; N]; M] as ::altgrad::Visit>::visit(
                 &self.heads,
                 &::altgrad::Path::field(__path, "heads"),
                 __visitor,
@@ -22,7 +22,7 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <[[Linear; N]; M] as ::altgrad::Quantizable>::visit_mut(
+            <[[Linear; N]; M] as ::altgrad::Visit>::visit_mut(
                 &mut self.heads,
                 &::altgrad::Path::field(__path, "heads"),
                 __visitor,

@@ -7,9 +7,9 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T> my_crate::reexport::Quantizable for Model<T>
+    impl<T> my_crate::reexport::Visit for Model<T>
     where
-        T: my_crate::reexport::Quantizable,
+        T: my_crate::reexport::Visit,
     {
         fn visit<'__model>(
             &'__model self,
@@ -18,7 +18,7 @@ const _: () = {
         ) -> my_crate::reexport::Result<()> {
             match self {
                 Self::A { a: __field0 } => {
-                    <T as my_crate::reexport::Quantizable>::visit(
+                    <T as my_crate::reexport::Visit>::visit(
                         __field0,
                         &my_crate::reexport::Path::skipped(
                             my_crate::reexport::Path::field(__path, "x"),
@@ -27,7 +27,7 @@ const _: () = {
                     )?;
                 }
                 Self::B { 0: __field0 } => {
-                    <T as my_crate::reexport::Quantizable>::visit(
+                    <T as my_crate::reexport::Visit>::visit(
                         __field0,
                         &my_crate::reexport::Path::transparent(__path),
                         __visitor,
@@ -43,7 +43,7 @@ const _: () = {
         ) -> my_crate::reexport::Result<()> {
             match self {
                 Self::A { a: __field0 } => {
-                    <T as my_crate::reexport::Quantizable>::visit_mut(
+                    <T as my_crate::reexport::Visit>::visit_mut(
                         __field0,
                         &my_crate::reexport::Path::skipped(
                             my_crate::reexport::Path::field(__path, "x"),
@@ -52,7 +52,7 @@ const _: () = {
                     )?;
                 }
                 Self::B { 0: __field0 } => {
-                    <T as my_crate::reexport::Quantizable>::visit_mut(
+                    <T as my_crate::reexport::Visit>::visit_mut(
                         __field0,
                         &my_crate::reexport::Path::transparent(__path),
                         __visitor,

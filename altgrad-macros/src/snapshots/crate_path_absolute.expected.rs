@@ -3,7 +3,7 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad_core::Quantizable for Model {
+    impl ::altgrad_core::Visit for Model {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad_core::Path<'_>,
@@ -11,7 +11,7 @@ const _: () = {
         ) -> ::altgrad_core::Result<()> {
             {
                 let __recipe: ::altgrad_core::Recipe = ::core::convert::Into::into(r());
-                <Linear as ::altgrad_core::Quantizable>::visit(
+                <Linear as ::altgrad_core::Visit>::visit(
                     &self.0,
                     &::altgrad_core::Path::with_recipe(
                         ::altgrad_core::Path::index(__path, 0),
@@ -20,7 +20,7 @@ const _: () = {
                     __visitor,
                 )?;
             }
-            <Linear as ::altgrad_core::Quantizable>::visit(
+            <Linear as ::altgrad_core::Visit>::visit(
                 &self.1,
                 &::altgrad_core::Path::index(__path, 1),
                 __visitor,
@@ -34,7 +34,7 @@ const _: () = {
         ) -> ::altgrad_core::Result<()> {
             {
                 let __recipe: ::altgrad_core::Recipe = ::core::convert::Into::into(r());
-                <Linear as ::altgrad_core::Quantizable>::visit_mut(
+                <Linear as ::altgrad_core::Visit>::visit_mut(
                     &mut self.0,
                     &::altgrad_core::Path::with_recipe(
                         ::altgrad_core::Path::index(__path, 0),
@@ -43,7 +43,7 @@ const _: () = {
                     __visitor,
                 )?;
             }
-            <Linear as ::altgrad_core::Quantizable>::visit_mut(
+            <Linear as ::altgrad_core::Visit>::visit_mut(
                 &mut self.1,
                 &::altgrad_core::Path::index(__path, 1),
                 __visitor,

@@ -5,13 +5,13 @@
 
 const _: () = {
     #[automatically_derived]
-    impl super::super::altgrad::Quantizable for Model {
+    impl super::super::altgrad::Visit for Model {
         fn visit<'__model>(
             &'__model self,
             __path: &super::super::altgrad::Path<'_>,
             __visitor: &mut dyn super::super::altgrad::Visitor<'__model>,
         ) -> super::super::altgrad::Result<()> {
-            <Linear as super::super::altgrad::Quantizable>::visit(
+            <Linear as super::super::altgrad::Visit>::visit(
                 &self.a,
                 &super::super::altgrad::Path::field(__path, "a"),
                 __visitor,
@@ -23,7 +23,7 @@ const _: () = {
             __path: &super::super::altgrad::Path<'_>,
             __visitor: &mut dyn super::super::altgrad::VisitorMut<'__model>,
         ) -> super::super::altgrad::Result<()> {
-            <Linear as super::super::altgrad::Quantizable>::visit_mut(
+            <Linear as super::super::altgrad::Visit>::visit_mut(
                 &mut self.a,
                 &super::super::altgrad::Path::field(__path, "a"),
                 __visitor,

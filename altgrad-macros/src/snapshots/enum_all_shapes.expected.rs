@@ -11,7 +11,7 @@
 const _: () = {
     #[automatically_derived]
     #[allow(dead_code)]
-    impl ::altgrad::Quantizable for Layer {
+    impl ::altgrad::Visit for Layer {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
@@ -21,31 +21,31 @@ const _: () = {
                 Self::Unit { .. } => {}
                 Self::NoFields { .. } => {}
                 Self::Newtype { 0: __field0 } => {
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field0,
                         &::altgrad::Path::transparent(__path),
                         __visitor,
                     )?;
                 }
                 Self::Tuple { 0: __field0, 2: __field2, .. } => {
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field0,
                         &::altgrad::Path::index(__path, 0),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field2,
                         &::altgrad::Path::index(__path, 2),
                         __visitor,
                     )?;
                 }
                 Self::Named { up: __field0, down: __field2, .. } => {
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field0,
                         &::altgrad::Path::field(__path, "up"),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field2,
                         &::altgrad::Path::field(__path, "down"),
                         __visitor,
@@ -64,31 +64,31 @@ const _: () = {
                 Self::Unit { .. } => {}
                 Self::NoFields { .. } => {}
                 Self::Newtype { 0: __field0 } => {
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field0,
                         &::altgrad::Path::transparent(__path),
                         __visitor,
                     )?;
                 }
                 Self::Tuple { 0: __field0, 2: __field2, .. } => {
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field0,
                         &::altgrad::Path::index(__path, 0),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field2,
                         &::altgrad::Path::index(__path, 2),
                         __visitor,
                     )?;
                 }
                 Self::Named { up: __field0, down: __field2, .. } => {
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field0,
                         &::altgrad::Path::field(__path, "up"),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field2,
                         &::altgrad::Path::field(__path, "down"),
                         __visitor,

@@ -21,10 +21,10 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<'a, T: 'a, const N: usize> my::altgrad::Quantizable for Model<'a, T, N>
+    impl<'a, T: 'a, const N: usize> my::altgrad::Visit for Model<'a, T, N>
     where
         T: Clone,
-        T: my::altgrad::Quantizable,
+        T: my::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,

@@ -13,7 +13,7 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T: Copy> ::altgrad::Quantizable for Model<T> {
+    impl<T: Copy> ::altgrad::Visit for Model<T> {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,

@@ -7,18 +7,18 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Model {
+    impl ::altgrad::Visit for Model {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Inner as ::altgrad::Quantizable>::visit(
+            <Inner as ::altgrad::Visit>::visit(
                 &self.inner,
                 &::altgrad::Path::transparent(__path),
                 __visitor,
             )?;
-            <Inner as ::altgrad::Quantizable>::visit(
+            <Inner as ::altgrad::Visit>::visit(
                 &self.head,
                 &::altgrad::Path::skipped(::altgrad::Path::transparent(__path)),
                 __visitor,
@@ -30,12 +30,12 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Inner as ::altgrad::Quantizable>::visit_mut(
+            <Inner as ::altgrad::Visit>::visit_mut(
                 &mut self.inner,
                 &::altgrad::Path::transparent(__path),
                 __visitor,
             )?;
-            <Inner as ::altgrad::Quantizable>::visit_mut(
+            <Inner as ::altgrad::Visit>::visit_mut(
                 &mut self.head,
                 &::altgrad::Path::skipped(::altgrad::Path::transparent(__path)),
                 __visitor,

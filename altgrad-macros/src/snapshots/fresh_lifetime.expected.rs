@@ -2,7 +2,7 @@
 
 const _: () = {
     #[automatically_derived]
-    impl<'__model> ::altgrad::Quantizable for Taken<'__model> {
+    impl<'__model> ::altgrad::Visit for Taken<'__model> {
         fn visit<'__model__>(
             &'__model__ self,
             __path: &::altgrad::Path<'_>,
@@ -11,14 +11,14 @@ const _: () = {
             <Cow<
                 '__model,
                 str,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.0,
                 &::altgrad::Path::index(__path, 0),
                 __visitor,
             )?;
             <for<'__model_> fn(
                 &'__model_ (),
-            ) as ::altgrad::Quantizable>::visit(
+            ) as ::altgrad::Visit>::visit(
                 &self.1,
                 &::altgrad::Path::index(__path, 1),
                 __visitor,
@@ -33,14 +33,14 @@ const _: () = {
             <Cow<
                 '__model,
                 str,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.0,
                 &::altgrad::Path::index(__path, 0),
                 __visitor,
             )?;
             <for<'__model_> fn(
                 &'__model_ (),
-            ) as ::altgrad::Quantizable>::visit_mut(
+            ) as ::altgrad::Visit>::visit_mut(
                 &mut self.1,
                 &::altgrad::Path::index(__path, 1),
                 __visitor,

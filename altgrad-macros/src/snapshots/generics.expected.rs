@@ -7,31 +7,31 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<A, B: Clone> ::altgrad::Quantizable for Pair<A, B>
+    impl<A, B: Clone> ::altgrad::Visit for Pair<A, B>
     where
-        A: ::altgrad::Quantizable,
-        B: ::altgrad::Quantizable,
+        A: ::altgrad::Visit,
+        B: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Quantizable>::visit(
+            <A as ::altgrad::Visit>::visit(
                 &self.a,
                 &::altgrad::Path::field(__path, "a"),
                 __visitor,
             )?;
             <Vec<
                 B,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.b,
                 &::altgrad::Path::field(__path, "b"),
                 __visitor,
             )?;
             <Option<
                 A,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.a_again,
                 &::altgrad::Path::field(__path, "a_again"),
                 __visitor,
@@ -43,21 +43,21 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Quantizable>::visit_mut(
+            <A as ::altgrad::Visit>::visit_mut(
                 &mut self.a,
                 &::altgrad::Path::field(__path, "a"),
                 __visitor,
             )?;
             <Vec<
                 B,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.b,
                 &::altgrad::Path::field(__path, "b"),
                 __visitor,
             )?;
             <Option<
                 A,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.a_again,
                 &::altgrad::Path::field(__path, "a_again"),
                 __visitor,

@@ -13,16 +13,16 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<'a, A, const N: usize> ::altgrad::Quantizable for Pair<'a, A, N>
+    impl<'a, A, const N: usize> ::altgrad::Visit for Pair<'a, A, N>
     where
-        A: ::altgrad::Quantizable,
+        A: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Quantizable>::visit(
+            <A as ::altgrad::Visit>::visit(
                 &self.0,
                 &::altgrad::Path::index(__path, 0),
                 __visitor,
@@ -30,7 +30,7 @@ const _: () = {
             <Text<
                 'a,
                 N,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.1,
                 &::altgrad::Path::index(__path, 1),
                 __visitor,
@@ -42,7 +42,7 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Quantizable>::visit_mut(
+            <A as ::altgrad::Visit>::visit_mut(
                 &mut self.0,
                 &::altgrad::Path::index(__path, 0),
                 __visitor,
@@ -50,7 +50,7 @@ const _: () = {
             <Text<
                 'a,
                 N,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.1,
                 &::altgrad::Path::index(__path, 1),
                 __visitor,

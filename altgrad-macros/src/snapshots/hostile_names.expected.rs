@@ -9,37 +9,37 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<Option, Ok> ::altgrad::Quantizable for Result<Option, Ok>
+    impl<Option, Ok> ::altgrad::Visit for Result<Option, Ok>
     where
-        Option: ::altgrad::Quantizable,
-        Ok: ::altgrad::Quantizable,
+        Option: ::altgrad::Visit,
+        Ok: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Option as ::altgrad::Quantizable>::visit(
+            <Option as ::altgrad::Visit>::visit(
                 &self.__path,
                 &::altgrad::Path::field(__path, "__path"),
                 __visitor,
             )?;
-            <Ok as ::altgrad::Quantizable>::visit(
+            <Ok as ::altgrad::Visit>::visit(
                 &self.__visitor,
                 &::altgrad::Path::field(__path, "__visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.visitor,
                 &::altgrad::Path::field(__path, "visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.self_,
                 &::altgrad::Path::field(__path, "self_"),
                 __visitor,
             )?;
-            <core::Linear as ::altgrad::Quantizable>::visit(
+            <core::Linear as ::altgrad::Visit>::visit(
                 &self.core,
                 &::altgrad::Path::field(__path, "core"),
                 __visitor,
@@ -51,27 +51,27 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Option as ::altgrad::Quantizable>::visit_mut(
+            <Option as ::altgrad::Visit>::visit_mut(
                 &mut self.__path,
                 &::altgrad::Path::field(__path, "__path"),
                 __visitor,
             )?;
-            <Ok as ::altgrad::Quantizable>::visit_mut(
+            <Ok as ::altgrad::Visit>::visit_mut(
                 &mut self.__visitor,
                 &::altgrad::Path::field(__path, "__visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.visitor,
                 &::altgrad::Path::field(__path, "visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.self_,
                 &::altgrad::Path::field(__path, "self_"),
                 __visitor,
             )?;
-            <core::Linear as ::altgrad::Quantizable>::visit_mut(
+            <core::Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.core,
                 &::altgrad::Path::field(__path, "core"),
                 __visitor,

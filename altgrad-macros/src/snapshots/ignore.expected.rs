@@ -7,16 +7,16 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T, C> ::altgrad::Quantizable for Model<T, C>
+    impl<T, C> ::altgrad::Visit for Model<T, C>
     where
-        T: ::altgrad::Quantizable,
+        T: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Quantizable>::visit(
+            <T as ::altgrad::Visit>::visit(
                 &self.layer,
                 &::altgrad::Path::field(__path, "layer"),
                 __visitor,
@@ -28,7 +28,7 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Quantizable>::visit_mut(
+            <T as ::altgrad::Visit>::visit_mut(
                 &mut self.layer,
                 &::altgrad::Path::field(__path, "layer"),
                 __visitor,

@@ -12,29 +12,29 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<'a, 'm, T: 'a> ::altgrad::Quantizable for Borrowed<'a, 'm, T>
+    impl<'a, 'm, T: 'a> ::altgrad::Visit for Borrowed<'a, 'm, T>
     where
         T: Clone,
-        T: ::altgrad::Quantizable,
+        T: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.layer,
                 &::altgrad::Path::field(__path, "layer"),
                 __visitor,
             )?;
             <PhantomData<
                 (&'m (), T),
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.marker,
                 &::altgrad::Path::field(__path, "marker"),
                 __visitor,
             )?;
-            <T as ::altgrad::Quantizable>::visit(
+            <T as ::altgrad::Visit>::visit(
                 &self.value,
                 &::altgrad::Path::field(__path, "value"),
                 __visitor,
@@ -46,19 +46,19 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.layer,
                 &::altgrad::Path::field(__path, "layer"),
                 __visitor,
             )?;
             <PhantomData<
                 (&'m (), T),
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.marker,
                 &::altgrad::Path::field(__path, "marker"),
                 __visitor,
             )?;
-            <T as ::altgrad::Quantizable>::visit_mut(
+            <T as ::altgrad::Visit>::visit_mut(
                 &mut self.value,
                 &::altgrad::Path::field(__path, "value"),
                 __visitor,

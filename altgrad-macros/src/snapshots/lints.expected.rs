@@ -14,18 +14,18 @@ const _: () = {
     #[allow(dead_code, reason = "an example")]
     #[allow(non_snake_case)]
     #[allow(deprecated)]
-    impl ::altgrad::Quantizable for Old {
+    impl ::altgrad::Visit for Old {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.old,
                 &::altgrad::Path::field(__path, "old"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.New,
                 &::altgrad::Path::field(__path, "New"),
                 __visitor,
@@ -37,12 +37,12 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.old,
                 &::altgrad::Path::field(__path, "old"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.New,
                 &::altgrad::Path::field(__path, "New"),
                 __visitor,

@@ -5,18 +5,18 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Mlp {
+    impl ::altgrad::Visit for Mlp {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.c_fc,
                 &::altgrad::Path::field(__path, "c_fc"),
                 __visitor,
             )?;
-            <nn::Linear as ::altgrad::Quantizable>::visit(
+            <nn::Linear as ::altgrad::Visit>::visit(
                 &self.c_proj,
                 &::altgrad::Path::field(__path, "c_proj"),
                 __visitor,
@@ -28,12 +28,12 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.c_fc,
                 &::altgrad::Path::field(__path, "c_fc"),
                 __visitor,
             )?;
-            <nn::Linear as ::altgrad::Quantizable>::visit_mut(
+            <nn::Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.c_proj,
                 &::altgrad::Path::field(__path, "c_proj"),
                 __visitor,

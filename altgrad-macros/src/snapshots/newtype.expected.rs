@@ -2,13 +2,13 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Wrapper {
+    impl ::altgrad::Visit for Wrapper {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.0,
                 &::altgrad::Path::transparent(__path),
                 __visitor,
@@ -20,7 +20,7 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.0,
                 &::altgrad::Path::transparent(__path),
                 __visitor,

@@ -5,18 +5,18 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for r#struct {
+    impl ::altgrad::Visit for r#struct {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <r#mod::Linear as ::altgrad::Quantizable>::visit(
+            <r#mod::Linear as ::altgrad::Visit>::visit(
                 &self.r#type,
                 &::altgrad::Path::field(__path, "type"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.r#fn,
                 &::altgrad::Path::field(__path, "fn"),
                 __visitor,
@@ -28,12 +28,12 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <r#mod::Linear as ::altgrad::Quantizable>::visit_mut(
+            <r#mod::Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.r#type,
                 &::altgrad::Path::field(__path, "type"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.r#fn,
                 &::altgrad::Path::field(__path, "fn"),
                 __visitor,

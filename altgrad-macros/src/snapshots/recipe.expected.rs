@@ -11,9 +11,9 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T: Choice> ::altgrad::Quantizable for Model<T>
+    impl<T: Choice> ::altgrad::Visit for Model<T>
     where
-        T: ::altgrad::Quantizable,
+        T: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
@@ -22,7 +22,7 @@ const _: () = {
         ) -> ::altgrad::Result<()> {
             {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Fp8::E3M4);
-                <Linear as ::altgrad::Quantizable>::visit(
+                <Linear as ::altgrad::Visit>::visit(
                     &self.a,
                     &::altgrad::Path::with_recipe(
                         ::altgrad::Path::field(__path, "a"),
@@ -35,7 +35,7 @@ const _: () = {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                     T::recipe(Self::BITS, |x| x + 1),
                 );
-                <T as ::altgrad::Quantizable>::visit(
+                <T as ::altgrad::Visit>::visit(
                     &self.b,
                     &::altgrad::Path::with_recipe(
                         ::altgrad::Path::field(__path, "bb"),
@@ -49,7 +49,7 @@ const _: () = {
                     weights,
                     ..hybrid()
                 });
-                <Linear as ::altgrad::Quantizable>::visit(
+                <Linear as ::altgrad::Visit>::visit(
                     &self.c,
                     &::altgrad::Path::with_recipe(
                         ::altgrad::Path::transparent(__path),
@@ -67,7 +67,7 @@ const _: () = {
         ) -> ::altgrad::Result<()> {
             {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Fp8::E3M4);
-                <Linear as ::altgrad::Quantizable>::visit_mut(
+                <Linear as ::altgrad::Visit>::visit_mut(
                     &mut self.a,
                     &::altgrad::Path::with_recipe(
                         ::altgrad::Path::field(__path, "a"),
@@ -80,7 +80,7 @@ const _: () = {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                     T::recipe(Self::BITS, |x| x + 1),
                 );
-                <T as ::altgrad::Quantizable>::visit_mut(
+                <T as ::altgrad::Visit>::visit_mut(
                     &mut self.b,
                     &::altgrad::Path::with_recipe(
                         ::altgrad::Path::field(__path, "bb"),
@@ -94,7 +94,7 @@ const _: () = {
                     weights,
                     ..hybrid()
                 });
-                <Linear as ::altgrad::Quantizable>::visit_mut(
+                <Linear as ::altgrad::Visit>::visit_mut(
                     &mut self.c,
                     &::altgrad::Path::with_recipe(
                         ::altgrad::Path::transparent(__path),

@@ -5,7 +5,7 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Model {
+    impl ::altgrad::Visit for Model {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
@@ -16,7 +16,7 @@ const _: () = {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                         __field0,
                     );
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field0,
                         &::altgrad::Path::with_recipe(
                             ::altgrad::Path::transparent(__path),
@@ -27,7 +27,7 @@ const _: () = {
                 }
                 Self::B { path: __field0 } => {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(path);
-                    <Linear as ::altgrad::Quantizable>::visit(
+                    <Linear as ::altgrad::Visit>::visit(
                         __field0,
                         &::altgrad::Path::with_recipe(
                             ::altgrad::Path::field(__path, "path"),
@@ -49,7 +49,7 @@ const _: () = {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                         __field0,
                     );
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field0,
                         &::altgrad::Path::with_recipe(
                             ::altgrad::Path::transparent(__path),
@@ -60,7 +60,7 @@ const _: () = {
                 }
                 Self::B { path: __field0 } => {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(path);
-                    <Linear as ::altgrad::Quantizable>::visit_mut(
+                    <Linear as ::altgrad::Visit>::visit_mut(
                         __field0,
                         &::altgrad::Path::with_recipe(
                             ::altgrad::Path::field(__path, "path"),

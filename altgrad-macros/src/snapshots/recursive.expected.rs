@@ -7,30 +7,30 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T> ::altgrad::Quantizable for Node<T>
+    impl<T> ::altgrad::Visit for Node<T>
     where
-        T: ::altgrad::Quantizable,
+        T: ::altgrad::Visit,
     {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Quantizable>::visit(
+            <T as ::altgrad::Visit>::visit(
                 &self.value,
                 &::altgrad::Path::field(__path, "value"),
                 __visitor,
             )?;
             <Option<
                 Box<Self>,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.next,
                 &::altgrad::Path::field(__path, "next"),
                 __visitor,
             )?;
             <Option<
                 Box<Node<T>>,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.other,
                 &::altgrad::Path::field(__path, "other"),
                 __visitor,
@@ -42,21 +42,21 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Quantizable>::visit_mut(
+            <T as ::altgrad::Visit>::visit_mut(
                 &mut self.value,
                 &::altgrad::Path::field(__path, "value"),
                 __visitor,
             )?;
             <Option<
                 Box<Self>,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.next,
                 &::altgrad::Path::field(__path, "next"),
                 __visitor,
             )?;
             <Option<
                 Box<Node<T>>,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.other,
                 &::altgrad::Path::field(__path, "other"),
                 __visitor,

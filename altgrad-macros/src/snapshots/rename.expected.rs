@@ -7,18 +7,18 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Model {
+    impl ::altgrad::Visit for Model {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.blocks,
                 &::altgrad::Path::field(__path, "h"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.deep,
                 &::altgrad::Path::field(
                     &::altgrad::Path::field(&::altgrad::Path::field(__path, "a"), "0"),
@@ -33,12 +33,12 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.blocks,
                 &::altgrad::Path::field(__path, "h"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.deep,
                 &::altgrad::Path::field(
                     &::altgrad::Path::field(&::altgrad::Path::field(__path, "a"), "0"),

@@ -6,18 +6,18 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Head {
+    impl ::altgrad::Visit for Head {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.lm_head,
                 &::altgrad::Path::skipped(::altgrad::Path::field(__path, "lm_head")),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.rest,
                 &::altgrad::Path::field(__path, "rest"),
                 __visitor,
@@ -29,12 +29,12 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.lm_head,
                 &::altgrad::Path::skipped(::altgrad::Path::field(__path, "lm_head")),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.rest,
                 &::altgrad::Path::field(__path, "rest"),
                 __visitor,

@@ -2,20 +2,20 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Pair {
+    impl ::altgrad::Visit for Pair {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit(
+            <Linear as ::altgrad::Visit>::visit(
                 &self.0,
                 &::altgrad::Path::index(__path, 0),
                 __visitor,
             )?;
             <Vec<
                 Linear,
-            > as ::altgrad::Quantizable>::visit(
+            > as ::altgrad::Visit>::visit(
                 &self.1,
                 &::altgrad::Path::index(__path, 1),
                 __visitor,
@@ -27,14 +27,14 @@ const _: () = {
             __path: &::altgrad::Path<'_>,
             __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Quantizable>::visit_mut(
+            <Linear as ::altgrad::Visit>::visit_mut(
                 &mut self.0,
                 &::altgrad::Path::index(__path, 0),
                 __visitor,
             )?;
             <Vec<
                 Linear,
-            > as ::altgrad::Quantizable>::visit_mut(
+            > as ::altgrad::Visit>::visit_mut(
                 &mut self.1,
                 &::altgrad::Path::index(__path, 1),
                 __visitor,

@@ -2,7 +2,7 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Quantizable for Unit {
+    impl ::altgrad::Visit for Unit {
         fn visit<'__model>(
             &'__model self,
             __path: &::altgrad::Path<'_>,

@@ -61,9 +61,9 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
     Ok(found)
 }
 
-/// The spelling of any layer.
+/// The spelling of a layer of any kind.
 fn spell(layer: &Outline) -> Spelling {
-    let shape = layer.granularity.scale_dims(&layer.shape);
+    let shape = layer.granularity.scale_dims(&layer.dims);
     let dtypes = [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ];
     let codes_dtype = dtypes.into_iter().find(|dtype| format_of(*dtype) == Some(layer.format)).unwrap_or(Dtype::U8);
     let spelling = Spelling { codes_dtype, ..layer.spell("weight_scale", shape) };

@@ -131,6 +131,7 @@ fn spell(layer: &Outline) -> Result<Spelling, String> {
         Fp8::E5M2 => ("float8_e5m2", safetensors::Dtype::F8_E5M2),
         other => return Err(format!("weights in {other}")),
     };
+    layer.linear()?;
     if layer.granularity != Granularity::PerTensor {
         return Err(format!("weights {}", layer.granularity));
     }

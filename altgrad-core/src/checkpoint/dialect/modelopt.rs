@@ -203,7 +203,7 @@ fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
 
 /// The spelling of a layer, or what of it the dialect cannot say.
 fn spell(layer: &Outline) -> Result<Spelling, String> {
-    let [outputs, _] = layer.shape;
+    let [outputs, _] = layer.linear()?;
     let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
     match (algorithm(layer)?, layer.inputs()?) {
         (FP8, Inputs::Static(scale)) => Ok(spelling(&[]).with_input_scale(layer.name("input_scale"), scale, [])),
@@ -258,7 +258,7 @@ pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
 /// The algorithm that a layer is quantized by, or what of it the dialect cannot say.
 fn algorithm(layer: &Outline) -> Result<&'static str, String> {
     layer.check_e4m3()?;
-    layer.check_linear()?;
+    layer.linear()?;
     match (layer.granularity, layer.inputs()?) {
         (Granularity::PerTensor, Inputs::Static(_)) => Ok(FP8),
         (Granularity::PerTensor, _) => {

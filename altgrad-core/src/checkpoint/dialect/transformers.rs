@@ -120,11 +120,11 @@ fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Acti
 /// The spelling of a layer, or what of it the dialect cannot say.
 fn spell(layer: &Outline) -> Result<Spelling, String> {
     layer.check_e4m3()?;
-    layer.check_linear()?;
+    layer.linear()?;
     let (shape, inputs) = match layer.granularity {
         Granularity::PerTensor => (Vec::new(), Granularity::PerRow),
         Granularity::PerBlock { cols, .. } => (layer.grid().to_vec(), Granularity::PerBlock { rows: 1, cols }),
-        Granularity::PerRow => return Err("one scale a row".to_owned()),
+        Granularity::PerRow | Granularity::PerChannel => return Err("one scale a row".to_owned()),
     };
     let spelling = layer.spell("weight_scale_inv", shape);
     match layer.inputs()? {

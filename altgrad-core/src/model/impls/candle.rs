@@ -1,4 +1,5 @@
-//! `Quantizable` for candle's values and for `candle_nn`'s layers that are not linear.
+//! `Quantizable` for slots, for candle's values, for `candle_nn`'s layers that are not linear, and for what its models hold
+//! besides.
 //!
 //! A layer shows its tensors under the names that they have in a checkpoint, as far as `candle_nn` gives access to
 //! them: those of `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them goes unseen.
@@ -7,8 +8,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn as nn;
 
 use super::leaf;
-use crate::layer::Linear;
-use crate::{Path, Quantizable, Result, Visitor, VisitorMut};
+use crate::slot::{Operation, Slot};
+use crate::{Path, Result, Visit, Visitor, VisitorMut};
 
 leaf!(
     DType,
@@ -24,22 +25,23 @@ leaf!(
     nn::kv_cache::RotatingCache,
     nn::kv_cache::RotatingKvCache,
     nn::ops::Identity,
+    tracing::Span,
 );
 
-impl Quantizable for Linear {
+impl<O: Operation> Visit for Slot<O> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
-        visitor.linear(path, self)
+        visitor.slot(path, self)
     }
 
     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
-        visitor.linear(path, self)
+        visitor.slot(path, self)
     }
 }
 
 /// Parts that show tensors: the expression makes `(name, tensor)` pairs of a part, an empty name meaning the part's own.
 macro_rules! holds_tensors {
     ($($type:ty: |$part:ident| $tensors:expr;)+) => {$(
-        impl Quantizable for $type {
+        impl Visit for $type {
             fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
                 let $part = self;
                 show($tensors, path, |path, tensor| visitor.tensor(path, tensor))

@@ -1,4 +1,4 @@
-//! Which types of others are `Quantizable`: the standard library's containers and values, and candle's.
+//! Which types of others show what they hold: the standard library's containers and values, and candle's.
 //!
 //! Nothing that could hide a layer is among them.
 
@@ -8,7 +8,7 @@ mod std;
 /// Parts without layers and tensors: nothing to show.
 macro_rules! leaf {
     ($($type:ty),+ $(,)?) => {$(
-        impl $crate::Quantizable for $type {
+        impl $crate::Visit for $type {
             fn visit<'m>(&'m self, _: &$crate::Path<'_>, _: &mut dyn $crate::Visitor<'m>) -> $crate::Result<()> {
                 Ok(())
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 
 use super::leaf;
-use crate::{Path, Quantizable, Result, Visitor, VisitorMut};
+use crate::{Path, Result, Visit, Visitor, VisitorMut};
 
 leaf!(
     (),
@@ -32,7 +32,7 @@ leaf!(
     Cow<'_, str>
 );
 
-impl<T: ?Sized> Quantizable for PhantomData<T> {
+impl<T: ?Sized> Visit for PhantomData<T> {
     fn visit<'m>(&'m self, _: &Path<'_>, _: &mut dyn Visitor<'m>) -> Result<()> {
         Ok(())
     }
@@ -42,7 +42,7 @@ impl<T: ?Sized> Quantizable for PhantomData<T> {
     }
 }
 
-impl<T: Quantizable + ?Sized> Quantizable for Box<T> {
+impl<T: Visit + ?Sized> Visit for Box<T> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         (**self).visit(path, visitor)
     }
@@ -52,7 +52,7 @@ impl<T: Quantizable + ?Sized> Quantizable for Box<T> {
     }
 }
 
-impl<T: Quantizable> Quantizable for Option<T> {
+impl<T: Visit> Visit for Option<T> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         self.iter().try_for_each(|part| part.visit(path, visitor))
     }
@@ -62,7 +62,7 @@ impl<T: Quantizable> Quantizable for Option<T> {
     }
 }
 
-impl<T: Quantizable> Quantizable for [T] {
+impl<T: Visit> Visit for [T] {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         self.iter().enumerate().try_for_each(|(index, part)| part.visit(&path.index(index), visitor))
     }
@@ -72,7 +72,7 @@ impl<T: Quantizable> Quantizable for [T] {
     }
 }
 
-impl<T: Quantizable> Quantizable for Vec<T> {
+impl<T: Visit> Visit for Vec<T> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         self.as_slice().visit(path, visitor)
     }
@@ -82,7 +82,7 @@ impl<T: Quantizable> Quantizable for Vec<T> {
     }
 }
 
-impl<T: Quantizable, const N: usize> Quantizable for [T; N] {
+impl<T: Visit, const N: usize> Visit for [T; N] {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         self.as_slice().visit(path, visitor)
     }
@@ -92,7 +92,7 @@ impl<T: Quantizable, const N: usize> Quantizable for [T; N] {
     }
 }
 
-impl<K: AsRef<str>, T: Quantizable> Quantizable for BTreeMap<K, T> {
+impl<K: AsRef<str>, T: Visit> Visit for BTreeMap<K, T> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         self.iter().try_for_each(|(key, part)| part.visit(&path.field(key.as_ref()), visitor))
     }
@@ -103,7 +103,7 @@ impl<K: AsRef<str>, T: Quantizable> Quantizable for BTreeMap<K, T> {
 }
 
 /// Visited in the order of the keys, so that reports and results do not depend on the hasher.
-impl<K: AsRef<str>, T: Quantizable, S> Quantizable for HashMap<K, T, S> {
+impl<K: AsRef<str>, T: Visit, S> Visit for HashMap<K, T, S> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
         let mut entries: Vec<_> = self.iter().map(|(key, part)| (key.as_ref(), part)).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
@@ -119,7 +119,7 @@ impl<K: AsRef<str>, T: Quantizable, S> Quantizable for HashMap<K, T, S> {
 
 macro_rules! tuple {
     ($($type:ident $index:tt),+) => {
-        impl<$($type: Quantizable),+> Quantizable for ($($type,)+) {
+        impl<$($type: Visit),+> Visit for ($($type,)+) {
             fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
                 $(self.$index.visit(&path.index($index), visitor)?;)+
                 Ok(())

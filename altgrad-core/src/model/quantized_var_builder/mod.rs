@@ -17,7 +17,7 @@ use super::file::invalid;
 use super::report::QuantReport;
 use super::rulebook::Rulebook;
 use crate::Result;
-use crate::layer::Recipe;
+use crate::slot::Recipe;
 
 /// Wraps a `VarBuilder` and fake-quantizes the linear weights that it hands out, so that a model that declares
 /// `candle_nn::Linear`, such as those of candle-transformers, can be evaluated in any format, and trained through the

@@ -4,8 +4,8 @@ use altgrad_kernels::lock;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use crate::layer::handed_out::of_candle;
 use crate::model::names::layer_of_weight;
+use crate::slot::handed_out::of_candle;
 
 /// What a model asks for.
 #[derive(Clone, Debug)]

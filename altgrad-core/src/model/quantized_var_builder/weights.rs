@@ -9,12 +9,12 @@ use candle_core::{Tensor, TensorId};
 use candle_nn::VarBuilder;
 
 use super::request::{Kind, Request};
-use crate::layer::{Recipe, Role};
 use crate::model::config::TiePolicy;
 use crate::model::names::looks_like_embedding;
 use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use crate::model::rulebook::{Rulebook, Undecided};
-use crate::quantizer::{InPlace, check_finite};
+use crate::quantizer::{InPlace, Layout, Operand, check_finite};
+use crate::slot::{Operation, Recipe};
 use crate::{Error, Result};
 
 /// Where weights come from, what is to become of them, and those that a model has.
@@ -73,14 +73,14 @@ enum Held {
 #[derive(Clone)]
 struct Quantized {
     recipe: Recipe,
-    role: Role,
+    operand: Operand,
 }
 
 /// What the next step makes of a weight.
 struct Next {
     source: Tensor,
-    /// What the weight's role will be, and how the source is converted; nothing if it is only copied.
-    step: Option<(Role, Conversion)>,
+    /// What the weight's operand will be, and how the source is converted; nothing if it is only copied.
+    step: Option<(Operand, Conversion)>,
 }
 
 /// What came of recording a weight.
@@ -190,13 +190,13 @@ impl<'a> Weights<'a> {
     }
 
     fn step(&self, held: &Arc<HeldWeight>, Next { source, step }: Next) -> Result<()> {
-        let (role, conversion) = step.unzip();
+        let (operand, conversion) = step.unzip();
         held.update(&source, conversion)?;
-        let Some(role) = role else { return Ok(()) };
+        let Some(operand) = operand else { return Ok(()) };
         let is_quantized = self.handed_out.with(|handed_out| {
             let weight = handed_out.weights.iter_mut().find(|weight| Arc::ptr_eq(&weight.held, held));
             match weight.map(|weight| &mut weight.quantized) {
-                Some(Ok(quantized)) => quantized.role = role,
+                Some(Ok(quantized)) => quantized.operand = operand,
                 _ => return false,
             }
             true
@@ -284,10 +284,10 @@ impl Weight {
             Err(reason) => (Held::Own(source), Err(reason)),
             Ok(recipe) => {
                 check_finite(&source, "the weight")?;
-                let role = Role::new("weights", Some(&recipe.weights), path);
-                let (conversion, _) = role.advance(&recipe.weights, &source, true)?;
+                let operand = Operand::new("weights", Some(&recipe.weights), path);
+                let (conversion, _) = operand.advance(&recipe.weights, &source, true)?;
                 let in_place = InPlace::new(&source, conversion, recipe.ste)?;
-                (Held::Computed(in_place, source.is_variable().then_some(source)), Ok(Quantized { recipe, role }))
+                (Held::Computed(in_place, source.is_variable().then_some(source)), Ok(Quantized { recipe, operand }))
             }
         };
         let held = Arc::new(HeldWeight { path: path.to_owned(), request, id, tensor });
@@ -304,12 +304,12 @@ impl Weight {
         let source = self.held.source(vb)?;
         let step = match &self.quantized {
             Err(_) => None,
-            Ok(Quantized { recipe, role }) => {
+            Ok(Quantized { recipe, operand }) => {
                 check_finite(&source, "the weight")?;
                 // The clone's state moves, until it is known that all weights have a next step.
-                let role = role.clone();
-                let (conversion, _) = role.advance(&recipe.weights, &source, true)?;
-                Some((role, conversion))
+                let operand = operand.clone();
+                let (conversion, _) = operand.advance(&recipe.weights, &source, true)?;
+                Some((operand, conversion))
             }
         };
         Ok(Some(Next { source, step }))
@@ -324,7 +324,7 @@ impl Weight {
             (Held::Computed(in_place, _), Some(recipe)) => {
                 let source = self.held.source(vb)?;
                 let codes = in_place.codes(&source, recipe.weights.granularity)?;
-                codes.map(|codes| Measured::of(&source, &codes)).transpose()?
+                codes.map(|codes| Measured::of(&source, &codes, Layout::Products { groups: 1 })).transpose()?
             }
             _ => None,
         };
@@ -332,6 +332,7 @@ impl Weight {
         let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
         Ok(LayerReport {
             path: self.held.path.clone(),
+            kind: <candle_nn::Linear as Operation>::KIND,
             shape: tensor.dims().to_vec(),
             action,
             format: recipe.as_ref().map(|recipe| recipe.weights.format),

@@ -1,10 +1,10 @@
 //! A parameter that the field's own impl does not need: the way out is `bound`.
 
-use altgrad::{Path, Quantizable, Result, Visitor, VisitorMut};
+use altgrad::{Path, Quantizable, Result, Visit, Visitor, VisitorMut};
 
 struct Always<T>(T);
 
-impl<T> Quantizable for Always<T> {
+impl<T> Visit for Always<T> {
     fn visit<'m>(&'m self, _: &Path<'_>, _: &mut dyn Visitor<'m>) -> Result<()> {
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! The derive and an implementation by hand.
 
-use altgrad::{Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+use altgrad::{Linear, Path, Quantizable, Result, Visit, Visitor, VisitorMut};
 
 #[derive(Quantizable)]
 struct Model {
     layer: Linear,
 }
 
-impl Quantizable for Model {
+impl Visit for Model {
     fn visit<'m>(&'m self, _: &Path<'_>, _: &mut dyn Visitor<'m>) -> Result<()> {
         Ok(())
     }

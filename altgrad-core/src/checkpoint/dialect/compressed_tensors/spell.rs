@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::MX_INPUTS;
-use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::checkpoint::outline::{Inputs, Kind, Outline, Spelling};
 use crate::quantizer::Granularity;
 
 /// The dtype of exponents for scales.
@@ -13,11 +13,11 @@ const MX_SCALES: &str = "torch.uint8";
 pub(in crate::checkpoint::dialect) fn spell(layer: &Outline) -> Result<Spelling, String> {
     layer.check_e4m3()?;
     input_args(layer)?;
-    let [outputs, inputs] = layer.shape;
+    let [outputs, inputs] = layer.matrix()?;
     let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
     let spelling = match layer.granularity {
         Granularity::PerTensor => spelling(&[1]),
-        Granularity::PerRow => spelling(&[outputs, 1]),
+        Granularity::PerRow | Granularity::PerChannel => spelling(&[outputs, 1]),
         Granularity::PerBlock { cols, .. } if !inputs.is_multiple_of(cols) => {
             return Err(format!("blocks of {cols} columns in a weight of {inputs}, which is no multiple"));
         }
@@ -41,7 +41,7 @@ pub(in crate::checkpoint::dialect) fn config(layers: &[Outline], full_precision:
             (false, _) => "float-quantized",
         };
         // An embedding is not of the class of linear layers, so its name has to be said.
-        let may_be_embedding = layer.may_be_embedding;
+        let may_be_embedding = layer.kind != Kind::Linear;
         let scheme = json!({
             "weights": weight_args(layer),
             "input_activations": inputs,
@@ -85,7 +85,7 @@ fn weight_args(layer: &Outline) -> Value {
     let mut args = args("tensor", false);
     match layer.granularity {
         Granularity::PerTensor => {}
-        Granularity::PerRow => args["strategy"] = "channel".into(),
+        Granularity::PerRow | Granularity::PerChannel => args["strategy"] = "channel".into(),
         Granularity::PerBlock { rows: 1, cols } => {
             args["strategy"] = "group".into();
             args["group_size"] = cols.into();
@@ -107,7 +107,7 @@ fn input_args(layer: &Outline) -> Result<Value, String> {
         Inputs::Full => Ok(Value::Null),
         Inputs::Static(_) => Ok(args("tensor", false)),
         Inputs::Dynamic(Granularity::PerTensor) => Ok(args("tensor", true)),
-        Inputs::Dynamic(Granularity::PerRow) => Ok(args("token", true)),
+        Inputs::Dynamic(Granularity::PerRow | Granularity::PerChannel) => Ok(args("token", true)),
         Inputs::Dynamic(Granularity::PerBlock { rows: 1, cols }) => {
             let mut args = args("group", true);
             args["group_size"] = cols.into();

@@ -1,11 +1,11 @@
-//! A linear layer in full precision, in a slot.
+//! A layer in full precision, in a slot.
 
 use candle_core::{Module, Tensor};
 
-use super::forward;
+use super::Operation;
 use super::mode::Mode;
 
-/// A linear layer that nothing is quantized of: candle's, with the mode that its slot is in.
+/// A layer of which nothing is quantized, with the mode that its slot is in.
 ///
 /// ```
 /// use altgrad::Linear;
@@ -15,37 +15,43 @@ use super::mode::Mode;
 /// let slot = Linear::from(candle_nn::Linear::new(weight, None));
 /// if let Linear::Full(layer) = slot {
 ///     assert_eq!(layer.weight().dims(), [3, 4]);
-///     let of_candle: candle_nn::Linear = layer.into_linear();
+///     let of_candle: candle_nn::Linear = layer.into_layer();
 /// }
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct FullLinear {
-    linear: candle_nn::Linear,
+pub struct Full<O> {
+    layer: O,
     mode: Mode,
 }
 
-impl FullLinear {
-    pub(crate) fn new(linear: candle_nn::Linear, mode: Mode) -> Self {
-        Self { linear, mode }
+impl<O: Operation> Full<O> {
+    pub(super) fn new(layer: O, mode: Mode) -> Self {
+        Self { layer, mode }
     }
 
-    /// The weight, shape `(outputs, inputs)`.
+    /// The weight, of a linear layer in the shape `(outputs, inputs)`.
     #[must_use]
     pub fn weight(&self) -> &Tensor {
-        self.linear.weight()
+        self.layer.weight()
     }
 
     /// The bias, shape `(outputs,)`.
     #[must_use]
     pub fn bias(&self) -> Option<&Tensor> {
-        self.linear.bias()
+        self.layer.bias()
     }
 
-    /// Candle's layer, with the same tensors.
+    /// The layer itself.
     #[must_use]
-    pub fn into_linear(self) -> candle_nn::Linear {
-        self.linear
+    pub fn layer(&self) -> &O {
+        &self.layer
+    }
+
+    /// The layer itself, with the same tensors.
+    #[must_use]
+    pub fn into_layer(self) -> O {
+        self.layer
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -57,14 +63,14 @@ impl FullLinear {
     }
 }
 
-impl From<candle_nn::Linear> for FullLinear {
-    fn from(linear: candle_nn::Linear) -> Self {
-        Self::new(linear, Mode::default())
+impl<O: Operation> From<O> for Full<O> {
+    fn from(layer: O) -> Self {
+        Self::new(layer, Mode::default())
     }
 }
 
-impl Module for FullLinear {
+impl<O: Operation> Module for Full<O> {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        Ok(forward(x, &self.linear)?)
+        Ok(self.layer.forward(x)?)
     }
 }

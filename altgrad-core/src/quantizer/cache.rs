@@ -6,7 +6,7 @@ use crate::Result;
 
 /// A value that is computed when it is first needed, and from then on copied.
 #[derive(Clone, Debug)]
-pub(super) struct Cache<T>(Lock<Entry<T>>);
+pub(crate) struct Cache<T>(Lock<Entry<T>>);
 
 #[derive(Clone, Debug)]
 struct Entry<T> {
@@ -19,13 +19,13 @@ struct Entry<T> {
 
 impl<T: Clone> Cache<T> {
     /// One that keeps the first value.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Lock::new(Entry { value: None, keeps: true, drops: 0 }))
     }
 
     /// The value that is kept, or that of `compute`. Threads that need it at the same time may all compute it, and then
     /// get the one that was ready first.
-    pub(super) fn get_or_compute(&self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn get_or_compute(&self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
         let drops = match self.0.with(|entry| entry.value.clone().ok_or(entry.drops)) {
             Ok(value) => return Ok(value),
             Err(drops) => drops,
@@ -37,17 +37,17 @@ impl<T: Clone> Cache<T> {
     }
 
     /// The value, if one is kept.
-    pub(super) fn peek(&self) -> Option<T> {
+    pub(crate) fn peek(&self) -> Option<T> {
         self.0.with(|entry| entry.value.clone())
     }
 
     /// Drops the value, and keeps the next one.
-    pub(super) fn renew(&self) {
+    pub(crate) fn renew(&self) {
         self.drop_value(true);
     }
 
     /// Drops the value, and keeps the next one if it would have kept that.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let value = self.0.with(|entry| {
             entry.drops += 1;
             entry.value.take()
@@ -56,7 +56,7 @@ impl<T: Clone> Cache<T> {
     }
 
     /// Drops the value and keeps none from now on, until it is [renewed](Self::renew).
-    pub(super) fn disable(&self) {
+    pub(crate) fn disable(&self) {
         self.drop_value(false);
     }
 

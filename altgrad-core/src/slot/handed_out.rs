@@ -5,17 +5,18 @@
 //! initialized says who asks: as `candle_nn`'s linear layers do, in other words. Whoever has codes answers with one tensor of
 //! bytes that holds a description, scales and codes; whoever has none gives the weight. Every error is that of the layer.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::init::{DEFAULT_KAIMING_NORMAL, FanInOut, NonLinearity, NormalOrUniform};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::FrozenLinear;
+use super::{Frozen, Operation, Slot};
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
 use crate::{Error, Fp8, Result};
 
-/// How a slot asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`, with the gain as a number.
-const OF_SLOTS: Init = Init::Kaiming {
+/// How a slot whose layer is a product asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`, with
+/// the gain as a number.
+pub(super) const OF_PRODUCTS: Init = Init::Kaiming {
     dist: NormalOrUniform::Normal,
     fan: FanInOut::FanIn,
     non_linearity: NonLinearity::ExplicitGain(std::f64::consts::SQRT_2),
@@ -24,15 +25,23 @@ const OF_SLOTS: Init = Init::Kaiming {
 /// Whether it is a slot that asks.
 pub(crate) fn is_of_slots(init: Init) -> bool {
     use std::f64::consts::SQRT_2;
-    let Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanIn, non_linearity } = init else {
-        return false;
-    };
-    matches!(non_linearity, NonLinearity::ExplicitGain(SQRT_2))
+    match init {
+        Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanIn, non_linearity } => {
+            matches!(non_linearity, NonLinearity::ExplicitGain(SQRT_2))
+        }
+        // As numbers the two zeros are equal.
+        Init::Randn { mean, stdev: 1.0 } => mean.to_bits() == f64::to_bits(-0.0),
+        _ => false,
+    }
 }
 
 /// The same initialization as `candle_nn` says it, for whoever is not to know of slots.
 pub(crate) fn of_candle(init: Init) -> Init {
-    if is_of_slots(init) { DEFAULT_KAIMING_NORMAL } else { init }
+    match init {
+        _ if !is_of_slots(init) => init,
+        Init::Randn { stdev, .. } => Init::Randn { mean: 0.0, stdev },
+        _ => DEFAULT_KAIMING_NORMAL,
+    }
 }
 
 /// What a slot has to know of a quantized weight besides its codes and scales.
@@ -60,11 +69,11 @@ impl HandedOut {
     }
 
     /// The weight of `dims` in a tensor from [`to_tensor`](Self::to_tensor), and how the layer's input is quantized.
-    fn from_tensor(bytes: &Tensor, dims: [usize; 2], dtype: DType) -> Result<(Fp8Tensor, Option<Quantizer>)> {
+    fn from_tensor(bytes: &Tensor, dims: &[usize], dtype: DType) -> Result<(Fp8Tensor, Option<Quantizer>)> {
         let (device, all) = (bytes.device(), bytes.elem_count());
         let damaged = || Error::ShapeMismatch {
             what: "the weight as codes",
-            expected: format!("{dims:?}, outputs and inputs"),
+            expected: format!("the codes of a weight of shape {dims:?}"),
             actual: bytes.dims().to_vec(),
         };
         let part = |start: usize, length: usize| -> Result<Vec<u8>> {
@@ -75,42 +84,41 @@ impl HandedOut {
         let length = part(0, PREFIX)?.try_into().map_or(0, u32::from_le_bytes) as usize;
         let Self { format, granularity, activations } =
             serde_json::from_slice(&part(PREFIX, length)?).map_err(candle_core::Error::wrap)?;
-        let (count, codes) = (granularity.blocks(&dims).count(), dims.iter().product());
+        let (count, codes) = (granularity.blocks(dims).count(), dims.iter().product());
         let scales = part(PREFIX + length, count * size_of::<f32>())?;
         let scales: Vec<f32> = scales.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let start = PREFIX + length + size_of_val(&*scales);
         if start + codes != all {
             return Err(damaged());
         }
-        let codes = bytes.narrow(0, start, codes)?.reshape(&dims)?;
-        let scales = Tensor::from_vec(scales, granularity.scale_dims(&dims), device)?;
+        let codes = bytes.narrow(0, start, codes)?.reshape(dims)?;
+        let scales = Tensor::from_vec(scales, granularity.scale_dims(dims), device)?;
         Ok((Fp8Tensor::from_parts(codes, scales, granularity, format, dtype)?, activations))
     }
 }
 
-/// A layer as a `VarBuilder` has it.
-pub(super) enum Found {
-    Full(candle_nn::Linear),
-    Frozen(Box<FrozenLinear>),
-}
-
-/// The layer of `(outputs, inputs)` in `vb`.
-pub(super) fn layer(inputs: usize, outputs: usize, bias: bool, vb: &VarBuilder<'_>) -> Result<Found> {
-    let weight = vb.get_with_hints((outputs, inputs), "weight", OF_SLOTS)?;
-    let bias = if bias {
-        // As `candle_nn::linear` initializes it.
-        let bound = 1.0 / (inputs as f64).sqrt();
-        Some(vb.get_with_hints(outputs, "bias", Init::Uniform { lo: -bound, up: bound })?)
-    } else {
-        None
+/// The slot of a layer with this configuration: a weight of these dimensions from `vb`, and a bias of so many elements if there
+/// is one.
+pub(super) fn slot<O: Operation>(
+    config: O::Config,
+    weight: impl Into<Shape>,
+    init: Init,
+    bias: Option<(usize, Init)>,
+    vb: &VarBuilder<'_>,
+) -> Result<Slot<O>> {
+    let dims = weight.into().into_dims();
+    let layer = || {
+        let weight = vb.get_with_hints(dims.as_slice(), "weight", init)?;
+        let bias = bias.map(|(outputs, init)| vb.get_with_hints(outputs, "bias", init)).transpose()?;
+        if weight.dtype() != DType::U8 || vb.dtype() == DType::U8 {
+            return Ok(Slot::from(O::from_parts(config, weight, bias)));
+        }
+        let (weight, activations) = HandedOut::from_tensor(&weight, &dims, vb.dtype())?;
+        let layer = Frozen::from_codes(config, &weight, bias)?.at(Some(vb.prefix().into()));
+        Ok(Slot::from(match activations {
+            Some(activations) => layer.with_activations(activations, Ste::default())?,
+            None => layer,
+        }))
     };
-    if weight.dtype() != DType::U8 || vb.dtype() == DType::U8 {
-        return Ok(Found::Full(candle_nn::Linear::new(weight, bias)));
-    }
-    let (weight, activations) = HandedOut::from_tensor(&weight, [outputs, inputs], vb.dtype())?;
-    let layer = FrozenLinear::new(weight, bias)?.with_path(Some(vb.prefix().into()));
-    Ok(Found::Frozen(Box::new(match activations {
-        Some(activations) => layer.with_activations(activations, Ste::default())?,
-        None => layer,
-    })))
+    layer().map_err(|error: Error| error.at(&vb.prefix()))
 }

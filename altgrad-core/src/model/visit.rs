@@ -1,0 +1,55 @@
+//! How a visitor gets to the parts of a model: the trait that a model derives.
+
+use super::{Path, Visitor, VisitorMut};
+use crate::Result;
+
+/// A model, or a part of one, that shows its slots to visitors.
+///
+/// `#[derive(Quantizable)]` implements it, and with it the type is [`Quantizable`](crate::Quantizable). A hand-written
+/// implementation shows each of its parts to the visitor under the path of the field, in the same order in both methods:
+///
+/// ```
+/// use altgrad::{Linear, Path, Result, Visit, Visitor, VisitorMut};
+///
+/// struct Mlp {
+///     c_fc: Linear,
+///     c_proj: Linear,
+/// }
+///
+/// impl Visit for Mlp {
+///     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
+///         self.c_fc.visit(&path.field("c_fc"), visitor)?;
+///         self.c_proj.visit(&path.field("c_proj"), visitor)
+///     }
+///
+///     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
+///         self.c_fc.visit_mut(&path.field("c_fc"), visitor)?;
+///         self.c_proj.visit_mut(&path.field("c_proj"), visitor)
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "altgrad cannot look for layers inside `{Self}`",
+    label = "`{Self}` does not show its layers",
+    note = "a type of your own: add `#[derive(Quantizable)]` to it",
+    note = "`candle_nn::Linear`: declare it as `altgrad::Linear`, whose constructors have the same signatures",
+    note = "`candle_nn::Sequential` or `dyn Module`, which hide their layers: use a `Vec`, a struct or `Box<dyn Visit>`",
+    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of it",
+    note = "anything that holds no layers, such as a configuration or an enum of activations: put `#[quant(ignore)]` on the field, or \
+            derive `Quantizable` for the type"
+)]
+pub trait Visit {
+    /// Shows every part of the model to `visitor`.
+    ///
+    /// # Errors
+    ///
+    /// Only those that `visitor` returns.
+    fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()>;
+
+    /// Shows the same parts in the same order as [`visit`](Self::visit), with the slots open to replacement.
+    ///
+    /// # Errors
+    ///
+    /// Only those that `visitor` returns.
+    fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()>;
+}

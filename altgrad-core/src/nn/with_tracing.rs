@@ -1,0 +1,99 @@
+//! What models of candle-transformers import from its module `with_tracing`: slots and layers with the constructors that
+//! those have there, and without spans.
+
+use candle_core::{Module, Result, Tensor};
+use candle_nn::VarBuilder;
+
+pub use super::{Conv2d, LayerNorm, Linear, conv2d, layer_norm, linear, linear_b, linear_no_bias};
+use crate::{Path, Visit, Visitor, VisitorMut};
+
+/// An embedding that can be quantized in place, as [`nn::Embedding`](super::Embedding), with the constructors of
+/// `with_tracing`. It adds no segment to a path.
+#[derive(Clone, Debug)]
+pub struct Embedding(super::Embedding);
+
+impl Embedding {
+    /// A table `(in_size, out_size)` from `vb`: [`nn::embedding`](super::embedding()).
+    ///
+    /// # Errors
+    ///
+    /// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized table.
+    pub fn new(in_size: usize, out_size: usize, vb: VarBuilder<'_>) -> Result<Self> {
+        super::embedding(in_size, out_size, vb).map(Self)
+    }
+
+    /// A table of shape `(rows, hidden size)`.
+    ///
+    /// # Errors
+    ///
+    /// A tensor of other than two dimensions.
+    pub fn from_weights(weights: Tensor) -> Result<Self> {
+        let (_, hidden_size) = weights.dims2()?;
+        Ok(Self(super::Embedding::new(weights, hidden_size)))
+    }
+
+    /// The table; see [`nn::Embedding::embeddings`](super::Embedding::embeddings).
+    #[must_use]
+    pub fn embeddings(&self) -> &Tensor {
+        self.0.embeddings()
+    }
+
+    /// The slot.
+    #[must_use]
+    pub fn slot(&self) -> &super::Embedding {
+        &self.0
+    }
+}
+
+impl Module for Embedding {
+    fn forward(&self, indexes: &Tensor) -> Result<Tensor> {
+        self.0.forward(indexes)
+    }
+}
+
+/// `candle_nn`'s layer with the constructor of `with_tracing`.
+#[derive(Clone, Debug)]
+pub struct RmsNorm(candle_nn::RmsNorm);
+
+impl RmsNorm {
+    /// A weight `(size,)` from `vb`: [`candle_nn::rms_norm`].
+    ///
+    /// # Errors
+    ///
+    /// As candle's: a tensor that is missing or of another shape.
+    pub fn new(size: usize, eps: f64, vb: VarBuilder<'_>) -> Result<Self> {
+        candle_nn::rms_norm(size, eps, vb).map(Self)
+    }
+
+    /// The output by operations that have a backward pass: [`candle_nn::RmsNorm::forward_diff`].
+    ///
+    /// # Errors
+    ///
+    /// As candle's.
+    pub fn forward_diff(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward_diff(x)
+    }
+}
+
+impl Module for RmsNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x)
+    }
+}
+
+/// Newtypes show what they hold.
+macro_rules! transparent {
+    ($($type:ty),+) => {$(
+        impl Visit for $type {
+            fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> crate::Result<()> {
+                self.0.visit(&path.transparent(), visitor)
+            }
+
+            fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> crate::Result<()> {
+                self.0.visit_mut(&path.transparent(), visitor)
+            }
+        }
+    )+};
+}
+
+transparent!(Embedding, RmsNorm);

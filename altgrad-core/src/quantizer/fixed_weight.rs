@@ -1,0 +1,149 @@
+//! The codes of a matrix that stays as it is, in the order in which its layer reads them.
+
+use std::sync::Arc;
+
+use altgrad_kernels::PackedCodes;
+use candle_core::{DType, Device, Tensor};
+
+use super::{Fp8Tensor, Granularity, has_kernels};
+use crate::{Fp8, Result};
+
+/// In which order a layer reads codes that stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// As products do, that of each group of rows by itself.
+    Products {
+        /// Number of groups, which divides the number of rows.
+        groups: usize,
+    },
+    /// Row by row, as lookups do.
+    Rows,
+}
+
+impl Layout {
+    /// Number of products that the matrix is in.
+    pub(crate) fn groups(self) -> usize {
+        match self {
+            Self::Products { groups } => groups,
+            Self::Rows => 1,
+        }
+    }
+}
+
+/// The codes of a matrix, once.
+#[derive(Clone, Debug)]
+pub(crate) enum FixedWeight {
+    /// In the order in which the CPU's kernels read them: a matrix for each group of rows.
+    Packed { groups: Arc<[PackedCodes]>, format: Fp8, granularity: Granularity, dtype: DType },
+    /// For lookups, and for candle's products, from dequantized values.
+    Tensor(Fp8Tensor),
+}
+
+impl FixedWeight {
+    /// The codes of a matrix.
+    pub(crate) fn new(weight: Fp8Tensor, layout: Layout) -> Result<Self> {
+        if let Layout::Products { groups } = layout
+            && has_kernels(weight.dtype(), weight.codes().device())
+            && let Some(codes) = weight.pack(groups)?
+        {
+            let (format, granularity, dtype) = (weight.format(), weight.granularity(), weight.dtype());
+            return Ok(Self::Packed { groups: codes.into(), format, granularity, dtype });
+        }
+        Ok(Self::Tensor(weight))
+    }
+
+    /// The codes as a tensor.
+    pub(crate) fn to_tensor(&self) -> Result<Fp8Tensor> {
+        match self {
+            Self::Packed { groups, granularity, dtype, .. } => Fp8Tensor::unpack(groups, *granularity, *dtype),
+            Self::Tensor(weight) => Ok(weight.clone()),
+        }
+    }
+
+    /// The values of the rows with these numbers, as a matrix.
+    ///
+    /// # Errors
+    ///
+    /// A number that no row has.
+    pub(crate) fn rows(&self, rows: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed { groups, granularity, dtype, .. } => match &**groups {
+                [codes] => {
+                    let rows = row_numbers(rows, codes.blocks().shape().0)?;
+                    Fp8Tensor::unpack_rows(codes, &rows, *granularity, *dtype)?.dequantize()
+                }
+                groups => Fp8Tensor::unpack(groups, *granularity, *dtype)?.rows(rows)?.dequantize(),
+            },
+            Self::Tensor(weight) => weight.rows(rows)?.dequantize(),
+        }
+    }
+
+    pub(crate) fn format(&self) -> Fp8 {
+        match self {
+            Self::Packed { format, .. } => *format,
+            Self::Tensor(weight) => weight.format(),
+        }
+    }
+
+    pub(crate) fn granularity(&self) -> Granularity {
+        match self {
+            Self::Packed { granularity, .. } => *granularity,
+            Self::Tensor(weight) => weight.granularity(),
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Self::Packed { dtype, .. } => *dtype,
+            Self::Tensor(weight) => weight.dtype(),
+        }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        match self {
+            Self::Packed { .. } => &Device::Cpu,
+            Self::Tensor(weight) => weight.codes().device(),
+        }
+    }
+
+    /// Bytes of the codes and scales.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Packed { groups, .. } => groups.iter().map(PackedCodes::bytes).sum(),
+            Self::Tensor(weight) => weight.bytes(),
+        }
+    }
+
+    /// Bytes that the codes of this matrix would take: of an odd row in the order of the kernels one more, and of the one
+    /// scale of all groups a copy for each.
+    pub(crate) fn bytes_of(weight: &Fp8Tensor, layout: Layout) -> usize {
+        let [rows, cols] = *weight.shape().dims() else { return weight.bytes() };
+        match layout {
+            Layout::Products { groups } if has_kernels(weight.dtype(), weight.codes().device()) => {
+                let blocks = weight.granularity().blocks(&[rows, cols]);
+                if blocks.of_rows(0..rows / groups.max(1)).is_none() {
+                    return weight.bytes();
+                }
+                let (down, across) = blocks.grid();
+                let copies = if down == 1 { groups.saturating_sub(1) * across } else { 0 };
+                weight.bytes() + rows * (cols % 2) + copies * size_of::<f32>()
+            }
+            Layout::Products { .. } | Layout::Rows => weight.bytes(),
+        }
+    }
+
+    /// The values.
+    pub(crate) fn dequantize(&self) -> Result<Tensor> {
+        self.to_tensor()?.dequantize()
+    }
+}
+
+/// Row numbers from a vector of integers, all of them below `count`.
+fn row_numbers(rows: &Tensor, count: usize) -> Result<Vec<usize>> {
+    let rows = rows.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let number = |row: i64| match usize::try_from(row) {
+        Ok(row) if row < count => Ok(row),
+        _ => Err(candle_core::Error::Msg(format!("row {row} of an embedding of {count} rows")).into()),
+    };
+    rows.into_iter().map(number).collect()
+}

@@ -1,0 +1,203 @@
+//! An operand: one tensor of a layer on its way through quantization, and all that is kept of it from pass to pass.
+//!
+//! A weight, a layer's input, the gradient of its output and an embedding's table are operands. What a backward pass that is
+//! still to come needs of one is reached through an `Arc`.
+
+use std::sync::Arc;
+
+use altgrad_kernels::Conversion;
+use altgrad_kernels::lock::Lock;
+use candle_core::Tensor;
+
+use super::cache::Cache;
+use super::{
+    AmaxHistory, Clip, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Scaling, Spare, Ste, Watch,
+    stream, transposed,
+};
+use crate::{Error, Result};
+
+/// One tensor of a layer on its way through quantization.
+///
+/// How it is quantized, the layer's recipe says; every method takes the quantizer from there.
+#[derive(Debug)]
+pub(crate) struct Operand {
+    /// The field of the recipe that says how the tensor is quantized.
+    pub(crate) name: &'static str,
+    state: Lock<QuantizerState>,
+    /// Where random draws come from, and those for the transposed tensor.
+    stream: u32,
+    transposed_stream: u32,
+    /// Where the tensor's codes were in the last step.
+    pub(crate) spare: Spare,
+    pub(crate) transposed_spare: Spare,
+    /// Codes that stay, once they were needed.
+    pub(crate) kept: Cache<Kept>,
+    /// Whoever watches the values.
+    pub(crate) watch: Watch,
+}
+
+/// The codes of an operand that stay.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) codes: Arc<FixedWeight>,
+    /// Where the operand's gradient stops.
+    pub(crate) clip: Clip,
+    /// The transpose along its own rows, where a recipe has backward passes compute with that. It is made together with the
+    /// codes, since the operand may have changed when a backward pass comes to need it.
+    pub(crate) transposed: Option<KeptTranspose>,
+}
+
+/// The transpose of an operand that stays.
+#[derive(Clone, Debug)]
+pub(crate) enum KeptTranspose {
+    /// On the CPU.
+    Codes(Codes),
+    /// On devices, and where the kernels have no products.
+    Tensor(Fp8Tensor),
+}
+
+/// What codes are to be kept for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    pub(crate) layout: Layout,
+    pub(crate) ste: Ste,
+    /// Whether the transpose is needed along its own rows.
+    pub(crate) transposed: bool,
+}
+
+impl Operand {
+    /// Before the first step of the tensor that the field `name` of the recipe of the layer at `path` is for.
+    pub(crate) fn new(name: &'static str, quantizer: Option<&Quantizer>, path: &str) -> Self {
+        Self {
+            name,
+            state: Lock::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
+            stream: stream(&format!("{path}.{name}")),
+            transposed_stream: stream(&format!("{path}.{name}.transposed")),
+            spare: Spare::default(),
+            transposed_spare: Spare::default(),
+            kept: Cache::new(),
+            watch: Watch::default(),
+        }
+    }
+
+    /// Gives back the memory that is kept from step to step for speed.
+    pub(crate) fn clear_spares(&self) {
+        self.spare.clear();
+        self.transposed_spare.clear();
+    }
+
+    /// What is remembered.
+    pub(crate) fn state(&self) -> QuantizerState {
+        self.state.get()
+    }
+
+    /// Remembers something else.
+    pub(crate) fn set_state(&self, state: QuantizerState) {
+        self.state.replace(state);
+    }
+
+    /// Fails if the scale is delayed and nothing was measured yet.
+    pub(crate) fn check_measured(&self, quantizer: &Quantizer) -> Result<()> {
+        let is_delayed = matches!(quantizer.scaling, Scaling::Delayed { .. });
+        if is_delayed && self.history().largest().is_none() {
+            Err(Error::NoHistory { role: self.name })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The tensor, for messages.
+    pub(crate) fn what(&self) -> &'static str {
+        match self.name {
+            "weights" => "the weight",
+            "activations" => "the input",
+            _ => "the gradient of the output",
+        }
+    }
+
+    /// The largest magnitudes so far.
+    pub(crate) fn history(&self) -> AmaxHistory {
+        self.state.with(|state| state.history.clone())
+    }
+
+    /// Number of steps so far.
+    pub(crate) fn step(&self) -> u64 {
+        self.state.with(|state| state.step)
+    }
+
+    /// How `x` is converted in the step at hand, which does not count as one.
+    pub(crate) fn peek(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Conversion> {
+        Ok(quantizer.conversion(x, self.what(), &self.state(), self.stream)?.0)
+    }
+
+    /// How `x` is converted in the step at hand, with the number of that step; in training it is added to the state.
+    ///
+    /// Threads that train at the same time have steps of their own, in the order in which they begin. Each sees the
+    /// history as it is then, and its amax is recorded when it is known: in the order in which that happens.
+    pub(crate) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
+        let state = self.state.with(|state| {
+            let now = state.clone();
+            state.step += u64::from(training);
+            now
+        });
+        let (conversion, amax) = quantizer.conversion(x, self.what(), &state, self.stream)?;
+        if let (true, Some(amax)) = (training, amax) {
+            self.state.with(|state| quantizer.record(amax, &mut state.history));
+        }
+        Ok((conversion, state.step))
+    }
+
+    /// How the transpose `x` of a tensor that was converted in `step` is converted along its own rows.
+    pub(crate) fn transposed(&self, quantizer: &Quantizer, x: &Tensor, step: u64) -> Result<Conversion> {
+        let state = QuantizerState { step, ..quantizer.state() };
+        Ok(quantizer.conversion(x, self.what(), &state, self.transposed_stream)?.0)
+    }
+
+    /// The codes of the matrix `x` as it is: those of the next step.
+    pub(crate) fn pack(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Fp8Tensor> {
+        self.packed(quantizer, x).map(|(codes, _)| codes)
+    }
+
+    fn packed(&self, quantizer: &Quantizer, x: &Tensor) -> Result<(Fp8Tensor, Conversion)> {
+        let conversion = self.peek(quantizer, x)?;
+        Ok((Fp8Tensor::convert(x, &conversion, quantizer.granularity)?, conversion))
+    }
+
+    /// The codes of the matrix `x` that stay: those that are kept, or from now on the ones of the next step.
+    pub(crate) fn keep(&self, quantizer: &Quantizer, x: &Tensor, keep: Keep) -> Result<Kept> {
+        self.kept.get_or_compute(|| {
+            let (codes, conversion) = self.packed(quantizer, x)?;
+            let clip = keep.ste.clip(x, &conversion)?;
+            let transposed = if keep.transposed { Some(self.keep_transpose(quantizer, x, keep.layout)?) } else { None };
+            let codes = Arc::new(FixedWeight::new(codes, keep.layout)?);
+            Ok(Kept { codes, clip, transposed })
+        })
+    }
+
+    fn keep_transpose(&self, quantizer: &Quantizer, x: &Tensor, layout: Layout) -> Result<KeptTranspose> {
+        let x = transposed(x, layout.groups())?;
+        let conversion = self.transposed(quantizer, &x, self.step())?;
+        if x.device().is_cpu() {
+            let no_code = Error::NanNotRepresentable { format: quantizer.format };
+            return Codes::encode(&x, &conversion, None)?.map(KeptTranspose::Codes).ok_or(no_code);
+        }
+        Ok(KeptTranspose::Tensor(Fp8Tensor::convert(&x, &conversion, quantizer.granularity)?))
+    }
+}
+
+impl Clone for Operand {
+    /// The same state, which goes its own way from here.
+    fn clone(&self) -> Self {
+        let Self { name, stream, transposed_stream, .. } = *self;
+        Self {
+            name,
+            state: self.state.clone(),
+            stream,
+            transposed_stream,
+            spare: Spare::default(),
+            transposed_spare: Spare::default(),
+            kept: self.kept.clone(),
+            watch: Watch::default(),
+        }
+    }
+}

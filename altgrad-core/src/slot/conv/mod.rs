@@ -1,0 +1,130 @@
+//! Convolutions: the slots, and `candle_nn`'s constructors for them.
+
+mod lowering;
+mod operation;
+
+use candle_core::Tensor;
+use candle_nn::{Conv1dConfig, Conv2dConfig, Init, VarBuilder};
+
+use super::Slot;
+use super::handed_out::{self, OF_PRODUCTS};
+
+/// A convolution over one dimension that can be quantized in place: declare it where a model would have a
+/// `candle_nn::Conv1d`.
+///
+/// It is computed as the product of its windows (im2col) with its weight as a matrix `(outputs, inputs × kernel)`, and
+/// quantized as a [linear layer](crate::Linear) of that matrix is: a scale a row is one for each output channel, and of
+/// activations one for each window. The windows of all groups are one operand.
+pub type Conv1d = Slot<candle_nn::Conv1d>;
+
+/// A convolution over two dimensions that can be quantized in place: declare it where a model would have a
+/// `candle_nn::Conv2d`. How it is quantized, [`Conv1d`] says.
+///
+/// ```
+/// use altgrad::{Quantizable, Recipe, nn};
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_nn::{Conv2dConfig, VarBuilder, VarMap};
+///
+/// let variables = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+/// let config = Conv2dConfig { padding: 1, stride: 2, ..Conv2dConfig::default() };
+/// let mut conv = nn::conv2d(3, 8, 3, config, vb)?;
+/// conv.quantize(Recipe::rowwise())?;
+/// let y = conv.forward(&Tensor::ones((1, 3, 32, 32), DType::F32, &Device::Cpu)?)?;
+/// assert_eq!(y.dims(), [1, 8, 16, 16]);
+/// # Ok::<(), altgrad::Error>(())
+/// ```
+pub type Conv2d = Slot<candle_nn::Conv2d>;
+
+impl Conv1d {
+    /// A convolution in full precision with a weight of shape `(outputs, inputs / groups, kernel)` and a bias of shape
+    /// `(outputs,)`, as `candle_nn::Conv1d::new`.
+    #[must_use]
+    pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv1dConfig) -> Self {
+        candle_nn::Conv1d::new(weight, bias, config).into()
+    }
+}
+
+impl Conv2d {
+    /// A convolution in full precision with a weight of shape `(outputs, inputs / groups, height, width)` and a bias of shape
+    /// `(outputs,)`, as `candle_nn::Conv2d::new`.
+    #[must_use]
+    pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv2dConfig) -> Self {
+        candle_nn::Conv2d::new(weight, bias, config).into()
+    }
+}
+
+/// [`candle_nn::conv1d()`] into a slot: weight `(out_channels, in_channels / groups, kernel_size)` and bias from `vb`.
+///
+/// # Errors
+///
+/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
+pub fn conv1d(
+    in_channels: usize,
+    out_channels: usize,
+    kernel_size: usize,
+    cfg: Conv1dConfig,
+    vb: VarBuilder<'_>,
+) -> candle_core::Result<Conv1d> {
+    let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size);
+    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, Some((out_channels, bias_init(in_channels))), &vb)?)
+}
+
+/// [`conv1d()`] without a bias, as [`candle_nn::conv1d_no_bias`].
+///
+/// # Errors
+///
+/// As [`conv1d`].
+#[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
+pub fn conv1d_no_bias(
+    in_channels: usize,
+    out_channels: usize,
+    kernel_size: usize,
+    cfg: Conv1dConfig,
+    vb: VarBuilder<'_>,
+) -> candle_core::Result<Conv1d> {
+    let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size);
+    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
+}
+
+/// [`candle_nn::conv2d()`] into a slot: weight `(out_channels, in_channels / groups, kernel_size, kernel_size)` and bias from
+/// `vb`.
+///
+/// # Errors
+///
+/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
+pub fn conv2d(
+    in_channels: usize,
+    out_channels: usize,
+    kernel_size: usize,
+    cfg: Conv2dConfig,
+    vb: VarBuilder<'_>,
+) -> candle_core::Result<Conv2d> {
+    let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size, kernel_size);
+    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, Some((out_channels, bias_init(in_channels))), &vb)?)
+}
+
+/// [`conv2d()`] without a bias, as [`candle_nn::conv2d_no_bias`].
+///
+/// # Errors
+///
+/// As [`conv2d`].
+#[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
+pub fn conv2d_no_bias(
+    in_channels: usize,
+    out_channels: usize,
+    kernel_size: usize,
+    cfg: Conv2dConfig,
+    vb: VarBuilder<'_>,
+) -> candle_core::Result<Conv2d> {
+    let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size, kernel_size);
+    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
+}
+
+/// As `candle_nn` initializes the bias of a convolution.
+fn bias_init(in_channels: usize) -> Init {
+    let bound = 1.0 / (in_channels as f64).sqrt();
+    Init::Uniform { lo: -bound, up: bound }
+}

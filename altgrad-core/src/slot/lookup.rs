@@ -1,0 +1,80 @@
+//! Looking up rows of a weight that is quantized, by their numbers.
+
+use candle_core::{DType, Tensor};
+
+use super::products::{self, Arguments, Computed, Gradients};
+use crate::Result;
+use crate::quantizer::{Clip, FixedWeight, Granularity, Kept, Quantizer, Rounding, Scaling};
+
+/// The rows' values, and where their gradients stop.
+pub(super) type LookedUp = (Tensor, Clip);
+
+/// Whether a row is quantized as it would be in the whole weight, without looking at the other rows.
+pub(super) fn is_by_row(quantizer: &Quantizer) -> bool {
+    let is_scaled_by_row = match quantizer.granularity {
+        Granularity::PerTensor => matches!(quantizer.scaling, Scaling::Static(_)),
+        Granularity::PerRow | Granularity::PerChannel => true,
+        Granularity::PerBlock { rows, .. } => rows == 1,
+    };
+    // A random draw belongs to the place of an element in the whole weight.
+    is_scaled_by_row && quantizer.rounding == Rounding::NearestEven
+}
+
+/// The numbers in one dimension.
+pub(super) fn numbers(rows: &Tensor) -> Result<Tensor> {
+    Ok(rows.flatten_all()?)
+}
+
+/// The rows of a table in full precision, as a matrix.
+pub(super) fn rows(table: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    Ok(table.index_select(&numbers(rows)?, 0)?)
+}
+
+/// The rows of codes that are kept.
+pub(super) fn kept(kept: &Kept, rows: &Tensor) -> Result<LookedUp> {
+    let numbers = numbers(rows)?;
+    Ok((kept.codes.rows(&numbers)?, kept.clip.rows(&numbers)?))
+}
+
+/// The rows of codes, in the shape of the numbers with a dimension more.
+pub(super) fn frozen(codes: &FixedWeight, rows: &Tensor) -> Result<Tensor> {
+    let values = codes.rows(&numbers(rows)?)?;
+    let dims = dims(rows, &values)?;
+    Ok(values.reshape(dims)?)
+}
+
+/// The rows in the shape of the numbers with a dimension more, with a gradient that goes to the weight; `on_gradient` is
+/// called when it does.
+pub(super) fn attach(
+    (values, clip): LookedUp,
+    weight: &Tensor,
+    rows: &Tensor,
+    on_gradient: impl Fn() + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let dims = dims(rows, &values)?;
+    let numbers = numbers(rows)?;
+    let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
+        // An optimizer is about to move the weight.
+        on_gradient();
+        let (table, (count, cols)) = (arguments.x, (numbers.elem_count(), arguments.x.dim(1)?));
+        let dy = clip.stop(&dy.detach().contiguous()?.reshape((count, cols))?)?;
+        let gradient = table.detach().zeros_like()?.index_add(&numbers, &dy, 0)?;
+        Ok(Gradients { x: Some(gradient), ..Gradients::default() })
+    };
+    let arguments = Arguments { x: weight, w: None, bias: None };
+    Ok(products::attach(Computed::Tensor(values), dims, arguments, backward)?)
+}
+
+fn dims(rows: &Tensor, values: &Tensor) -> Result<Vec<usize>> {
+    let mut dims = rows.dims().to_vec();
+    dims.push(values.dim(1)?);
+    Ok(dims)
+}
+
+/// Checks that numbers are integers.
+pub(super) fn check_numbers(rows: &Tensor) -> Result<()> {
+    match rows.dtype() {
+        DType::U8 | DType::U32 | DType::I64 => Ok(()),
+        dtype => Err(crate::Error::DTypeMismatch { what: "the row numbers", expected: DType::U32, actual: dtype }),
+    }
+}

@@ -1,0 +1,72 @@
+//! Slots: the layers that a model declares and altgrad replaces, of any kind.
+//!
+//! What the kinds have in common is here: [`Slot`] and what it can hold, [`Full`], [`Quantized`] and [`Frozen`]. A kind is
+//! an [`Operation`], in a folder of its own.
+
+mod any;
+mod compute;
+mod conv;
+mod embedding;
+mod frozen;
+mod full;
+pub(crate) mod handed_out;
+mod linear;
+mod lookup;
+mod lowering;
+mod mode;
+mod named;
+mod operands;
+mod operation;
+mod products;
+mod quantization;
+mod quantized;
+mod recipe;
+#[allow(clippy::module_inception, reason = "the module is named after its main item")]
+mod slot;
+mod text;
+
+pub use any::AnySlot;
+pub(crate) use any::WeightId;
+pub use compute::Compute;
+pub use conv::{Conv1d, Conv2d, conv1d, conv1d_no_bias, conv2d, conv2d_no_bias};
+pub use embedding::{Embedding, embedding};
+pub use frozen::Frozen;
+pub(crate) use frozen::FrozenCodes;
+pub use full::Full;
+pub use linear::{FrozenLinear, FullLinear, Linear, QuantizedLinear, linear, linear_b, linear_no_bias};
+pub use lowering::Lowering;
+pub use named::ParseRecipeError;
+pub use operation::{Evaluation, Operation};
+pub(crate) use quantization::Quantization;
+pub use quantized::Quantized;
+pub use recipe::{OrFull, Recipe};
+pub use slot::{Slot, SlotState};
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result};
+
+/// The dotted path under which surgery found a layer, for its messages; a layer made by hand has none.
+pub(crate) type LayerPath = Option<Arc<str>>;
+
+/// Checks that a tensor is of the weight's dtype and on its device.
+fn check_kind(what: &'static str, tensor: &Tensor, dtype: DType, device: &Device) -> Result<()> {
+    if tensor.dtype() != dtype {
+        return Err(Error::DTypeMismatch { what, expected: dtype, actual: tensor.dtype() });
+    }
+    if !tensor.device().same_device(device) {
+        let [expected, actual] = [device, tensor.device()].map(Device::location);
+        return Err(Error::DeviceMismatch { what, expected, actual });
+    }
+    Ok(())
+}
+
+/// Says of an error which layer it came from.
+fn locate<T>(result: Result<T>, path: &LayerPath) -> Result<T> {
+    match path {
+        Some(path) => result.map_err(|error| error.at(path)),
+        None => result,
+    }
+}

@@ -1,0 +1,268 @@
+//! Products from codes on the CPU, without a copy of any quantized operand in full precision.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Left, PackedCodes, Right};
+use candle_core::{DType, Storage, Tensor};
+
+use super::values::Values;
+use super::{Computed, Operand, Products, Shape};
+use crate::quantizer::{Codes, FixedWeight, KeptTranspose, Spare, to_storage, with_floats};
+use crate::slot::Compute;
+use crate::{Error, Result};
+
+/// Products by the kernels.
+pub(super) struct FromCodes;
+
+/// A matrix of codes.
+#[derive(Clone, Debug)]
+pub(super) enum Matrix {
+    /// Of one pass.
+    Codes(Codes),
+    /// That stays, in groups of rows.
+    Packed(Arc<[PackedCodes]>),
+}
+
+impl Products for FromCodes {
+    type Matrix = Matrix;
+
+    fn quantize(x: &Tensor, conversion: &Conversion, groups: usize, spare: Option<&Spare>) -> Result<Option<Matrix>> {
+        let blocks = conversion.blocks();
+        let (rows, _) = blocks.shape();
+        if groups != 1 && blocks.of_rows(0..rows / groups.max(1)).is_none() {
+            return Ok(None);
+        }
+        // Some values have no code where the format has no NaN.
+        Ok(Codes::encode(x, conversion, spare)?.map(Matrix::Codes))
+    }
+
+    fn fixed(codes: &FixedWeight, _: (usize, usize)) -> Result<Option<Matrix>> {
+        Ok(match codes {
+            FixedWeight::Packed { groups, .. } => Some(Matrix::Packed(Arc::clone(groups))),
+            FixedWeight::Tensor(_) => None,
+        })
+    }
+
+    fn fixed_transpose(codes: &KeptTranspose, _: (usize, usize), _: DType) -> Result<Option<Matrix>> {
+        Ok(match codes {
+            KeptTranspose::Codes(codes) => Some(Matrix::Codes(codes.clone())),
+            KeptTranspose::Tensor(_) => None,
+        })
+    }
+
+    fn dequantize(matrix: &Matrix, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
+        match matrix {
+            Matrix::Codes(codes) => codes.dequantize(&shape.into(), dtype),
+            Matrix::Packed(groups) => {
+                let (rows, cols) = (shape.0 / groups.len().max(1), shape.1);
+                let group = |packed| Codes::unpack(packed).dequantize(&(rows, cols).into(), dtype);
+                match &**groups {
+                    [packed] => group(packed),
+                    groups => Ok(Tensor::cat(&groups.iter().map(group).collect::<Result<Vec<_>>>()?, 0)?),
+                }
+            }
+        }
+    }
+
+    fn forward(
+        x: Operand<'_, Matrix>,
+        w: &Matrix,
+        bias: Option<&Tensor>,
+        compute: Compute,
+        shape: Shape,
+    ) -> Result<Computed> {
+        let (rows, cols) = (shape.rows, shape.outputs);
+        let right = |group: usize, product: &mut dyn FnMut(&Right<'_>) -> Result<()>| match w {
+            Matrix::Codes(codes) => product(&Right::Codes(group_of(codes, group, cols, shape)?)),
+            Matrix::Packed(groups) => {
+                groups.get(group).map_or_else(|| Err(no_group()), |packed| product(&Right::Packed(packed)))
+            }
+        };
+        let mut y = match x {
+            Operand::Full(x) => with_floats(x, |x| {
+                per_group(shape.groups, rows * cols, |group, y| {
+                    let x = FloatMatrix::new(slice(x, group, rows, shape.inputs)?, rows, shape.inputs);
+                    let left = match compute {
+                        Compute::Full => Left::Floats(x),
+                        Compute::Bf16Activations => Left::RoundedFloats(x),
+                    };
+                    right(group, &mut |right| {
+                        kernels::multiply(&left, right, y);
+                        Ok(())
+                    })
+                })
+            })??,
+            Operand::Quantized(Matrix::Codes(x)) => per_group(shape.groups, rows * cols, |group, y| {
+                let left = Left::Codes(group_of(x, group, rows, shape)?);
+                right(group, &mut |right| {
+                    kernels::multiply(&left, right, y);
+                    Ok(())
+                })
+            })?,
+            Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(_) => return Err(not_transposed()),
+        };
+        if let Some(bias) = bias {
+            with_floats(bias, |bias| kernels::add_bias(&mut y, bias))?;
+        }
+        Ok(Computed::Cpu(to_storage(y, shape.dtype)?))
+    }
+
+    fn input_gradient(dy: Operand<'_, Matrix>, w: Operand<'_, Matrix>, shape: Shape) -> Result<Tensor> {
+        let (rows, cols) = (shape.rows, shape.inputs);
+        let (w, is_transposed) = match w {
+            Operand::Quantized(w) => (w, false),
+            Operand::Transposed(w) => (w, true),
+            Operand::Full(_) => return Err(not_transposed()),
+        };
+        let w = Unpacked::new(w);
+        let right = |group| {
+            let codes = w.group(group, if is_transposed { shape.inputs } else { shape.outputs }, shape)?;
+            Ok::<_, Error>(Right::Codes(if is_transposed { codes } else { codes.transposed() }))
+        };
+        let dx = match dy {
+            Operand::Full(dy) => with_floats(dy, |dy| {
+                per_group(shape.groups, rows * cols, |group, dx| {
+                    let dy = slice(dy, group, rows, shape.outputs)?;
+                    let left = Left::Floats(FloatMatrix::new(dy, rows, shape.outputs));
+                    kernels::multiply(&left, &right(group)?, dx);
+                    Ok(())
+                })
+            })??,
+            Operand::Quantized(Matrix::Codes(dy)) => per_group(shape.groups, rows * cols, |group, dx| {
+                kernels::multiply(&Left::Codes(group_of(dy, group, rows, shape)?), &right(group)?, dx);
+                Ok(())
+            })?,
+            Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(_) => return Err(not_transposed()),
+        };
+        tensor(dx, shape.x(), shape.dtype)
+    }
+
+    fn weight_gradient(dy: Operand<'_, Matrix>, x: Operand<'_, Matrix>, shape: Shape) -> Result<Tensor> {
+        let Shape { groups, rows, inputs, outputs, dtype } = shape;
+        let dw = match (codes_of(dy)?, codes_of(x)?) {
+            (Side::Full(dy), Side::Full(x)) => {
+                return Values::weight_gradient(Operand::Full(dy), Operand::Full(x), shape);
+            }
+            (Side::Full(dy), Side::Codes(x, x_is_transposed)) => with_floats(dy, |dy| {
+                per_group(groups, outputs * inputs, |group, dw| {
+                    let dy = FloatMatrix::new(slice(dy, group, rows, outputs)?, rows, outputs).transposed();
+                    let x = columns(x, x_is_transposed, group, inputs, shape)?;
+                    kernels::multiply(&Left::Floats(dy), &Right::Codes(x), dw);
+                    Ok(())
+                })
+            })??,
+            (Side::Codes(dy, dy_is_transposed), Side::Codes(x, x_is_transposed)) => {
+                per_group(groups, outputs * inputs, |group, dw| {
+                    let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
+                    let x = columns(x, x_is_transposed, group, inputs, shape)?;
+                    kernels::multiply(&Left::Codes(dy), &Right::Codes(x), dw);
+                    Ok(())
+                })?
+            }
+            (Side::Codes(dy, dy_is_transposed), Side::Full(x)) => with_floats(x, |x| {
+                let mut transposed = kernels::zeroed(inputs * outputs);
+                per_group(groups, outputs * inputs, |group, dw| {
+                    // Only the left operand can be floats, so it is the transpose that is computed.
+                    let x = FloatMatrix::new(slice(x, group, rows, inputs)?, rows, inputs).transposed();
+                    let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
+                    kernels::multiply(&Left::Floats(x), &Right::Codes(dy), &mut transposed);
+                    kernels::transpose(&transposed, dw, outputs);
+                    Ok(())
+                })
+            })??,
+        };
+        tensor(dw, shape.w(), dtype)
+    }
+}
+
+/// The transpose of a group of a matrix, with so many rows.
+fn columns(codes: &Codes, is_transposed: bool, group: usize, cols: usize, shape: Shape) -> Result<CodeMatrix<'_>> {
+    Ok(if is_transposed {
+        group_of(codes, group, cols, shape)?
+    } else {
+        group_of(codes, group, shape.rows, shape)?.transposed()
+    })
+}
+
+/// An operand of a weight's gradient.
+enum Side<'a> {
+    Full(&'a Tensor),
+    /// Codes, and whether they are those of the transpose.
+    Codes(&'a Codes, bool),
+}
+
+fn codes_of(operand: Operand<'_, Matrix>) -> Result<Side<'_>> {
+    match operand {
+        Operand::Full(values) => Ok(Side::Full(values)),
+        Operand::Quantized(Matrix::Codes(codes)) => Ok(Side::Codes(codes, false)),
+        Operand::Transposed(Matrix::Codes(codes)) => Ok(Side::Codes(codes, true)),
+        Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(Matrix::Packed(_)) => Err(not_transposed()),
+    }
+}
+
+/// A weight's codes row by row.
+enum Unpacked<'a> {
+    Whole(&'a Codes),
+    Groups(Vec<Codes>),
+}
+
+impl<'a> Unpacked<'a> {
+    fn new(matrix: &'a Matrix) -> Self {
+        match matrix {
+            Matrix::Codes(codes) => Self::Whole(codes),
+            Matrix::Packed(groups) => Self::Groups(groups.iter().map(Codes::unpack).collect()),
+        }
+    }
+
+    fn group(&self, group: usize, rows: usize, shape: Shape) -> Result<CodeMatrix<'_>> {
+        match self {
+            Self::Whole(codes) => group_of(codes, group, rows, shape),
+            Self::Groups(groups) => groups.get(group).map(Codes::view).ok_or_else(no_group),
+        }
+    }
+}
+
+/// The rows of a group.
+fn group_of(codes: &Codes, group: usize, rows: usize, shape: Shape) -> Result<CodeMatrix<'_>> {
+    if shape.groups == 1 {
+        return Ok(codes.view());
+    }
+    codes.view().rows(range(group, rows)).ok_or_else(no_group)
+}
+
+fn range(group: usize, len: usize) -> Range<usize> {
+    group * len..(group + 1) * len
+}
+
+/// The values of a group of `rows` by `cols`.
+fn slice(values: &[f32], group: usize, rows: usize, cols: usize) -> Result<&[f32]> {
+    values.get(range(group, rows * cols)).ok_or_else(no_group)
+}
+
+/// The results of all groups above one another, each of so many elements.
+fn per_group(
+    groups: usize,
+    elements: usize,
+    mut compute: impl FnMut(usize, &mut [f32]) -> Result<()>,
+) -> Result<Vec<f32>> {
+    let mut results = kernels::zeroed(groups * elements);
+    for (group, result) in results.chunks_exact_mut(elements.max(1)).enumerate() {
+        compute(group, result)?;
+    }
+    Ok(results)
+}
+
+fn tensor(values: Vec<f32>, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
+    let storage = Storage::Cpu(to_storage(values, dtype)?);
+    Ok(Tensor::from_storage(storage, shape, candle_core::op::BackpropOp::none(), false))
+}
+
+/// What no caller does.
+pub(super) fn not_transposed() -> Error {
+    candle_core::Error::Msg("an operand of a product in a form that this product does not read".to_owned()).into()
+}
+
+fn no_group() -> Error {
+    candle_core::Error::Msg("an operand of a product with other groups than the product".to_owned()).into()
+}

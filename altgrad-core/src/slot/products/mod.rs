@@ -1,0 +1,120 @@
+//! The products of a layer behind one interface, and the pass through a layer that is written once over it.
+//!
+//! With `X` the input as a matrix `(rows, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of the output
+//! `(rows, outputs)`, there are three: `Y = X · Wᵀ`, `dX = dY · W` and `dW = dYᵀ · X`. Each operand is in full precision or
+//! quantized, and quantized along its own rows or, as the transpose, along its columns.
+//!
+//! A layer of several groups, such as a grouped convolution, has as many products of the same shape: the rows of all groups
+//! lie above one another in `X` and `W`, and so do those of the result.
+
+mod codes;
+mod node;
+mod pass;
+mod values;
+
+pub(super) use node::{Arguments, Computed, Gradients, attach};
+pub(super) use pass::{Product, Training, Weight, transposed_weights};
+
+use altgrad_kernels::Conversion;
+use candle_core::{DType, Tensor};
+
+use super::Compute;
+use crate::Result;
+use crate::quantizer::{FixedWeight, Granularity, KeptTranspose, Spare};
+
+/// One way to compute a layer's products. There are two: from codes on the CPU ([`codes`]), and by candle's operations on
+/// fake-quantized values anywhere ([`values`]).
+trait Products: 'static {
+    /// A quantized matrix in the form that products read.
+    type Matrix: Clone + Send + Sync + 'static;
+
+    /// Quantizes a contiguous matrix of rows in `groups`, into a buffer from `spare` where there is one to be had; `None`
+    /// if it has no such form.
+    fn quantize(
+        x: &Tensor,
+        conversion: &Conversion,
+        groups: usize,
+        spare: Option<&Spare>,
+    ) -> Result<Option<Self::Matrix>>;
+
+    /// The matrix of codes that stay; `None` if they have no such form.
+    fn fixed(codes: &FixedWeight, shape: (usize, usize)) -> Result<Option<Self::Matrix>>;
+
+    /// The transpose that stays; `None` if it has no such form.
+    fn fixed_transpose(codes: &KeptTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Self::Matrix>>;
+
+    /// The values of a matrix of this shape.
+    fn dequantize(matrix: &Self::Matrix, shape: (usize, usize), dtype: DType) -> Result<Tensor>;
+
+    /// `x · wᵀ`, and the bias in every row.
+    fn forward(
+        x: Operand<'_, Self::Matrix>,
+        w: &Self::Matrix,
+        bias: Option<&Tensor>,
+        compute: Compute,
+        shape: Shape,
+    ) -> Result<Computed>;
+
+    /// `dy · w`.
+    fn input_gradient(dy: Operand<'_, Self::Matrix>, w: Operand<'_, Self::Matrix>, shape: Shape) -> Result<Tensor>;
+
+    /// `dyᵀ · x`.
+    fn weight_gradient(dy: Operand<'_, Self::Matrix>, x: Operand<'_, Self::Matrix>, shape: Shape) -> Result<Tensor>;
+}
+
+/// An operand of a product.
+enum Operand<'a, M> {
+    /// As it is, a contiguous matrix.
+    Full(&'a Tensor),
+    Quantized(&'a M),
+    /// The transpose, quantized along its own rows.
+    Transposed(&'a M),
+}
+
+impl<M> Clone for Operand<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Operand<'_, M> {}
+
+/// The shape of a layer's products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    groups: usize,
+    /// Rows of one group of `X` and `dY`.
+    rows: usize,
+    inputs: usize,
+    /// Rows of one group of `W`, columns of `Y`.
+    outputs: usize,
+    dtype: DType,
+}
+
+impl Shape {
+    fn x(self) -> (usize, usize) {
+        (self.groups * self.rows, self.inputs)
+    }
+
+    fn w(self) -> (usize, usize) {
+        (self.groups * self.outputs, self.inputs)
+    }
+
+    fn y(self) -> (usize, usize) {
+        (self.groups * self.rows, self.outputs)
+    }
+
+    /// The transpose of a matrix of this shape, group by group.
+    fn transposed(self, (rows, cols): (usize, usize)) -> (usize, usize) {
+        (self.groups * cols, rows / self.groups.max(1))
+    }
+}
+
+/// Whether a matrix and its transpose have the same codes.
+fn is_symmetric(granularity: Granularity, groups: usize) -> bool {
+    match granularity {
+        // A block that several groups share would be cut otherwise by the transpose.
+        Granularity::PerBlock { rows, cols } => rows == cols && groups == 1,
+        granularity => granularity.is_symmetric(),
+    }
+}

@@ -1,0 +1,425 @@
+//! A pass through a layer that is a product of matrices: forward and backward, written once over [`Products`].
+
+use std::sync::Arc;
+
+use altgrad_kernels::Conversion;
+use candle_core::Tensor;
+
+use super::codes::FromCodes;
+use super::values::Values;
+use super::{Arguments, Gradients, Operand, Products, Shape, attach, is_symmetric};
+use crate::quantizer::{self, Clip, FixedWeight, KeptTranspose, Quantizer, Ste, has_kernels, sum_rows, transposed};
+use crate::slot::lowering::Lowering;
+use crate::slot::operands::Operands;
+use crate::slot::{Compute, LayerPath, Recipe, locate};
+use crate::{Error, Result};
+
+/// A pass through a layer.
+pub(in crate::slot) struct Product<'a> {
+    pub(in crate::slot) lowering: &'a Arc<dyn Lowering>,
+    pub(in crate::slot) weight: Weight<'a>,
+    pub(in crate::slot) bias: Option<&'a Tensor>,
+    /// How the input is quantized in this pass, with the number of the step.
+    pub(in crate::slot) input: Option<(Arc<Conversion>, u64)>,
+    pub(in crate::slot) ste: Ste,
+    /// In which precision an input is read that is not quantized.
+    pub(in crate::slot) compute: Compute,
+    /// How gradients are computed; `None` for a layer whose weight is a constant: in full precision.
+    pub(in crate::slot) training: Option<Training>,
+    pub(in crate::slot) path: &'a LayerPath,
+}
+
+/// The weight of a pass, as a matrix.
+pub(in crate::slot) enum Weight<'a> {
+    /// In full precision, to be quantized by this conversion in the step of this number.
+    Full(&'a Tensor, Arc<Conversion>, u64),
+    /// Codes that stay, with where the weight's gradient stops and the transpose.
+    Fixed(&'a Arc<FixedWeight>, Clip, Option<KeptTranspose>),
+}
+
+/// What a pass through a layer that trains knows of it.
+#[derive(Clone)]
+pub(in crate::slot) struct Training {
+    pub(in crate::slot) recipe: Recipe,
+    pub(in crate::slot) operands: Arc<Operands>,
+    /// Whether this pass counts as a step.
+    pub(in crate::slot) counts: bool,
+    /// The weight in full precision, as the layer has it: what gets a gradient.
+    pub(in crate::slot) weight: Tensor,
+    pub(in crate::slot) matrix: Tensor,
+}
+
+impl Training {
+    /// The quantizer of the weight's transpose, if gradients of inputs need one that is not that of the weight.
+    fn transposed_weights(&self, groups: usize) -> Option<&Quantizer> {
+        transposed_weights(&self.recipe, groups)
+    }
+}
+
+/// The quantizer of a weight's transpose, if gradients of inputs need one that is not that of the weight.
+pub(in crate::slot) fn transposed_weights(recipe: &Recipe, groups: usize) -> Option<&Quantizer> {
+    let weights = &recipe.weights;
+    (recipe.gradients.is_some() && !is_symmetric(weights.granularity, groups)).then_some(weights)
+}
+
+impl Product<'_> {
+    /// The result for `x`, whose values as a contiguous matrix are `values`, in the shape that the lowering has for results.
+    pub(in crate::slot) fn forward(&self, x: &Tensor, values: &Tensor) -> Result<Tensor> {
+        if has_kernels(x.dtype(), x.device())
+            && let Some(y) = self.by::<FromCodes>(x, values)?
+        {
+            return Ok(y);
+        }
+        match self.by::<Values>(x, values)? {
+            Some(y) => Ok(y),
+            None => Err(no_values()),
+        }
+    }
+
+    /// By one implementation of products; `None` if an operand has no form that it reads.
+    fn by<P: Products>(&self, x: &Tensor, values: &Tensor) -> Result<Option<Tensor>> {
+        let groups = self.lowering.groups();
+        let operands = self.training.as_ref().filter(|training| training.counts).map(|training| &training.operands);
+        let shape = self.shape(values)?;
+        let weight = match &self.weight {
+            Weight::Full(weight, conversion, _) => {
+                P::quantize(weight, conversion, groups, operands.map(|all| &all.weights.spare))?
+            }
+            Weight::Fixed(codes, ..) => P::fixed(codes, shape.w())?,
+        };
+        let Some(weight) = weight else { return Ok(None) };
+        let input = match &self.input {
+            None => None,
+            Some((conversion, _)) => {
+                let spare = operands.map(|all| &all.activations.spare);
+                match P::quantize(values, conversion, groups, spare)? {
+                    None => return Ok(None),
+                    input => input,
+                }
+            }
+        };
+        let (fused, added) = if groups == 1 { (self.bias, None) } else { (None, self.bias) };
+        let y = P::forward(operand(input.as_ref(), values), &weight, fused, self.compute, shape)?;
+        let needs_transpose = x.track_op() && self.training.is_some();
+        let transposed_weight = if needs_transpose {
+            match self.transposed_weight::<P>(shape)? {
+                Transpose::NotNeeded => None,
+                Transpose::Quantized(matrix) => Some(matrix),
+                Transpose::NoForm => return Ok(None),
+            }
+        } else {
+            None
+        };
+        let backward = Backward::<P> {
+            lowering: Arc::clone(self.lowering),
+            input,
+            input_step: self.input.as_ref().map_or(0, |(_, step)| *step),
+            weight,
+            transposed_weight,
+            input_clip: match &self.input {
+                Some((conversion, _)) => self.ste.clip_values(values, conversion, x.track_op())?,
+                None => Clip::default(),
+            },
+            weight_clip: self.weight_clip()?,
+            training: self.training.as_ref().map(Training::for_backward),
+            shape,
+        };
+        let w = self.training.as_ref().map(|training| &training.weight);
+        let arguments = Arguments { x, w, bias: fused };
+        let path = self.path.clone();
+        let backward =
+            move |arguments: Arguments<'_>, dy: &Tensor| Ok(locate(backward.gradients(arguments, dy), &path)?);
+        let y = attach(y, self.lowering.result_dims(x.dims(), shape.y()), arguments, backward)?;
+        self.lowering.output(y, x.dims(), added).map(Some)
+    }
+
+    fn shape(&self, values: &Tensor) -> Result<Shape> {
+        let groups = self.lowering.groups();
+        let (rows, inputs) = values.dims2()?;
+        let (outputs, _) = self.lowering.weight_shape();
+        let groups_or_one = groups.max(1);
+        Ok(Shape {
+            groups,
+            rows: rows / groups_or_one,
+            inputs,
+            outputs: outputs / groups_or_one,
+            dtype: values.dtype(),
+        })
+    }
+
+    fn transposed_weight<P: Products>(&self, shape: Shape) -> Result<Transpose<P>> {
+        let Some(training) = &self.training else { return Ok(Transpose::NotNeeded) };
+        let Some(quantizer) = training.transposed_weights(shape.groups) else { return Ok(Transpose::NotNeeded) };
+        let kept = match &self.weight {
+            Weight::Fixed(_, _, Some(kept)) => P::fixed_transpose(kept, shape.transposed(shape.w()), shape.dtype)?,
+            Weight::Fixed(_, _, None) | Weight::Full(..) => {
+                let operand = &training.operands.weights;
+                let step = match self.weight {
+                    Weight::Full(_, _, step) => step,
+                    Weight::Fixed(..) => operand.step(),
+                };
+                let spare = training.counts.then_some(&operand.transposed_spare);
+                along_columns::<P>(quantizer, operand, &training.matrix, step, shape.groups, spare)?
+            }
+        };
+        Ok(kept.map_or(Transpose::NoForm, Transpose::Quantized))
+    }
+
+    /// Where the weight's gradient stops.
+    fn weight_clip(&self) -> Result<Clip> {
+        match (&self.weight, &self.training) {
+            (Weight::Fixed(_, clip, _), _) => Ok(clip.clone()),
+            (Weight::Full(matrix, conversion, _), Some(training)) => {
+                self.ste.clip_values(matrix, conversion, training.weight.track_op())
+            }
+            (Weight::Full(..), None) => Ok(Clip::default()),
+        }
+    }
+}
+
+/// What there is of a weight's transpose.
+enum Transpose<P: Products> {
+    NotNeeded,
+    Quantized(P::Matrix),
+    /// It is needed, and has no form that these products read.
+    NoForm,
+}
+
+/// What the forward pass leaves to the backward pass: of the weight nothing that would change with it.
+struct Backward<P: Products> {
+    lowering: Arc<dyn Lowering>,
+    /// The input, if it was quantized.
+    input: Option<P::Matrix>,
+    /// That of the input, for the random draws of its transposed copy.
+    input_step: u64,
+    weight: P::Matrix,
+    /// The weight's transpose along its own rows, where it is needed and not that of the weight.
+    transposed_weight: Option<P::Matrix>,
+    /// Where gradients stop.
+    input_clip: Clip,
+    weight_clip: Clip,
+    training: Option<TrainingStep>,
+    shape: Shape,
+}
+
+/// What a backward pass knows of the layer.
+struct TrainingStep {
+    recipe: Recipe,
+    operands: Arc<Operands>,
+    counts: bool,
+    /// The dimensions of the weight as the layer has it.
+    weight: Vec<usize>,
+}
+
+impl Training {
+    fn for_backward(&self) -> TrainingStep {
+        TrainingStep {
+            recipe: self.recipe.clone(),
+            operands: Arc::clone(&self.operands),
+            counts: self.counts,
+            weight: self.weight.dims().to_vec(),
+        }
+    }
+}
+
+/// The gradient of a result as it is quantized: by this quantizer, and in this step.
+struct QuantizedGradient<'a> {
+    quantizer: &'a Quantizer,
+    conversion: &'a Conversion,
+    step: u64,
+}
+
+impl<P: Products> Backward<P> {
+    fn gradients(&self, arguments: Arguments<'_>, dy: &Tensor) -> Result<Gradients> {
+        let Arguments { x, w, bias } = arguments;
+        let needs = [x.track_op(), w.is_some_and(Tensor::track_op)];
+        let dy = &dy.detach().contiguous()?.reshape(self.shape.y())?;
+        let quantizer = self.training.as_ref().and_then(|training| training.recipe.gradients.as_ref());
+        let [dx, dw] = match (quantizer, &self.training) {
+            (Some(quantizer), Some(training)) => {
+                let (conversion, step) = training.operands.gradients.advance(quantizer, dy, training.counts)?;
+                let gradient = QuantizedGradient { quantizer, conversion: &conversion, step };
+                if let Some(gradients) = self.quantized(training, x, dy, &gradient, needs)? {
+                    gradients
+                } else {
+                    let gradients = self.to_values()?.quantized(training, x, dy, &gradient, needs)?;
+                    gradients.ok_or_else(no_values)?
+                }
+            }
+            _ => self.in_full_precision(x, dy, needs)?,
+        };
+        if dw.is_some()
+            && let Some(training) = &self.training
+        {
+            // An optimizer is about to move the weight.
+            training.operands.weights.kept.disable();
+        }
+        Ok(Gradients {
+            x: dx.map(|dx| self.lowering.input_gradient(self.input_clip.stop(&dx)?, x.dims())).transpose()?,
+            w: dw.map(|dw| self.weight_gradient(&dw)).transpose()?,
+            bias: bias_gradient(bias, dy)?,
+        })
+    }
+
+    /// From `dy` as it is.
+    fn in_full_precision(&self, x: &Tensor, dy: &Tensor, [needs_x, needs_w]: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
+        let dy = Operand::Full(dy);
+        let dx =
+            if needs_x { Some(P::input_gradient(dy, Operand::Quantized(&self.weight), self.shape)?) } else { None };
+        let dw = match &self.input {
+            _ if !needs_w => None,
+            Some(input) => Some(P::weight_gradient(dy, Operand::Quantized(input), self.shape)?),
+            None => Some(P::weight_gradient(dy, Operand::Full(&self.values(x)?), self.shape)?),
+        };
+        Ok([dx, dw])
+    }
+
+    /// From `dy` quantized, along its rows and its columns; `None` if an operand has no form that these products read.
+    fn quantized(
+        &self,
+        training: &TrainingStep,
+        x: &Tensor,
+        dy: &Tensor,
+        gradient: &QuantizedGradient<'_>,
+        [needs_x, needs_w]: [bool; 2],
+    ) -> Result<Option<[Option<Tensor>; 2]>> {
+        let &QuantizedGradient { quantizer, conversion, step } = gradient;
+        let (operands, groups) = (&training.operands, self.shape.groups);
+        let has_one_form = is_symmetric(quantizer.granularity, groups);
+        let rows = if needs_x || has_one_form {
+            match P::quantize(dy, conversion, groups, Some(&operands.gradients.spare))? {
+                None => return Ok(None),
+                rows => rows,
+            }
+        } else {
+            None
+        };
+        let dx = match &rows {
+            Some(rows) if needs_x => {
+                let weight = match &self.transposed_weight {
+                    Some(weight) => Operand::Transposed(weight),
+                    None => Operand::Quantized(&self.weight),
+                };
+                Some(P::input_gradient(Operand::Quantized(rows), weight, self.shape)?)
+            }
+            _ => None,
+        };
+        if !needs_w {
+            return Ok(Some([dx, None]));
+        }
+        let columns = match rows {
+            Some(rows) if has_one_form => Form::Rows(rows),
+            _ => match columns_of::<P>(quantizer, &operands.gradients, dy, step, groups)? {
+                None => return Ok(None),
+                Some(columns) => Form::Columns(columns),
+            },
+        };
+        let values;
+        let input = match (&training.recipe.activations, &self.input) {
+            (Some(activations), Some(_)) if !is_symmetric(activations.granularity, groups) => {
+                let full = self.values(x)?;
+                match columns_of::<P>(activations, &operands.activations, &full, self.input_step, groups)? {
+                    None => return Ok(None),
+                    Some(columns) => Form::Columns(columns),
+                }
+            }
+            (_, Some(input)) => Form::Rows(input.clone()),
+            (_, None) => {
+                values = self.values(x)?;
+                let dw = P::weight_gradient(columns.operand(), Operand::Full(&values), self.shape)?;
+                return Ok(Some([dx, Some(dw)]));
+            }
+        };
+        let dw = P::weight_gradient(columns.operand(), input.operand(), self.shape)?;
+        Ok(Some([dx, Some(dw)]))
+    }
+
+    /// The same over fake-quantized values, for an operand that has no codes.
+    fn to_values(&self) -> Result<Backward<Values>> {
+        let Self { lowering, input_step, input_clip, weight_clip, shape, .. } = self;
+        let dequantize = |matrix: &Option<P::Matrix>, shape: (usize, usize)| {
+            matrix.as_ref().map(|matrix| P::dequantize(matrix, shape, self.shape.dtype)).transpose()
+        };
+        Ok(Backward {
+            lowering: Arc::clone(lowering),
+            input: dequantize(&self.input, shape.x())?,
+            input_step: *input_step,
+            weight: P::dequantize(&self.weight, shape.w(), shape.dtype)?,
+            transposed_weight: dequantize(&self.transposed_weight, shape.transposed(shape.w()))?,
+            input_clip: input_clip.clone(),
+            weight_clip: weight_clip.clone(),
+            training: None,
+            shape: *shape,
+        })
+    }
+
+    /// The input in full precision as a matrix.
+    fn values(&self, x: &Tensor) -> Result<Tensor> {
+        self.lowering.input(&x.detach())
+    }
+
+    /// The gradient of the weight as the layer has it.
+    fn weight_gradient(&self, dw: &Tensor) -> Result<Tensor> {
+        let dw = self.weight_clip.stop(dw)?;
+        match &self.training {
+            Some(training) if training.weight.len() != 2 => Ok(dw.reshape(&*training.weight)?),
+            _ => Ok(dw),
+        }
+    }
+}
+
+/// A quantized operand of a weight's gradient: of the forward pass, or along its columns.
+enum Form<M> {
+    Rows(M),
+    Columns(M),
+}
+
+impl<M> Form<M> {
+    fn operand(&self) -> Operand<'_, M> {
+        match self {
+            Self::Rows(matrix) => Operand::Quantized(matrix),
+            Self::Columns(matrix) => Operand::Transposed(matrix),
+        }
+    }
+}
+
+fn operand<'a, M>(quantized: Option<&'a M>, full: &'a Tensor) -> Operand<'a, M> {
+    quantized.map_or(Operand::Full(full), Operand::Quantized)
+}
+
+/// A matrix in full precision, quantized along its columns in a backward pass.
+fn columns_of<P: Products>(
+    quantizer: &Quantizer,
+    operand: &quantizer::Operand,
+    full: &Tensor,
+    step: u64,
+    groups: usize,
+) -> Result<Option<P::Matrix>> {
+    along_columns::<P>(quantizer, operand, full, step, groups, Some(&operand.transposed_spare))
+}
+
+/// A matrix in full precision, quantized along its columns: the transpose along its own rows.
+fn along_columns<P: Products>(
+    quantizer: &Quantizer,
+    operand: &quantizer::Operand,
+    full: &Tensor,
+    step: u64,
+    groups: usize,
+    spare: Option<&quantizer::Spare>,
+) -> Result<Option<P::Matrix>> {
+    let full = transposed(full, groups)?;
+    P::quantize(&full, &operand.transposed(quantizer, &full, step)?, groups, spare)
+}
+
+/// The gradient of a bias, if it needs one: the sum of the rows of `dy`.
+fn bias_gradient(bias: Option<&Tensor>, dy: &Tensor) -> Result<Option<Tensor>> {
+    match bias.filter(|bias| bias.track_op()) {
+        Some(bias) => Ok(Some(sum_rows(dy)?.reshape(bias.shape())?)),
+        None => Ok(None),
+    }
+}
+
+/// Candle's operations read operands of every kind.
+fn no_values() -> Error {
+    candle_core::Error::Msg("an operand of a product without values".to_owned()).into()
+}

@@ -1,0 +1,102 @@
+//! Products of fake-quantized values, by candle's operations on any device.
+
+use altgrad_kernels::Conversion;
+use candle_core::{DType, Tensor};
+
+use super::{Computed, Operand, Products, Shape};
+use crate::Result;
+use crate::quantizer::{FixedWeight, KeptTranspose, Spare, Ste, fake_quantize_with};
+use crate::slot::Compute;
+
+/// Products of fake-quantized values.
+pub(super) struct Values;
+
+impl Products for Values {
+    type Matrix = Tensor;
+
+    fn quantize(x: &Tensor, conversion: &Conversion, _: usize, _: Option<&Spare>) -> Result<Option<Tensor>> {
+        fake_quantize_with(&x.detach(), conversion.clone(), Ste::PassThrough).map(Some)
+    }
+
+    fn fixed(codes: &FixedWeight, _: (usize, usize)) -> Result<Option<Tensor>> {
+        codes.dequantize().map(Some)
+    }
+
+    fn fixed_transpose(codes: &KeptTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Tensor>> {
+        match codes {
+            KeptTranspose::Codes(codes) => codes.dequantize(&shape.into(), dtype).map(Some),
+            KeptTranspose::Tensor(codes) => codes.dequantize().map(Some),
+        }
+    }
+
+    fn dequantize(matrix: &Tensor, _: (usize, usize), _: DType) -> Result<Tensor> {
+        Ok(matrix.clone())
+    }
+
+    fn forward(
+        x: Operand<'_, Tensor>,
+        w: &Tensor,
+        bias: Option<&Tensor>,
+        _: Compute,
+        shape: Shape,
+    ) -> Result<Computed> {
+        let w = grouped(w, shape.groups)?;
+        let y = flat(&grouped(x.values(shape)?, shape.groups)?.matmul(&transpose(&w)?)?, shape.y())?;
+        Ok(Computed::Tensor(match bias {
+            Some(bias) => y.broadcast_add(&bias.detach())?,
+            None => y,
+        }))
+    }
+
+    fn input_gradient(dy: Operand<'_, Tensor>, w: Operand<'_, Tensor>, shape: Shape) -> Result<Tensor> {
+        let dy = grouped(dy.values(shape)?, shape.groups)?;
+        let dx = match w {
+            Operand::Full(w) | Operand::Quantized(w) => dy.matmul(&grouped(w, shape.groups)?)?,
+            Operand::Transposed(w) => dy.matmul(&transpose(&grouped(w, shape.groups)?)?)?,
+        };
+        flat(&dx, shape.x())
+    }
+
+    fn weight_gradient(dy: Operand<'_, Tensor>, x: Operand<'_, Tensor>, shape: Shape) -> Result<Tensor> {
+        let columns = match dy {
+            Operand::Full(dy) | Operand::Quantized(dy) => transpose(&grouped(dy, shape.groups)?)?,
+            Operand::Transposed(dy) => grouped(dy, shape.groups)?,
+        };
+        let dw = match x {
+            Operand::Full(x) | Operand::Quantized(x) => columns.matmul(&grouped(x, shape.groups)?)?,
+            Operand::Transposed(x) => columns.matmul(&transpose(&grouped(x, shape.groups)?)?)?,
+        };
+        flat(&dw, shape.w())
+    }
+}
+
+impl<'a> Operand<'a, Tensor> {
+    /// The values of an operand that is not transposed.
+    fn values(self, _: Shape) -> Result<&'a Tensor> {
+        match self {
+            Self::Full(values) | Self::Quantized(values) => Ok(values),
+            Self::Transposed(_) => Err(super::codes::not_transposed()),
+        }
+    }
+}
+
+/// A matrix as a batch of its groups of rows, or itself if it is one group.
+fn grouped(matrix: &Tensor, groups: usize) -> Result<Tensor> {
+    if groups == 1 {
+        return Ok(matrix.clone());
+    }
+    let (rows, cols) = matrix.dims2()?;
+    Ok(matrix.reshape((groups, rows / groups.max(1), cols))?)
+}
+
+/// The transposes of a matrix, or of a batch.
+fn transpose(matrices: &Tensor) -> Result<Tensor> {
+    let transposed = matrices.t()?;
+    // candle multiplies the view of one matrix, but wants batches in order.
+    if transposed.rank() == 2 { Ok(transposed) } else { Ok(transposed.contiguous()?) }
+}
+
+/// A batch of matrices above one another.
+fn flat(matrices: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
+    if matrices.rank() == 2 { Ok(matrices.clone()) } else { Ok(matrices.reshape(shape)?) }
+}

@@ -1,0 +1,297 @@
+//! How a quantized layer of any kind computes, and what it keeps from pass to pass.
+
+use std::sync::Arc;
+
+use altgrad_kernels::Conversion;
+use candle_core::{DType, Device, Tensor};
+
+use super::mode::Mode;
+use super::operands::Operands;
+use super::operation::matrix;
+use super::products::{Arguments, Computed, Gradients, Product, Training, Weight, attach, transposed_weights};
+use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
+use crate::quantizer::{Fp8Tensor, Keep, Kept, Operand, Quantizer, Ste, check_finite, fake_quantize_with};
+use crate::{Error, Result};
+
+/// What a quantized layer is besides the layer that it wraps: the same for every kind.
+#[derive(Debug)]
+pub struct Quantization {
+    pub(crate) recipe: Recipe,
+    pub(crate) operands: Arc<Operands>,
+    pub(super) mode: Mode,
+    pub(super) evaluation: Evaluation,
+    /// Whether a calibration pass runs, in which the layer computes in full precision and its input is watched.
+    pub(crate) is_calibrating: bool,
+    pub(super) path: LayerPath,
+}
+
+/// The tensors of the layer that is wrapped.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors<'a> {
+    pub(super) weight: &'a Tensor,
+    pub(super) bias: Option<&'a Tensor>,
+}
+
+/// The layer around another weight, called with an input.
+pub(super) type Call<'a> = &'a dyn Fn(Tensor, &Tensor) -> Result<Tensor>;
+
+/// How a tensor is converted in the step of this number.
+type Converted = (Arc<Conversion>, u64);
+
+impl Quantization {
+    /// Of the layer at `path` with these tensors, whose slot is in this mode, before its first step. Layers that are
+    /// quantized as one share `weights`.
+    pub(super) fn new(
+        tensors: Tensors<'_>,
+        evaluation: Evaluation,
+        recipe: Recipe,
+        mode: Mode,
+        path: LayerPath,
+        weights: Option<Arc<Operand>>,
+    ) -> Result<Self> {
+        recipe.validate()?;
+        let Tensors { weight, bias } = tensors;
+        if let Evaluation::Product(lowering) = &evaluation {
+            check_bias(&**lowering, bias)?;
+        }
+        if let Some(bias) = bias {
+            check_kind("the bias", bias, weight.dtype(), weight.device())?;
+        }
+        check_finite(weight, "the weight")?;
+        let mut operands = Operands::new(&recipe, path.as_deref().unwrap_or_default());
+        operands.weights = weights.unwrap_or(operands.weights);
+        let operands = Arc::new(operands);
+        Ok(Self { recipe, operands, mode, evaluation, is_calibrating: false, path })
+    }
+
+    /// The codes of a weight as it is: those of the next step.
+    pub(crate) fn pack(&self, weight: &Tensor) -> Result<Fp8Tensor> {
+        self.operands.weights.pack(&self.recipe.weights, &matrix(&weight.detach())?)
+    }
+
+    /// The weight's codes that the next forward pass computes with, which in eval mode may be those that are kept.
+    pub(crate) fn quantized_weight(&self, weight: &Tensor) -> Result<Fp8Tensor> {
+        let kept = if self.mode.training { None } else { self.operands.weights.kept.peek() };
+        match kept {
+            Some(kept) => kept.codes.to_tensor(),
+            None => self.pack(weight),
+        }
+    }
+
+    /// Switches between training and eval mode, and drops codes that were kept.
+    pub(super) fn set_training(&mut self, training: bool) {
+        self.mode.training = training;
+        self.forget_codes();
+        self.operands.all().into_iter().for_each(Operand::clear_spares);
+    }
+
+    /// Lets the next forward pass in eval mode compute the weight's codes anew.
+    pub(crate) fn forget_codes(&self) {
+        self.operands.weights.kept.renew();
+    }
+
+    /// Fails if the weight has a delayed scale and nothing was measured yet.
+    pub(crate) fn check_measured(&self) -> Result<()> {
+        self.operands.weights.check_measured(&self.recipe.weights)
+    }
+
+    /// The same around other tensors of the same shapes and values, in place of this one.
+    pub(super) fn moved(&self) -> Self {
+        // Whether a gradient of the weight is needed is another matter then.
+        self.operands.weights.kept.forget();
+        Self { operands: Arc::clone(&self.operands), ..self.split() }
+    }
+
+    /// The same state, which goes its own way from here and is not calibrated.
+    pub(super) fn split(&self) -> Self {
+        Self {
+            recipe: self.recipe.clone(),
+            operands: Arc::new(self.operands.split()),
+            mode: self.mode,
+            evaluation: self.evaluation.clone(),
+            is_calibrating: false,
+            path: self.path.clone(),
+        }
+    }
+
+    /// The layer's output; `call` computes it in full precision.
+    pub(super) fn forward(&self, tensors: Tensors<'_>, x: &Tensor, call: Call<'_>) -> Result<Tensor> {
+        let Tensors { weight, .. } = tensors;
+        check_input(&self.evaluation, x, weight.dtype(), weight.device())?;
+        if self.is_calibrating {
+            let x = &x.contiguous()?;
+            let input = &self.operands.activations;
+            input.watch.see(x, input.what())?;
+            return call(weight.clone(), x);
+        }
+        match &self.evaluation {
+            Evaluation::Product(lowering) => self.product(lowering, tensors, x),
+            Evaluation::Lookup => self.lookup(weight, x),
+            Evaluation::Values => self.values(weight, x, call),
+        }
+    }
+
+    fn product(&self, lowering: &Arc<dyn Lowering>, tensors: Tensors<'_>, x: &Tensor) -> Result<Tensor> {
+        let Tensors { weight, bias } = tensors;
+        // Once, for all that reads it.
+        let values = lowering.input(&x.detach())?;
+        let matrix = matrix(weight)?;
+        let detached = matrix.detach();
+        let kept = self.kept(&matrix)?;
+        let weight_of_pass = if let Some(kept) = &kept {
+            Weight::Fixed(&kept.codes, kept.clip.clone(), kept.transposed.clone())
+        } else {
+            let (conversion, step) = self.convert_weight(&detached)?;
+            Weight::Full(&detached, conversion, step)
+        };
+        let product = Product {
+            lowering,
+            weight: weight_of_pass,
+            bias,
+            input: self.convert_input(&values)?,
+            ste: self.recipe.ste,
+            compute: self.mode.compute,
+            training: Some(Training {
+                recipe: self.recipe.clone(),
+                operands: Arc::clone(&self.operands),
+                counts: self.mode.training,
+                weight: weight.clone(),
+                matrix: detached.clone(),
+            }),
+            path: &self.path,
+        };
+        product.forward(x, &values)
+    }
+
+    fn lookup(&self, weight: &Tensor, rows: &Tensor) -> Result<Tensor> {
+        let quantizer = &self.recipe.weights;
+        let operand = &self.operands.weights;
+        let looked_up = match self.kept(weight)? {
+            Some(kept) => lookup::kept(&kept, rows)?,
+            None if lookup::is_by_row(quantizer) => {
+                let values = lookup::rows(&weight.detach(), rows)?;
+                let (conversion, _) = operand.advance(quantizer, &values, self.mode.training)?;
+                let clip = self.recipe.ste.clip_values(&values, &conversion, weight.track_op())?;
+                (fake_quantize_with(&values, conversion, Ste::PassThrough)?, clip)
+            }
+            None => {
+                let weight_values = weight.detach();
+                let (conversion, _) = self.convert_weight(&weight_values)?;
+                let clip = self.recipe.ste.clip_values(&weight_values, &conversion, weight.track_op())?;
+                let table = fake_quantize_with(&weight_values, conversion, Ste::PassThrough)?;
+                (lookup::rows(&table, rows)?, clip.rows(&lookup::numbers(rows)?)?)
+            }
+        };
+        let operands = Arc::clone(&self.operands);
+        lookup::attach(looked_up, weight, rows, move || operands.weights.kept.disable())
+    }
+
+    fn values(&self, weight: &Tensor, x: &Tensor, call: Call<'_>) -> Result<Tensor> {
+        let weight = self.weight_values(weight)?;
+        let x = &x.contiguous()?;
+        let input = match self.convert_input(&x.detach())? {
+            None => x.clone(),
+            Some((conversion, _)) => fake_quantize_with(x, conversion, self.recipe.ste)?,
+        };
+        let y = call(weight, &input)?;
+        match &self.recipe.gradients {
+            None => Ok(y),
+            Some(quantizer) => self.quantize_gradient(&y, quantizer.clone()),
+        }
+    }
+
+    /// The fake-quantized values of a weight, differentiable.
+    fn weight_values(&self, weight: &Tensor) -> Result<Tensor> {
+        let matrix = matrix(weight)?;
+        let (values, clip) = if let Some(kept) = self.kept(&matrix)? {
+            (kept.codes.dequantize()?, kept.clip)
+        } else {
+            let values = matrix.detach();
+            let (conversion, _) = self.convert_weight(&values)?;
+            let clip = self.recipe.ste.clip_values(&values, &conversion, weight.track_op())?;
+            (fake_quantize_with(&values, conversion, Ste::PassThrough)?, clip)
+        };
+        let operands = Arc::clone(&self.operands);
+        let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
+            // An optimizer is about to move the weight.
+            operands.weights.kept.disable();
+            let dims = arguments.x.dims();
+            let dy = matrix_of(&dy.contiguous()?)?;
+            Ok(Gradients { x: Some(clip.stop(&dy)?.reshape(dims)?), ..Gradients::default() })
+        };
+        let arguments = Arguments { x: weight, w: None, bias: None };
+        Ok(attach(Computed::Tensor(values), weight.dims(), arguments, backward)?)
+    }
+
+    /// An output whose gradient is quantized on its way into the backward pass.
+    fn quantize_gradient(&self, y: &Tensor, quantizer: Quantizer) -> Result<Tensor> {
+        let (operands, counts, path) = (Arc::clone(&self.operands), self.mode.training, self.path.clone());
+        let backward = move |_: Arguments<'_>, dy: &Tensor| {
+            let gradient = || {
+                let dy = dy.detach().contiguous()?;
+                let (conversion, _) = operands.gradients.advance(&quantizer, &dy, counts)?;
+                fake_quantize_with(&dy, conversion, Ste::PassThrough)
+            };
+            Ok(Gradients { x: Some(super::locate(gradient(), &path)?), ..Gradients::default() })
+        };
+        let arguments = Arguments { x: y, w: None, bias: None };
+        Ok(attach(Computed::Tensor(y.detach()), y.dims(), arguments, backward)?)
+    }
+
+    /// In eval mode the weight's codes, unless it has a value without one.
+    fn kept(&self, matrix: &Tensor) -> Result<Option<Kept>> {
+        if self.mode.training {
+            return Ok(None);
+        }
+        let layout = self.evaluation.layout();
+        let transposed = transposed_weights(&self.recipe, layout.groups()).is_some();
+        let keep = Keep { layout, ste: self.recipe.ste, transposed };
+        match self.operands.weights.keep(&self.recipe.weights, matrix, keep) {
+            // NaN stays NaN in fake quantization, even where no code can hold it.
+            Err(Error::NanNotRepresentable { .. }) => Ok(None),
+            kept => kept.map(Some),
+        }
+    }
+
+    fn convert_weight(&self, matrix: &Tensor) -> Result<Converted> {
+        let weights = &self.operands.weights;
+        let (conversion, step) = weights.advance(&self.recipe.weights, matrix, self.mode.training)?;
+        Ok((Arc::new(conversion), step))
+    }
+
+    fn convert_input(&self, values: &Tensor) -> Result<Option<Converted>> {
+        let Some(quantizer) = &self.recipe.activations else { return Ok(None) };
+        let (conversion, step) = self.operands.activations.advance(quantizer, values, self.mode.training)?;
+        Ok(Some((Arc::new(conversion), step)))
+    }
+}
+
+/// Checks that a bias has a value for each output.
+pub(super) fn check_bias(lowering: &dyn Lowering, bias: Option<&Tensor>) -> Result<()> {
+    let (outputs, _) = lowering.weight_shape();
+    match bias {
+        Some(bias) if bias.dims() != [outputs] => Err(Error::ShapeMismatch {
+            what: "the bias",
+            expected: format!("[{outputs}], one value an output"),
+            actual: bias.dims().to_vec(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// As [`matrix`], with candle's error.
+fn matrix_of(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    Ok(matrix(tensor)?)
+}
+
+/// Checks that a layer with a weight of this dtype on this device takes an input.
+pub(super) fn check_input(evaluation: &Evaluation, x: &Tensor, dtype: DType, device: &Device) -> Result<()> {
+    match evaluation {
+        Evaluation::Lookup => lookup::check_numbers(x),
+        Evaluation::Product(lowering) => {
+            check_kind("the input", x, dtype, device)?;
+            lowering.check_input(x)
+        }
+        Evaluation::Values => check_kind("the input", x, dtype, device),
+    }
+}
