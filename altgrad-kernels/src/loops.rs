@@ -85,7 +85,7 @@ fn encode_loop<T: Element>(first: usize, from: &[T], to: &mut [u8], conversion: 
         is_special.set(is_special.get() | !quotient.is_finite());
         code
     };
-    let nearest = |quotient: T::Real, _| noted(quotient, quotient.code_of_nearest(&rounder, beyond));
+    let nearest = |quotient: T::Real, _| noted(quotient, quotient.code_of_nearest(&rounder));
     let finish = |quotient, rounded: T::Real, _| noted(quotient, rounded.code(&rounder, beyond));
     convert(first, from, to, conversion, &rounder, nearest, finish);
     is_special.get()

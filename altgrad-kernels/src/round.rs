@@ -32,9 +32,8 @@ pub trait Real: Copy + Default + PartialOrd + Add<Output = Self> + 'static {
     /// The code of what rounding returned for a number, `beyond` being that of overflow.
     fn code(self, rounder: &Self::Rounder, beyond: u8) -> u8;
 
-    /// The code of what [`round`](Self::round) makes of a number, without making it, `beyond` being that of overflow. Not for
-    /// formats without mantissa bits.
-    fn code_of_nearest(self, rounder: &Self::Rounder, beyond: u8) -> u8;
+    /// The code of what [`round`](Self::round) makes of a number, without making it. Not for formats without mantissa bits.
+    fn code_of_nearest(self, rounder: &Self::Rounder) -> u8;
 
     /// Correctly rounded quotient.
     fn divide(self, scale: f32) -> Self;
@@ -87,8 +86,6 @@ macro_rules! real {
             subnormal_magic: $real,
             /// What a normal value's bits, shifted right by `shift`, exceed its code by.
             code_offset: $bits,
-            /// The code of the largest finite value.
-            largest_code: $bits,
             /// 1 if the last bit of an exponent field differs between the real and the format.
             parity: $bits,
         }
@@ -136,7 +133,6 @@ macro_rules! real {
                     shift,
                     subnormal_magic: $real::from_bits(lowest_binade + magic_offset),
                     code_offset: (lowest_binade >> shift) - (1 << mantissa_bits),
-                    largest_code: format.largest_finite_code().into(),
                     parity: (exponent_field(format.min_exponent()) - 1) & 1,
                 }
             }
@@ -195,17 +191,17 @@ macro_rules! real {
             }
 
             #[inline(always)]
-            fn code_of_nearest(self, rounder: &$rounder, beyond: u8) -> u8 {
+            fn code_of_nearest(self, rounder: &$rounder) -> u8 {
                 let magnitude = self.abs();
                 let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
                 let binade = rounder.binade(clamped);
                 let magic = binade + rounder.magic_offset;
                 // What the sum's bits exceed those of the summand by are steps of the binade; a code counts those of the
-                // binades below as well, of which there are as many in each.
+                // binades below as well, of which there are as many in each. The ceiling of a format with specials is one
+                // step beyond its largest value, and the code after the largest is that of infinity, or else that of NaN.
                 let steps = (clamped + $real::from_bits(magic)).to_bits().wrapping_sub(magic);
                 let code = steps.wrapping_add((binade - rounder.lowest_binade) >> rounder.shift);
                 let kept = if code == 0 { rounder.zero_sign } else { $rounder::SIGN };
-                let code = if code > rounder.largest_code { beyond.into() } else { code };
                 (code | (self.to_bits() & kept) >> ($bits::BITS - 8)) as u8
             }
 

@@ -15,10 +15,13 @@ pub(super) struct Decoder {
     step: f32,
     /// The magnitude of infinity; above all others if there is none.
     infinity: u32,
-    /// The last magnitude that is a number, infinity included.
+    /// What is added to a code so that those of NaN come last: nothing, or what takes a NaN in the place of negative zero
+    /// to 0xFF.
+    turn: u32,
+    /// The bits of that sum that count: those of the magnitude, or all eight.
+    counted: u32,
+    /// The last sum that is not that of a NaN.
     last_number: u32,
-    /// The code, sign included, of a NaN in the place of negative zero; above all others if there is none.
-    nan: u32,
 }
 
 impl Decoder {
@@ -26,14 +29,20 @@ impl Decoder {
         const NONE: u32 = 1 << 8;
         let mantissa_bits = u32::from(format.mantissa_bits());
         let fraction_bits = f32::MANTISSA_DIGITS - 1;
+        let (turn, counted, last_number) = if format.has_negative_zero() {
+            (0, 0x7F, format.infinity_code().unwrap_or(format.largest_finite_code()))
+        } else {
+            (0x7F, 0xFF, 0xFE)
+        };
         Self {
             shift: fraction_bits - mantissa_bits,
             offset: power_of_two(format.min_exponent()).to_bits() - (1 << fraction_bits),
             lowest_normal: 1 << mantissa_bits,
             step: power_of_two(format.min_exponent() - mantissa_bits as i32),
             infinity: format.infinity_code().map_or(NONE, u32::from),
-            last_number: format.infinity_code().unwrap_or(format.largest_finite_code()).into(),
-            nan: if format.has_negative_zero() { NONE } else { 0x80 },
+            turn,
+            counted,
+            last_number: last_number.into(),
         }
     }
 
@@ -46,7 +55,7 @@ impl Decoder {
         let subnormal = (magnitude as i32 as f32 * self.step).to_bits();
         let finite = if magnitude < self.lowest_normal { subnormal } else { normal };
         let number = if magnitude == self.infinity { f32::INFINITY.to_bits() } else { finite };
-        let is_nan = magnitude > self.last_number || code == self.nan;
+        let is_nan = (code.wrapping_add(self.turn) & self.counted) > self.last_number;
         f32::from_bits(if is_nan { f32::NAN.to_bits() } else { number } | (code & 0x80) << 24)
     }
 }
