@@ -24,7 +24,7 @@ pub enum Error {
     },
 
     /// [`Fp8::new`](crate::Fp8::new) was given numbers that make no format.
-    #[error("not an 8-bit format: {why}")]
+    #[error("not a format: {why}")]
     InvalidFormat {
         /// The rule that was broken.
         why: String,

@@ -21,7 +21,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// [`Fp8::new`] was given numbers that make no format.
-    #[error("not an 8-bit format: {why}")]
+    #[error("not a format: {why}")]
     InvalidFormat {
         /// The rule that was broken.
         why: String,

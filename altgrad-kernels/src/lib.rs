@@ -1,5 +1,5 @@
-//! 8-bit formats, and what computes with them on slices, without tensors or layers: the largest magnitude, fake quantization,
-//! encoding and decoding, and products of matrices of codes.
+//! Formats of 8 bits and fewer, and what computes with them on slices, without tensors or layers: the largest magnitude,
+//! fake quantization, encoding and decoding, and products of matrices of codes.
 //!
 //! Use the `altgrad` crate, whose module `kernels` has the conversions. Products and the [`lock`] are for `altgrad-core`: their
 //! arguments must fit together as their documentation says.

@@ -82,10 +82,14 @@ macro_rules! real {
             zero_sign: $bits,
             /// Number of fraction bits that the real has and the format has not.
             shift: u32,
-            /// The number whose unit in the last place is the step of the subnormals.
+            /// Number of fraction bits that the real has and a code has not, with the zeros below its mantissa.
+            code_shift: u32,
+            /// The number whose unit in the last place is what one more in a byte means among the subnormals.
             subnormal_magic: $real,
-            /// What a normal value's bits, shifted right by `shift`, exceed its code by.
+            /// What a normal value's bits, shifted right by `code_shift`, exceed its code by.
             code_offset: $bits,
+            /// Number of the zeros below the mantissa of a code.
+            padding: u32,
             /// 1 if the last bit of an exponent field differs between the real and the format.
             parity: $bits,
         }
@@ -114,6 +118,8 @@ macro_rules! real {
             fn rounder(format: Fp8, overflow: Overflow) -> $rounder {
                 let mantissa_bits = u32::from(format.mantissa_bits());
                 let shift = $rounder::FRACTION_BITS - mantissa_bits;
+                let padding = u32::from(format.padding());
+                let (code_shift, code_mantissa_bits) = (shift - padding, mantissa_bits + padding);
                 let exponent_bias = $real::MAX_EXP - 1;
                 let exponent_field = |exponent: i32| (exponent + exponent_bias) as $bits;
                 let lowest_binade = exponent_field(format.min_exponent()) << $rounder::FRACTION_BITS;
@@ -131,8 +137,12 @@ macro_rules! real {
                     magic_offset,
                     zero_sign: if format.has_negative_zero() { $rounder::SIGN } else { 0 },
                     shift,
-                    subnormal_magic: $real::from_bits(lowest_binade + magic_offset),
-                    code_offset: (lowest_binade >> shift) - (1 << mantissa_bits),
+                    code_shift,
+                    subnormal_magic: $real::from_bits(
+                        lowest_binade + ((code_shift as $bits) << $rounder::FRACTION_BITS),
+                    ),
+                    code_offset: (lowest_binade >> code_shift) - (1 << code_mantissa_bits),
+                    padding,
                     parity: (exponent_field(format.min_exponent()) - 1) & 1,
                 }
             }
@@ -182,7 +192,7 @@ macro_rules! real {
             fn code(self, rounder: &$rounder, beyond: u8) -> u8 {
                 let magnitude = self.abs();
                 let bits = magnitude.to_bits();
-                let normal = (bits >> rounder.shift).wrapping_sub(rounder.code_offset);
+                let normal = (bits >> rounder.code_shift).wrapping_sub(rounder.code_offset);
                 let subnormal = (magnitude + rounder.subnormal_magic).to_bits();
                 let code = if bits < rounder.lowest_binade { subnormal } else { normal } as u8 & 0x7F;
                 let code = if magnitude <= rounder.largest { code } else { beyond };
@@ -200,7 +210,7 @@ macro_rules! real {
                 // binades below as well, of which there are as many in each. The ceiling of a format with specials is one
                 // step beyond its largest value, and the code after the largest is that of infinity, or else that of NaN.
                 let steps = (clamped + $real::from_bits(magic)).to_bits().wrapping_sub(magic);
-                let code = steps.wrapping_add((binade - rounder.lowest_binade) >> rounder.shift);
+                let code = steps.wrapping_add((binade - rounder.lowest_binade) >> rounder.shift) << rounder.padding;
                 let kept = if code == 0 { rounder.zero_sign } else { $rounder::SIGN };
                 (code | (self.to_bits() & kept) >> ($bits::BITS - 8)) as u8
             }

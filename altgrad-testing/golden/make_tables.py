@@ -1,25 +1,28 @@
-"""Writes the golden tables beside this file: what other implementations make of the 8-bit formats.
+"""Writes the golden tables beside this file: what other implementations make of the formats of 8, 6 and 4 bits.
 
     python -m venv venv
     venv/bin/pip install numpy==2.4.6 ml_dtypes==0.6.0 gfloat==0.5.2
     venv/bin/python make_tables.py            # Python 3.11; takes about a minute; the output is deterministic
 
 Sources:
-- `ml_dtypes` for the seven formats that it knows: decoding, and encoding of f32, f16 and bf16 with its default, overflow
+- `ml_dtypes` for the ten formats that it knows: decoding, and encoding of f32, f16 and bf16 with its default, overflow
   to infinity or NaN.
 - `gfloat` for everything else, with a `FormatInfo` for each format: the formats without a NumPy type, saturation, and
-  encoding of f64, which `ml_dtypes` converts through f32. For the seven formats above it is compared with `ml_dtypes` as
-  well, and the script fails if they differ.
+  encoding of f64, which `ml_dtypes` converts through f32. For the ten formats above it is compared with `ml_dtypes` as
+  well, and the script fails if they differ. There is nothing to compare of NaN in a format without NaN.
 - Exact arithmetic with `fractions` checks every decoded value once more against the definition of the formats.
 
 One file a format, named after it, `<name>.txt` (`_` for the punctuation of a custom format). Lines that start with `#` are
 comments. `[section]` starts a table, all numbers are hexadecimal:
-- `[decode]`: 16 lines of 16 values, the f32 bits of the codes 00 to ff; `nan` for NaN.
+- `[decode]`: lines of 16 values, the f32 bits of all codes in their order; `nan` for NaN.
 - `[f32]` and `[f64]`: `bits special saturated`, one input a line: the code under overflow to specials and the code under
   saturation; `saturated` is left out where it is the same. `..` where the format has no code: NaN without a NaN.
   A format without specials has only saturation, so there both are the same.
 - `[f16]` and `[bf16]`: `first special saturated`, the same for all 65,536 inputs, each line valid from the input
   `first` until that of the next line.
+
+Codes of 6 and 4 bits are written as altgrad has them, in the upper bits of a byte: a code `c` of 4 bits is `c << 4`. Both
+sources have them in the lower bits.
 
 NaN codes are the source's own; only that they are NaN is comparable, not which of a format's NaN they are.
 """
@@ -48,11 +51,18 @@ FORMATS = [
     ("E4M3_B11_FNUZ", 4, 3, 11, "fnuz", ml_dtypes.float8_e4m3b11fnuz),
     ("E4M3_IEEE", 4, 3, 7, "ieee", ml_dtypes.float8_e4m3),
     ("E3M4_IEEE", 3, 4, 3, "ieee", ml_dtypes.float8_e3m4),
+    ("E2M3", 2, 3, 1, "none", ml_dtypes.float6_e2m3fn),
+    ("E3M2", 3, 2, 3, "none", ml_dtypes.float6_e3m2fn),
+    ("E2M1", 2, 1, 1, "none", ml_dtypes.float4_e2m1fn),
     # Custom ones: both parities of a format without mantissa, one with a fraction of one bit, and a negative bias.
     ("E7M0(bias=64, specials=nan_only)", 7, 0, 64, "nan_only", None),
     ("E7M0(bias=65, specials=fnuz)", 7, 0, 65, "fnuz", None),
     ("E6M1(bias=40, specials=nan_only)", 6, 1, 40, "nan_only", None),
     ("E2M5(bias=-3, specials=ieee)", 2, 5, -3, "ieee", None),
+    # Of 6 and 4 bits: without a mantissa, without an exponent, and what comes to lie on E4M3's field.
+    ("E3M0(bias=3, specials=none)", 3, 0, 3, "none", None),
+    ("E0M3(bias=1, specials=none)", 0, 3, 1, "none", None),
+    ("E4M1(bias=7, specials=none)", 4, 1, 7, "none", None),
 ]
 HERE = Path(__file__).parent
 
@@ -73,7 +83,7 @@ def format_info(name, exponent_bits, mantissa_bits, bias, specials):
     """The format as `gfloat` describes one."""
     info = gfloat.FormatInfo(
         name,
-        8,
+        1 + exponent_bits + mantissa_bits,
         mantissa_bits + 1,
         bias=bias,
         is_signed=True,
@@ -90,14 +100,15 @@ def format_info(name, exponent_bits, mantissa_bits, bias, specials):
 class Reference:
     def __init__(self, name, exponent_bits, mantissa_bits, bias, specials, dtype):
         self.name, self.mantissa_bits, self.bias, self.dtype = name, mantissa_bits, bias, dtype
+        self.bits = 1 + exponent_bits + mantissa_bits
         self.has_nan = specials != "none"
         self.info = format_info(name, exponent_bits, mantissa_bits, bias, specials)
-        self.values = [gfloat.decode_float(self.info, code).fval for code in range(256)]
+        self.values = [gfloat.decode_float(self.info, code).fval for code in range(2**self.bits)]
         for code, value in enumerate(self.values):
             if math.isfinite(value):
                 assert Fraction(value) == self.exact(code), (name, code)
         if dtype is not None:
-            theirs = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+            theirs = np.arange(2**self.bits, dtype=np.uint8).view(dtype).astype(np.float32)
             np.testing.assert_array_equal(np.array(self.values, np.float32), theirs)
             np.testing.assert_array_equal(np.signbit(theirs) & (theirs == 0), [
                 math.copysign(1, v) < 0 and v == 0 for v in self.values
@@ -105,10 +116,11 @@ class Reference:
 
     def exact(self, code):
         """The definition of a finite value: fraction times step, with the hidden bit above the first binade."""
-        field, fraction = (code & 0x7F) >> self.mantissa_bits, code & (2**self.mantissa_bits - 1)
+        sign = 2 ** (self.bits - 1)
+        field, fraction = (code & (sign - 1)) >> self.mantissa_bits, code & (2**self.mantissa_bits - 1)
         hidden = 0 if field == 0 else 2**self.mantissa_bits
         magnitude = (hidden + fraction) * Fraction(2) ** (max(field, 1) - self.bias - self.mantissa_bits)
-        return -magnitude if code & 0x80 else magnitude
+        return -magnitude if code & sign else magnitude
 
     def gfloat_code(self, value, saturate):
         if math.isnan(value) and not self.has_nan:
@@ -125,14 +137,19 @@ class Reference:
         saturated = [self.gfloat_code(value, True) for value in values]
         if self.dtype is not None and native is not None:
             theirs = [int(code) for code in native.astype(self.dtype).view(np.uint8)]
+            theirs = [None if ours is None else their for ours, their in zip(special, theirs)]
             for value, ours, their in zip(values, special, theirs):
                 assert ours == their or (self.is_nan(ours) and self.is_nan(their)), (self.name, value, ours, their)
             special = theirs
         return [
             # Where both say NaN, one NaN is as good as the other.
-            (a, a if self.is_nan(a) and self.is_nan(b) else b)
+            (self.aligned(a), self.aligned(a if self.is_nan(a) and self.is_nan(b) else b))
             for a, b in zip(special, saturated)
         ]
+
+    def aligned(self, code):
+        """The code in the upper bits of a byte."""
+        return None if code is None else code << (8 - self.bits)
 
 
 def f32_corpus(reference):
@@ -177,7 +194,7 @@ def pair_text(pair):
 def table(reference):
     lines = [f"# {reference.name}, written by make_tables.py", "[decode]"]
     decoded = ["nan" if math.isnan(v) else f"{f32_bits(v):08x}" for v in reference.values]
-    lines += [" ".join(decoded[row : row + 16]) for row in range(0, 256, 16)]
+    lines += [" ".join(decoded[row : row + 16]) for row in range(0, len(decoded), 16)]
 
     lines.append("[f32]")
     corpus = f32_corpus(reference)

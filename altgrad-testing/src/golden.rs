@@ -11,7 +11,7 @@ pub struct Codes {
 
 /// The tables of one format.
 pub struct Golden {
-    /// The `f32` bits of every code's value, `None` for NaN.
+    /// The `f32` bits of every code's value in the order of the codes, `None` for NaN.
     pub decode: Vec<Option<u32>>,
     pub f32: Vec<(u32, Codes)>,
     pub f64: Vec<(u64, Codes)>,
@@ -59,7 +59,7 @@ impl Golden {
         }
         golden.f16 = expand(&f16_runs);
         golden.bf16 = expand(&bf16_runs);
-        assert_eq!(golden.decode.len(), 256);
+        assert!(matches!(golden.decode.len(), 256 | 64 | 16));
         golden
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The oracle takes the definition of a format, writes down all its values as `f64`, in which they and their midpoints
 //! are exact, and finds the nearest one by searching among the midpoints.
+//!
+//! It counts values by their numbers: the magnitude bits of a code as its format has them. A code of 6 or 4 bits is the
+//! upper bits of a byte, so its number is that of the byte over 4 or 16.
 
 #![allow(missing_docs, clippy::must_use_candidate, clippy::missing_panics_doc, reason = "a crate for tests alone")]
 
@@ -31,8 +34,13 @@ const fn spec(name: &'static str, exponent_bits: u8, bias: i16, kind: Kind) -> S
     Spec { name, exponent_bits, mantissa_bits: 7 - exponent_bits, bias, kind }
 }
 
+/// One of fewer than 8 bits, which has no specials.
+const fn narrow(name: &'static str, exponent_bits: u8, mantissa_bits: u8, bias: i16) -> Spec {
+    Spec { name, exponent_bits, mantissa_bits, bias, kind: Kind::None }
+}
+
 /// The formats with a name.
-pub const NAMED: [Spec; 13] = [
+pub const NAMED: [Spec; 16] = [
     spec("E0M7", 0, 1, Kind::None),
     spec("E1M6", 1, 0, Kind::None),
     spec("E2M5", 2, 1, Kind::None),
@@ -46,18 +54,24 @@ pub const NAMED: [Spec; 13] = [
     spec("E4M3_B11_FNUZ", 4, 11, Kind::Fnuz),
     spec("E4M3_IEEE", 4, 7, Kind::Ieee),
     spec("E3M4_IEEE", 3, 3, Kind::Ieee),
+    narrow("E2M3", 2, 3, 1),
+    narrow("E3M2", 3, 2, 3),
+    narrow("E2M1", 2, 1, 1),
 ];
 
 /// Formats without a name that golden tables exist for.
-pub const CUSTOM_GOLDEN: [Spec; 4] = [
+pub const CUSTOM_GOLDEN: [Spec; 7] = [
     spec("E7M0(bias=64, specials=nan_only)", 7, 64, Kind::NanOnly),
     spec("E7M0(bias=65, specials=fnuz)", 7, 65, Kind::Fnuz),
     spec("E6M1(bias=40, specials=nan_only)", 6, 40, Kind::NanOnly),
     spec("E2M5(bias=-3, specials=ieee)", 2, -3, Kind::Ieee),
+    narrow("E3M0(bias=3, specials=none)", 3, 0, 3),
+    narrow("E0M3(bias=1, specials=none)", 0, 3, 1),
+    narrow("E4M1(bias=7, specials=none)", 4, 1, 7),
 ];
 
 /// More without a name: the ends of the ranges of the bias, and infinities beside the subnormals.
-pub const CUSTOM: [Spec; 9] = [
+pub const CUSTOM: [Spec; 13] = [
     spec("E0M7(bias=120, specials=nan_only)", 0, 120, Kind::NanOnly),
     spec("E0M7(bias=-110, specials=fnuz)", 0, -110, Kind::Fnuz),
     spec("E1M6(bias=5, specials=ieee)", 1, 5, Kind::Ieee),
@@ -67,6 +81,10 @@ pub const CUSTOM: [Spec; 9] = [
     spec("E7M0(bias=127, specials=none)", 7, 127, Kind::None),
     spec("E7M0(bias=126, specials=fnuz)", 7, 126, Kind::Fnuz),
     spec("E7M0(bias=23, specials=none)", 7, 23, Kind::None),
+    narrow("E2M1(bias=122, specials=none)", 2, 1, 122),
+    narrow("E2M1(bias=-102, specials=none)", 2, 1, -102),
+    narrow("E5M0(bias=16, specials=none)", 5, 0, 16),
+    narrow("E0M5(bias=-108, specials=none)", 0, 5, -108),
 ];
 
 /// All of the above.
@@ -75,17 +93,29 @@ pub fn all_specs() -> impl Iterator<Item = Spec> {
 }
 
 impl Spec {
-    /// The value of magnitude bits read as an ordinary number, also of those beyond the last code.
-    fn ordinary(self, magnitude: u32) -> f64 {
+    /// Bytes from one code to the next: 1 for 8 bits, 4 for 6, 16 for 4.
+    pub fn spacing(self) -> u8 {
+        2u8.pow(7 - u32::from(self.exponent_bits + self.mantissa_bits))
+    }
+
+    /// All codes in their order.
+    pub fn codes(self) -> impl Iterator<Item = u8> + Clone {
+        (0..=u8::MAX).step_by(self.spacing().into())
+    }
+
+    /// The value of a magnitude's number read as that of an ordinary one, also of those beyond the last code. Between two
+    /// numbers lie the values of more mantissa bits.
+    fn ordinary(self, number: f64) -> f64 {
         let (bias, mantissa_bits) = (i32::from(self.bias), i32::from(self.mantissa_bits));
-        let fraction = f64::from(magnitude % (1 << mantissa_bits));
-        match (magnitude >> mantissa_bits) as i32 {
+        let field = (number / 2f64.powi(mantissa_bits)).floor();
+        let fraction = number - field * 2f64.powi(mantissa_bits);
+        match field as i32 {
             0 => fraction * 2f64.powi(1 - bias - mantissa_bits),
             field => (fraction + 2f64.powi(mantissa_bits)) * 2f64.powi(field - bias - mantissa_bits),
         }
     }
 
-    /// The value of a code.
+    /// The value of a byte, be it a code or not.
     pub fn decode(self, code: u8) -> f64 {
         let magnitude = code & 0x7F;
         let all_exponent_bits = (1 << self.exponent_bits) - 1;
@@ -95,7 +125,7 @@ impl Spec {
             Kind::Fnuz if code == 0x80 => f64::NAN,
             Kind::Ieee if field == all_exponent_bits && fraction == 0 => f64::INFINITY,
             Kind::Ieee if field == all_exponent_bits => f64::NAN,
-            _ => self.ordinary(u32::from(magnitude)),
+            _ => self.ordinary(f64::from(magnitude) / f64::from(self.spacing())),
         };
         if code < 0x80 { value } else { -value }
     }
@@ -115,7 +145,7 @@ pub struct Oracle {
     pub spec: Spec,
     /// The code of the largest finite value.
     pub largest_code: u8,
-    /// `midpoints[c]` lies between the magnitudes of the codes `c` and `c + 1`, as if there were no specials.
+    /// `midpoints[n]` lies between the magnitudes of the numbers `n` and `n + 1`, as if there were no specials.
     midpoints: Vec<f64>,
     values: [f64; 256],
 }
@@ -123,10 +153,11 @@ pub struct Oracle {
 impl Oracle {
     pub fn new(spec: Spec) -> Self {
         let values = std::array::from_fn(|code| spec.decode(code as u8));
-        let largest_code = (0..0x80u8).rfind(|code| spec.decode(*code).is_finite()).unwrap_or_default();
-        let midpoints = (0..=u32::from(largest_code))
-            .map(|code| {
-                let (below, above) = (spec.ordinary(code), spec.ordinary(code + 1));
+        let positive = spec.codes().filter(|code| *code < 0x80 && spec.decode(*code).is_finite());
+        let largest_code = positive.last().unwrap_or_default();
+        let midpoints = (0..=largest_code / spec.spacing())
+            .map(|number| {
+                let (below, above) = (spec.ordinary(number.into()), spec.ordinary(f64::from(number) + 1.0));
                 assert!(below < above, "magnitudes of {} must grow", spec.name);
                 below / 2.0 + above / 2.0
             })
@@ -136,6 +167,12 @@ impl Oracle {
 
     pub fn decode(&self, code: u8) -> f64 {
         self.values[usize::from(code)]
+    }
+
+    /// The magnitudes of all finite values in their order, and of the two that would follow.
+    pub fn magnitudes(&self) -> Vec<f64> {
+        let beyond = u32::from(self.largest_code / self.spec.spacing()) + 1;
+        (0..=beyond + 1).map(|number| self.spec.ordinary(number.into())).collect()
     }
 
     pub fn largest(&self) -> f64 {
@@ -161,7 +198,7 @@ impl Oracle {
         }
     }
 
-    /// The magnitude bits of the nearest value; one more than the largest for overflow.
+    /// The magnitude bits of the nearest value; more than the largest for overflow.
     fn magnitude(&self, value: f64) -> Option<u8> {
         if value.is_nan() {
             return None;
@@ -169,7 +206,7 @@ impl Oracle {
         let value = value.abs();
         let below = self.midpoints.partition_point(|midpoint| *midpoint < value);
         let tie = self.midpoints.get(below) == Some(&value);
-        Some((if tie && below % 2 == 1 { below + 1 } else { below }) as u8)
+        Some((if tie && below % 2 == 1 { below + 1 } else { below }) as u8 * self.spec.spacing())
     }
 
     fn signed(&self, magnitude: u8, value: f64) -> u8 {
@@ -179,9 +216,7 @@ impl Oracle {
 
     /// The points between which nothing changes: all magnitudes, all midpoints, and two beyond the largest.
     pub fn points(&self) -> Vec<f64> {
-        let beyond = u32::from(self.largest_code) + 1;
-        let magnitudes = (0..=beyond + 1).map(|code| self.spec.ordinary(code));
-        magnitudes.chain(self.midpoints.iter().copied()).collect()
+        self.magnitudes().into_iter().chain(self.midpoints.iter().copied()).collect()
     }
 }
 

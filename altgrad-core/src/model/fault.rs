@@ -110,7 +110,7 @@ impl Syntax {
             "recipe" => self.list(&["hybrid", "E4M3"]) + " or another recipe or format, or a table",
             "rules" => self.list(&[[Rule { pattern: "h.0".to_owned(), recipe: None }]]) + " or more of them",
             "pattern" => self.list(&["h.0", "h.*.mlp", "**.c_attn"]) + " or another path",
-            "format" => self.list(&[Fp8::E4M3, Fp8::E5M2]) + " or another 8-bit format",
+            "format" => self.list(&[Fp8::E4M3, Fp8::E5M2]) + " or another format",
             "granularity" => self.list(&[
                 Granularity::PerTensor,
                 Granularity::PerRow,

@@ -68,6 +68,8 @@ impl Fp8Tensor {
     /// one another by blocks side by side, of the codes as a matrix (all dimensions but the last by the last). So for one
     /// scale a row of a weight of `(outputs, inputs)` they are `(outputs, 1)`.
     ///
+    /// Codes of 6 and 4 bits are the upper bits of bytes, as [`Fp8`] says; others write them in the lower bits.
+    ///
     /// # Errors
     ///
     /// Parts of another dtype or shape, or a scale that is not a positive finite number.

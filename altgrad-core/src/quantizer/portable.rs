@@ -46,6 +46,8 @@ pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Option<Tenso
     // Codes count the steps between neighbouring values: 2^m of them in the subnormals and in each binade.
     let per_binade = 2f64.powi(i32::from(format.mantissa_bits()));
     let code = ((&rounded.binade * per_binade)? + rounded.magnitude.div(&rounded.step)?)?;
+    // A code of fewer than 8 bits is the upper bits of a byte.
+    let code = (code * 2f64.powi(i32::from(format.padding())))?;
     let nan = format.nan_code().unwrap_or_default();
     let beyond = filled(&code, format.infinity_code().unwrap_or(nan).into())?;
     let code = rounded.magnitude.le(f64::from(format.largest_finite()))?.where_cond(&code, &beyond)?;
@@ -62,7 +64,7 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
         return Ok(Tensor::zeros(codes.shape(), dtype, codes.device())?);
     }
     let wide = wide(dtype);
-    let values: Vec<f32> = format.values().map(|(_, value)| value).collect();
+    let values: Vec<f32> = (0..=u8::MAX).map(|code| format.decode(code)).collect();
     let values = Tensor::from_vec(values, 256, codes.device())?.to_dtype(wide)?;
     let values = values.index_select(&codes.flatten_all()?.to_dtype(DType::U32)?, 0)?.reshape(blocks.shape())?;
     let scales = expand(scales.to_vec(), blocks, codes.device(), wide)?;

@@ -13,7 +13,7 @@ const TORCHAO_EPSILON: f64 = 1e-12;
 /// The text names neither a recipe nor a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is neither a recipe nor an 8-bit format; recipes are {}, and a format such as E4M3 or E5M2 quantizes \
+    "`{text}` is neither a recipe nor a format; recipes are {}, and a format such as E4M3 or E5M2 quantizes \
      weights only{}{}",
     Recipe::NAMED.map(|(name, _)| name).join(", "),
     did_you_mean(.text, Recipe::NAMED.iter().map(|(name, _)| *name)),

@@ -87,6 +87,17 @@ fn what_a_dialect_cannot_say_is_an_error_that_names_one_that_can() {
     let stochastic = e4m3(ROW).rounding(Rounding::Stochastic { seed: 1 });
     let cases = [
         (Dialect::CompressedTensors, e4m3(ROW).format(Fp8::E3M4), None, "weights in E3M4", "the dialect altgrad can"),
+        (Dialect::CompressedTensors, e4m3(ROW).format(Fp8::E2M1), None, "weights in E2M1", "the dialect altgrad can"),
+        (Dialect::Transformers, e4m3(TENSOR).format(Fp8::E3M2), None, "weights in E3M2", "the dialect altgrad can"),
+        (Dialect::ModelOpt, mx(E8M0Rule::Floor).format(Fp8::E2M1), None, "weights in E2M1", "the dialect altgrad can"),
+        (Dialect::ComfyUi, e4m3(TENSOR).format(Fp8::E2M3), None, "weights in E2M3", "the dialect altgrad can"),
+        (
+            Dialect::CompressedTensors,
+            e4m3(ROW),
+            Some(e4m3(ROW).format(Fp8::E2M1)),
+            "inputs in E2M1",
+            "the dialect altgrad can",
+        ),
         (Dialect::CompressedTensors, e4m3(block(1, 36)), None, "no multiple", "the dialect altgrad can"),
         (Dialect::CompressedTensors, e4m3(ROW), Some(stochastic), "stochastically", "the dialect altgrad can"),
         (

@@ -6,12 +6,12 @@ use std::fs;
 use altgrad_core::{Error, Fp8, Granularity, QuantConfig, Quantizer, Recipe, Scaling};
 
 /// What is said of a name that is no format.
-const FORMATS: &str = "is not an 8-bit format; known are E0M7, E1M6, E2M5, E3M4, E4M3, E5M2, E6M1, E7M0, E4M3_FNUZ, \
-                       E5M2_FNUZ, E4M3_B11_FNUZ, E4M3_IEEE, E3M4_IEEE, or a custom one such as \
+const FORMATS: &str = "is not a format; known are E0M7, E1M6, E2M5, E3M4, E4M3, E5M2, E6M1, E7M0, E4M3_FNUZ, \
+                       E5M2_FNUZ, E4M3_B11_FNUZ, E4M3_IEEE, E3M4_IEEE, E2M3, E3M2, E2M1, or a custom one such as \
                        `E4M3(bias=5, specials=none)` with specials none, nan_only, ieee or fnuz";
 
 /// What is said of a name that is no recipe either.
-const RECIPES: &str = "is neither a recipe nor an 8-bit format; recipes are tensorwise, rowwise, hybrid, blockwise, \
+const RECIPES: &str = "is neither a recipe nor a format; recipes are tensorwise, rowwise, hybrid, blockwise, \
                        mxfp8, and a format such as E4M3 or E5M2 quantizes weights only";
 
 fn toml(text: &str) -> String {
@@ -111,7 +111,7 @@ fn wrong_types() {
     assert_eq!(
         toml("recipe.weights.format = 3"),
         "config:1:25: `recipe.weights.format`: invalid type: integer `3`, \
-         expected the name of an 8-bit format such as \"E4M3\""
+         expected the name of a format such as \"E4M3\""
     );
     assert_eq!(
         toml("recipe = 'hybrid'\nrules = ['h.0']"),
@@ -233,7 +233,7 @@ fn missing_fields() {
     );
     assert_eq!(
         toml("[recipe.weights]\ngranularity = 'per_row'"),
-        "config:1:1: `recipe.weights`: missing field `format`; `format` may be \"E4M3\", \"E5M2\" or another 8-bit format"
+        "config:1:1: `recipe.weights`: missing field `format`; `format` may be \"E4M3\", \"E5M2\" or another format"
     );
 }
 

@@ -4,6 +4,8 @@ use super::{Fp8, Overflow, Specials};
 
 impl Fp8 {
     /// The value of `code`, exact.
+    ///
+    /// Bits that are 0 in every code of a format of fewer than 8 bits count as further bits of the mantissa.
     #[must_use]
     pub const fn decode(self, code: u8) -> f32 {
         let magnitude = code & 0x7F;
@@ -14,9 +16,9 @@ impl Fp8 {
             Specials::Ieee if magnitude == self.infinity_magnitude() => f32::INFINITY,
             Specials::Ieee if magnitude > self.infinity_magnitude() => f32::NAN,
             _ => {
-                let mantissa = (magnitude & ((1 << self.mantissa_bits) - 1)) as u32;
-                let hidden_bit = if self.exponent_field(magnitude) == 0 { 0 } else { 1 << self.mantissa_bits };
-                let step = self.exponent_of_code(magnitude) - self.mantissa_bits as i32;
+                let mantissa = (magnitude & ((1 << self.mantissa_field()) - 1)) as u32;
+                let hidden_bit = if self.exponent_field(magnitude) == 0 { 0 } else { 1 << self.mantissa_field() };
+                let step = self.exponent_of_code(magnitude) - self.mantissa_field() as i32;
                 (hidden_bit + mantissa) as f32 * power_of_two(step)
             }
         };
@@ -81,7 +83,7 @@ impl Fp8 {
         let floor = (binade << self.mantissa_bits) + steps as u32;
         let rest = steps.fract();
         let up = rest > 0.5 || (rest == 0.5 && floor % 2 == 1);
-        floor + u32::from(up)
+        (floor + u32::from(up)) << self.padding()
     }
 
     /// Exponent of the smallest normal value, which the subnormals share.
@@ -93,7 +95,7 @@ impl Fp8 {
 
     const fn exponent_field(self, magnitude: u8) -> u8 {
         // A shift by 7 is in range for `u8`; there is no format with 8 mantissa bits.
-        magnitude >> self.mantissa_bits
+        magnitude >> self.mantissa_field()
     }
 
     /// Exponent of the binade that the code lies in.

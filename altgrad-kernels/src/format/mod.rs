@@ -1,4 +1,4 @@
-//! How 8 bits spell a number: [`Fp8`] as data, and the constants that hardware and papers use.
+//! How 8, 6 or 4 bits spell a number: [`Fp8`] as data, and the constants that hardware and papers use.
 
 mod codec;
 mod text;
@@ -74,8 +74,8 @@ pub enum Infinity {
     Saturate,
 }
 
-/// An 8-bit floating-point format: one sign bit, `exponent_bits + mantissa_bits = 7` magnitude bits, a bias and its
-/// [`Specials`].
+/// A floating-point format of 8, 6 or 4 bits: one sign bit, `exponent_bits + mantissa_bits` magnitude bits, a bias and
+/// its [`Specials`].
 ///
 /// With `e` the exponent field, `f` the mantissa field and `m` the number of mantissa bits, a code stands for
 ///
@@ -85,6 +85,11 @@ pub enum Infinity {
 /// which is the encoding of the OCP 8-bit Floating Point Specification (OFP8, revision 1.0, table 1) with the field
 /// widths as parameters. Every value of every format that [`Fp8::new`] accepts is exact in `f32`, `f64` and `bf16`.
 ///
+/// A code takes one byte whatever the format. One of fewer than 8 bits takes the upper bits of it, and the others are 0: a
+/// code `c` of the 4 bits of E2M1 is the byte `c << 4`, one of the 6 bits of E2M3 `c << 2`. So it is at the same time the
+/// code of that value in the format of 8 bits with the same exponent field and bias, E2M5 for both, and what decodes and
+/// multiplies codes need not know the difference. A byte that is no code has its value in that format of 8 bits.
+///
 /// ```
 /// use altgrad::Fp8;
 ///
@@ -93,6 +98,10 @@ pub enum Infinity {
 /// assert_eq!(Fp8::E4M3.decode(0x38), 1.0);
 /// assert_eq!(Fp8::E5M2.to_string(), "E5M2");
 /// assert_eq!("e5m2_fnuz".parse::<Fp8>()?, Fp8::E5M2_FNUZ);
+///
+/// let values: Vec<f32> = Fp8::E2M1.values().map(|(_, value)| value).collect();
+/// assert_eq!(values[..8], [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
+/// assert_eq!(Fp8::E2M1.encode(3.0f32), Some(0x5 << 4));
 /// # Ok::<(), altgrad::ParseFp8Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,10 +139,16 @@ impl Fp8 {
     pub const E4M3_IEEE: Self = Self::from_fields(4, 7, Specials::Ieee);
     /// `float8_e3m4` of `ml_dtypes`: E3M4 with infinities and NaN as IEEE 754; largest value 15.5.
     pub const E3M4_IEEE: Self = Self::from_fields(3, 3, Specials::Ieee);
+    /// OCP MX FP6 E2M3 (`float6_e2m3fn`), 6 bits: bias 1, every code a finite number; largest value 7.5.
+    pub const E2M3: Self = Self::narrow(2, 3, 1);
+    /// OCP MX FP6 E3M2 (`float6_e3m2fn`), 6 bits: bias 3, every code a finite number; largest value 28.
+    pub const E3M2: Self = Self::narrow(3, 2, 3);
+    /// OCP MX FP4 (`float4_e2m1fn`), 4 bits: bias 1, every code a finite number; largest value 6.
+    pub const E2M1: Self = Self::narrow(2, 1, 1);
 
     /// Every named format with the name that [`Display`](std::fmt::Display) prints and
     /// [`FromStr`](std::str::FromStr) reads.
-    pub const NAMED: [(&'static str, Self); 13] = [
+    pub const NAMED: [(&'static str, Self); 16] = [
         ("E0M7", Self::E0M7),
         ("E1M6", Self::E1M6),
         ("E2M5", Self::E2M5),
@@ -147,26 +162,42 @@ impl Fp8 {
         ("E4M3_B11_FNUZ", Self::E4M3_B11_FNUZ),
         ("E4M3_IEEE", Self::E4M3_IEEE),
         ("E3M4_IEEE", Self::E3M4_IEEE),
+        ("E2M3", Self::E2M3),
+        ("E3M2", Self::E3M2),
+        ("E2M1", Self::E2M1),
     ];
 
+    /// A format of 8 bits.
     const fn from_fields(exponent_bits: u8, bias: i16, specials: Specials) -> Self {
         Self { exponent_bits, mantissa_bits: 7 - exponent_bits, bias, specials }
     }
 
+    /// A format of 6 or 4 bits.
+    const fn narrow(exponent_bits: u8, mantissa_bits: u8, bias: i16) -> Self {
+        Self { exponent_bits, mantissa_bits, bias, specials: Specials::None }
+    }
+
     /// A format of your own.
     ///
-    /// A format without exponent bits is fixed point in steps of `2^(1 - bias - 7)`.
+    /// A format without exponent bits is fixed point in steps of `2^(1 - bias - mantissa_bits)`.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidFormat`] if the bits do not add up to 7, if [`Specials::Ieee`] leaves no finite value or no NaN
-    /// (it needs an exponent bit and a mantissa bit), or if the bias puts a value where `f32` could not hold it or the
-    /// rounding of it as normal numbers.
+    /// [`Error::InvalidFormat`] if the bits do not add up to 7, 5 or 3, the sign being one more; if a format of 6 or 4
+    /// bits is to have [`Specials`]; if [`Specials::Ieee`] leaves no finite value or no NaN (it needs an exponent bit and
+    /// a mantissa bit); or if the bias puts a value where `f32` could not hold it or the rounding of it as normal numbers.
     pub fn new(exponent_bits: u8, mantissa_bits: u8, bias: i16, specials: Specials) -> Result<Self> {
         let invalid = |why: String| Err(Error::InvalidFormat { why });
-        if exponent_bits.checked_add(mantissa_bits) != Some(7) {
+        let Some(magnitude_bits @ (7 | 5 | 3)) = exponent_bits.checked_add(mantissa_bits) else {
             return invalid(format!(
-                "{exponent_bits} exponent bits and {mantissa_bits} mantissa bits must add up to 7, the eighth is the sign"
+                "{exponent_bits} exponent bits and {mantissa_bits} mantissa bits must add up to 7, 5 or 3: \
+                 with the sign that is a format of 8, 6 or 4 bits"
+            ));
+        };
+        if magnitude_bits < 7 && specials != Specials::None {
+            return invalid(format!(
+                "`Specials::{specials:?}` needs 8 bits, but this format has {}; use `Specials::None`",
+                magnitude_bits + 1
             ));
         }
         if specials == Specials::Ieee && (exponent_bits == 0 || mantissa_bits == 0) {
@@ -176,19 +207,25 @@ impl Fp8 {
             ));
         }
         let format = Self { exponent_bits, mantissa_bits, bias, specials };
-        // The lowest step must be a normal `f32`, and so must 2^23 times the highest step, which the kernels add and
-        // subtract to round.
-        let lowest = i32::from(bias) <= 1 + 126 - i32::from(mantissa_bits);
+        // The lowest step of any byte must be a normal `f32`, and so must 2^23 times the highest step of the codes, which
+        // the kernels add and subtract to round.
+        let lowest = i32::from(bias) <= 1 + 126 - i32::from(format.mantissa_field());
         let highest = format.exponent_of_code(0x7F) + 23 - i32::from(mantissa_bits) <= 127;
         if !(lowest && highest) {
             let top_field = (1i32 << exponent_bits) - 1;
             return invalid(format!(
                 "bias {bias} puts values out of the range of f32; with {exponent_bits} exponent bits it may be {} to {}",
                 top_field.max(1) - 104 - i32::from(mantissa_bits),
-                127 - i32::from(mantissa_bits),
+                127 - i32::from(format.mantissa_field()),
             ));
         }
         Ok(format)
+    }
+
+    /// Number of bits of a code, the sign included: 8, 6 or 4.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        1 + self.exponent_bits + self.mantissa_bits
     }
 
     /// Number of exponent bits.
@@ -239,7 +276,7 @@ impl Fp8 {
         match self.specials {
             Specials::None => None,
             Specials::NanOnly => Some(0x7F),
-            Specials::Ieee => Some(self.infinity_magnitude() | 1 << (self.mantissa_bits - 1)),
+            Specials::Ieee => Some(self.infinity_magnitude() | 1 << (self.mantissa_field() - 1)),
             Specials::Fnuz => Some(0x80),
         }
     }
@@ -254,7 +291,7 @@ impl Fp8 {
     #[must_use]
     pub const fn largest_finite_code(self) -> u8 {
         match self.specials {
-            Specials::None | Specials::Fnuz => 0x7F,
+            Specials::None | Specials::Fnuz => (0x7F << self.padding()) & 0x7F,
             Specials::NanOnly => 0x7E,
             Specials::Ieee => self.infinity_magnitude() - 1,
         }
@@ -280,7 +317,7 @@ impl Fp8 {
     #[doc(hidden)]
     #[must_use]
     pub const fn overflow_midpoint_overflows(self) -> bool {
-        self.largest_finite_code() % 2 == 1
+        (self.largest_finite_code() >> self.padding()) % 2 == 1
     }
 
     /// What becomes of a positive number that overflows.
@@ -297,26 +334,47 @@ impl Fp8 {
     /// The smallest value above zero.
     #[must_use]
     pub const fn smallest_positive(self) -> f32 {
-        self.decode(1)
+        self.decode(1 << self.padding())
     }
 
     /// The smallest value with a full mantissa, `2^(1 - bias)`; `None` for a format whose finite values are all subnormal:
     /// one without exponent bits, or with one exponent bit and [`Specials::Ieee`].
     #[must_use]
     pub const fn smallest_normal(self) -> Option<f32> {
-        let code = 1 << self.mantissa_bits;
+        let code = 1 << self.mantissa_field();
         if code <= self.largest_finite_code() { Some(self.decode(code)) } else { None }
     }
 
-    /// All 256 codes with their values, in the order of the codes.
+    /// All codes with their values, in the order of the codes: 256 of them, 64 of a format of 6 bits, 16 of one of 4.
     #[must_use]
     pub fn values(self) -> impl ExactSizeIterator<Item = (u8, f32)> {
         // A `u16` range knows its length, an inclusive `u8` range does not.
-        (0..256u16).map(move |code| (code as u8, self.decode(code as u8)))
+        (0..1u16 << self.bits()).map(move |number| {
+            let code = (number << self.padding()) as u8;
+            (code, self.decode(code))
+        })
+    }
+
+    /// Number of the lower bits of a byte that are 0 in every code.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn padding(self) -> u8 {
+        8 - self.bits()
+    }
+
+    /// Number of the bits of a byte below the exponent field: the mantissa and the padding. Decoding takes all of them
+    /// for mantissa, so that a byte that is no code has a value as well.
+    pub(crate) const fn mantissa_field(self) -> u8 {
+        7 - self.exponent_bits
+    }
+
+    /// The largest byte without a sign bit that stands for a finite value, be it a code or not.
+    pub(crate) const fn largest_finite_byte(self) -> u8 {
+        self.largest_finite_code() | ((1 << self.padding()) - 1)
     }
 
     /// All exponent bits set, no mantissa bit: +∞ under [`Specials::Ieee`].
     const fn infinity_magnitude(self) -> u8 {
-        (0x7F << self.mantissa_bits) & 0x7F
+        (0x7F << self.mantissa_field()) & 0x7F
     }
 }

@@ -13,7 +13,7 @@ use super::{Fp8, Specials};
 /// `E4M3(bias=5, specials=none)`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not an 8-bit format; known are {}, or a custom one such as `E4M3(bias=5, specials=none)` \
+    "`{text}` is not a format; known are {}, or a custom one such as `E4M3(bias=5, specials=none)` \
      with specials none, nan_only, ieee or fnuz{}",
     Fp8::NAMED.map(|(name, _)| name).join(", "),
     .why.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
@@ -100,7 +100,7 @@ impl de::Visitor<'_> for NameVisitor {
     type Value = Fp8;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of an 8-bit format such as \"E4M3\"")
+        f.write_str("the name of a format such as \"E4M3\"")
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Fp8, E> {

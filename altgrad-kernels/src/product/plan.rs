@@ -26,7 +26,7 @@ pub(super) struct Reach {
 impl Reach {
     /// That of `length` products of a value of each format.
     pub(super) fn of_codes(a: Fp8, b: Fp8, length: usize) -> Self {
-        let lowest = [a, b].map(|format| exponent(format.smallest_positive()));
+        let lowest = [a, b].map(lowest);
         let highest = [a, b].map(|format| exponent(format.largest_finite()) + 1);
         let [left, right] = highest;
         Self { lowest: lowest.iter().sum(), highest: left + right + doublings(length), left }
@@ -40,9 +40,8 @@ impl Reach {
         }
         // If all are zero, so are the products.
         let amax = if amax == 0.0 { 0 } else { exponent(amax as f32) };
-        let [lowest, highest] = [b.smallest_positive(), b.largest_finite()].map(exponent);
-        let (left, right) = (amax + 1, highest + 1);
-        Some(Self { lowest: lowest + amax - FLOATS, highest: left + right + doublings(length), left })
+        let (left, right) = (amax + 1, exponent(b.largest_finite()) + 1);
+        Some(Self { lowest: lowest(b) + amax - FLOATS, highest: left + right + doublings(length), left })
     }
 
     /// The power of two that the left operand's values have to be divided by for all sums to be finite, and whether
@@ -68,6 +67,11 @@ const FLOATS: i32 = 24;
 /// The number of times that a sum of `length` equal terms doubles one, rounded up.
 fn doublings(length: usize) -> i32 {
     (usize::BITS - length.leading_zeros()) as i32
+}
+
+/// The binary exponent of the smallest positive value that a byte has in a format, be it a code or not.
+fn lowest(format: Fp8) -> i32 {
+    exponent(format.decode(1))
 }
 
 /// The binary exponent of a positive number: it is at least `2^exponent` and below `2^(exponent + 1)`.

@@ -4,10 +4,10 @@ use half::bf16;
 
 use crate::format::{Fp8, Specials};
 
-/// The value of every code of a format, times a power of two.
+/// The value of every byte as a code of a format, times a power of two.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// The bits of each code's value as bf16.
+    /// The bits of each byte's value as bf16.
     pub(super) values: [u16; 256],
     /// The upper and lower bytes of the values of the codes without a sign bit.
     pub(super) upper: [u8; 128],
@@ -34,8 +34,8 @@ impl Table {
     pub(super) fn new(format: Fp8, fold: i32) -> Self {
         let factor = f64::from(-fold).exp2();
         let mut values = [0; 256];
-        for (code, value) in format.values() {
-            values[usize::from(code)] = bf16::from_f64(f64::from(value) * factor).to_bits();
+        for (code, value) in (0..=u8::MAX).zip(&mut values) {
+            *value = bf16::from_f64(f64::from(format.decode(code)) * factor).to_bits();
         }
         let (mut upper, mut lower) = ([0; 128], [0; 128]);
         for ((value, upper), lower) in values.iter().zip(&mut upper).zip(&mut lower) {
@@ -53,11 +53,11 @@ impl Half {
         if format.exponent_bits() > 5 || !(-126..=127).contains(&exponent) {
             return None;
         }
-        let shift = i32::from(format.mantissa_bits()) - 2;
-        let mask = 0x8000 | 0x7F << (10 - format.mantissa_bits());
+        let shift = i32::from(format.mantissa_field()) - 2;
+        let mask = 0x8000 | 0x7F << (10 - format.mantissa_field());
         let factor = f32::from_bits(((exponent + 127) as u32) << 23);
         // With 5 exponent bits, all of them set are infinity and NaN there, whatever they are in the format.
-        let largest_code = format.largest_finite_code().min(if format.exponent_bits() == 5 { 0x7B } else { 0x7F });
+        let largest_code = format.largest_finite_byte().min(if format.exponent_bits() == 5 { 0x7B } else { 0x7F });
         Some(Self { shift, mask, factor, largest_code })
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     fn every_value_is_exact_in_bf16() {
         for (name, format) in Fp8::NAMED {
             let table = Table::new(format, 0);
-            for (code, value) in format.values() {
+            for (code, value) in (0..=u8::MAX).map(|code| (code, format.decode(code))) {
                 let found = f32::from_bits(u32::from(table.values[usize::from(code)]) << 16);
                 assert!(found == value || found.is_nan() && value.is_nan(), "{name} {code:#x}: {found} for {value}");
             }

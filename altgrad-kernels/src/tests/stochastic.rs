@@ -8,18 +8,18 @@ use crate::round::Real;
 
 const DRAWS: Draws = Draws { seed: 5, stream: 6, step: 7 };
 
-/// The magnitude code that a quotient becomes with a number in [0, 1); one more than the largest for overflow.
+/// The magnitude code that a quotient becomes with a number in [0, 1); the one after the largest for overflow.
 fn expected_magnitude(oracle: &Oracle, quotient: f64, uniform: f64) -> u8 {
-    let points = oracle.points();
-    // The magnitudes of all codes and of the next two come first.
-    let magnitudes = &points[..usize::from(oracle.largest_code) + 2];
+    // The magnitudes of all codes and of the next one.
+    let (magnitudes, spacing) = (oracle.magnitudes(), oracle.spec.spacing());
+    let magnitudes = &magnitudes[..magnitudes.len() - 1];
     let above = magnitudes.partition_point(|magnitude| *magnitude <= quotient.abs());
     if above == magnitudes.len() {
-        return oracle.largest_code + 1;
+        return oracle.largest_code + spacing;
     }
     let (low, high) = (magnitudes[above - 1], magnitudes[above]);
     let fraction = (quotient.abs() - low) / (high - low);
-    (if fraction > uniform { above } else { above - 1 }) as u8
+    (if fraction > uniform { above } else { above - 1 }) as u8 * spacing
 }
 
 fn check<T: Sample>(overflow: Overflow, uniform: impl Fn(u32) -> f64) {

@@ -21,7 +21,9 @@ fn check(spec: Spec, format: Fp8, input: impl Into<f64>, expected: Codes) {
 fn decode() {
     for spec in specs() {
         let format = format_of(spec);
-        for (code, expected) in (0..=u8::MAX).zip(Golden::read(spec.name).decode) {
+        let golden = Golden::read(spec.name).decode;
+        assert_eq!(golden.len(), 1 << format.bits(), "{}", spec.name);
+        for (code, expected) in spec.codes().zip(golden) {
             let value = format.decode(code);
             let bits = (!value.is_nan()).then_some(value.to_bits());
             assert_eq!(bits, expected, "{} {code:02X}", spec.name);
@@ -39,7 +41,7 @@ fn encode_f32() {
             count += 1;
         }
     }
-    assert_eq!(count, 39_520, "inputs in the tables");
+    assert_eq!(count, 44_950, "inputs in the tables");
 }
 
 #[test]
@@ -52,7 +54,7 @@ fn encode_f64() {
             count += 1;
         }
     }
-    assert_eq!(count, 18_974, "inputs in the tables");
+    assert_eq!(count, 20_111, "inputs in the tables");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The 8-bit formats against an oracle of the tests' own and against other implementations.
+//! The formats against an oracle of the tests' own and against other implementations.
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests compare exact values and fail by panicking")]
 

@@ -70,7 +70,10 @@ fn formats() -> impl Strategy<Value = Fp8> {
     let specials = select(vec![Specials::None, Specials::NanOnly, Specials::Ieee, Specials::Fnuz]);
     let custom = (0u8..=7, -20i16..=40, specials)
         .prop_filter_map("not a format", |(bits, bias, specials)| Fp8::new(bits, 7 - bits, bias, specials).ok());
-    prop_oneof![select(Fp8::NAMED.map(|(_, format)| format).to_vec()), custom]
+    let narrow = (select(vec![5u8, 3]), 0u8..=5, -20i16..=40).prop_filter_map("not a format", |(sum, bits, bias)| {
+        Fp8::new(bits, sum.checked_sub(bits)?, bias, Specials::None).ok()
+    });
+    prop_oneof![select(Fp8::NAMED.map(|(_, format)| format).to_vec()), custom, narrow]
 }
 
 fn blocks() -> impl Strategy<Value = (usize, usize)> {
