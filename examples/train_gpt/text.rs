@@ -37,7 +37,7 @@ impl Text {
 
     /// The sources and docs of this repository, in the order of their paths.
     pub(crate) fn from_repository(context: usize) -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let advice = || format!("looking for sources and docs in {}; --text takes a file instead", root.display());
         // The same files wherever the repository lies: no rules but its own.
         let mut walk = WalkBuilder::new(root);
