@@ -125,7 +125,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    /// None of its own; see [`visit_mut`](Visit::visit_mut).
     fn train(&mut self) -> Result<()> {
         surgery::set_training(self, true)
     }
@@ -138,7 +138,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    /// None of its own; see [`visit_mut`](Visit::visit_mut).
     fn eval(&mut self) -> Result<()> {
         surgery::set_training(self, false)
     }
@@ -160,7 +160,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Self::visit_mut).
+    /// None of its own; see [`visit_mut`](Visit::visit_mut).
     fn set_compute(&mut self, compute: Compute) -> Result<()> {
         surgery::set_compute(self, compute)
     }

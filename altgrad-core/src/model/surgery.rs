@@ -10,7 +10,7 @@ use super::config::QuantConfig;
 use super::inspect::{self, Found, Inspection, Slots};
 use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use super::rulebook::{Rulebook, Undecided};
-use crate::quantizer::{FixedWeight, Fp8Tensor, Layout, Operand};
+use crate::quantizer::{FixedWeight, Operand};
 use crate::slot::{AnySlot, Compute, Recipe, SlotState, WeightId};
 use crate::{Error, Result};
 
@@ -192,7 +192,10 @@ fn freeze_layer(
     let mut build = || {
         let codes = match shared.get(&id) {
             Some(codes) => Some(Arc::clone(codes)),
-            None if tied.len() > 1 => Some(shared_codes(&tied, quantization.pack(weight)?)?),
+            None if tied.len() > 1 => {
+                let layout = quantization.operands.weights.layout();
+                Some(Arc::new(FixedWeight::new(quantization.pack(weight)?, layout)?))
+            }
             None => None,
         };
         let Some(slot) = found.slot.to_frozen(&found.path, codes)? else { return Ok(None) };
@@ -205,16 +208,6 @@ fn freeze_layer(
         Some((slot, measured)) => Step::new(found, Action::Frozen, Some(slot), Some(measured)),
         None => Step::leave(found, Action::Skipped(SkipReason::NotQuantized)),
     })
-}
-
-/// The codes that layers share, in the order in which products read them if one of the layers is a product.
-fn shared_codes(tied: &[&Found<'_>], codes: Fp8Tensor) -> Result<Arc<FixedWeight>> {
-    let mut layout = None;
-    for found in tied {
-        let other = found.slot.layout()?;
-        layout = layout.filter(|layout| *layout != Layout::Rows).or(Some(other));
-    }
-    Ok(Arc::new(FixedWeight::new(codes, layout.unwrap_or(Layout::Rows))?))
 }
 
 pub(super) fn dequantize<M: Visit + ?Sized>(model: &mut M) -> Result<QuantReport> {

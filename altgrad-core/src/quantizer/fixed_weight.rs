@@ -16,7 +16,7 @@ pub(crate) enum Layout {
         /// Number of groups, which divides the number of rows.
         groups: usize,
     },
-    /// Row by row, as lookups do.
+    /// Row by row.
     Rows,
 }
 
@@ -35,7 +35,7 @@ impl Layout {
 pub(crate) enum FixedWeight {
     /// In the order in which the CPU's kernels read them: a matrix for each group of rows.
     Packed { groups: Arc<[PackedCodes]>, format: Fp8, granularity: Granularity, dtype: DType },
-    /// For lookups, and for candle's products, from dequantized values.
+    /// For candle's operations on dequantized values.
     Tensor(Fp8Tensor),
 }
 

@@ -35,7 +35,7 @@ pub use history::AmaxHistory;
 pub(crate) use in_place::InPlace;
 pub(crate) use observer::Observation;
 pub use observer::Observer;
-pub(crate) use operand::{Keep, Kept, KeptTranspose, Operand};
+pub(crate) use operand::{Kept, KeptTranspose, Operand, Uses};
 pub use rounding::Rounding;
 pub(crate) use rounding::stream;
 pub(crate) use scaling::is_power_of_two;

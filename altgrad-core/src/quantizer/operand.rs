@@ -30,8 +30,9 @@ pub(crate) struct Operand {
     /// Where the tensor's codes were in the last step.
     pub(crate) spare: Spare,
     pub(crate) transposed_spare: Spare,
-    /// Codes that stay, once they were needed.
+    /// Codes that stay, once they were needed, and what they are needed for.
     pub(crate) kept: Cache<Kept>,
+    uses: Lock<Uses>,
     /// Whoever watches the values.
     pub(crate) watch: Watch,
 }
@@ -56,13 +57,20 @@ pub(crate) enum KeptTranspose {
     Tensor(Fp8Tensor),
 }
 
-/// What codes are to be kept for.
+/// What codes that stay are needed for, by all layers that share the operand.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
+pub(crate) struct Uses {
     pub(crate) layout: Layout,
-    pub(crate) ste: Ste,
     /// Whether the transpose is needed along its own rows.
     pub(crate) transposed: bool,
+}
+
+impl Uses {
+    /// That of both: rows can be read from the order of products, but no product from rows.
+    fn and(self, other: Self) -> Self {
+        let layout = if self.layout == Layout::Rows { other.layout } else { self.layout };
+        Self { layout, transposed: self.transposed || other.transposed }
+    }
 }
 
 impl Operand {
@@ -76,8 +84,19 @@ impl Operand {
             spare: Spare::default(),
             transposed_spare: Spare::default(),
             kept: Cache::new(),
+            uses: Lock::new(Uses { layout: Layout::Rows, transposed: false }),
             watch: Watch::default(),
         }
+    }
+
+    /// Adds what a layer needs codes for that stay.
+    pub(crate) fn add_use(&self, uses: Uses) {
+        self.uses.with(|all| *all = all.and(uses));
+    }
+
+    /// In which order layers read codes that stay.
+    pub(crate) fn layout(&self) -> Layout {
+        self.uses.with(|uses| uses.layout)
     }
 
     /// Gives back the memory that is kept from step to step for speed.
@@ -164,12 +183,13 @@ impl Operand {
     }
 
     /// The codes of the matrix `x` that stay: those that are kept, or from now on the ones of the next step.
-    pub(crate) fn keep(&self, quantizer: &Quantizer, x: &Tensor, keep: Keep) -> Result<Kept> {
+    pub(crate) fn keep(&self, quantizer: &Quantizer, x: &Tensor, ste: Ste) -> Result<Kept> {
         self.kept.get_or_compute(|| {
+            let Uses { layout, transposed } = self.uses.get();
             let (codes, conversion) = self.packed(quantizer, x)?;
-            let clip = keep.ste.clip(x, &conversion)?;
-            let transposed = if keep.transposed { Some(self.keep_transpose(quantizer, x, keep.layout)?) } else { None };
-            let codes = Arc::new(FixedWeight::new(codes, keep.layout)?);
+            let clip = ste.clip(x, &conversion)?;
+            let transposed = if transposed { Some(self.keep_transpose(quantizer, x, layout)?) } else { None };
+            let codes = Arc::new(FixedWeight::new(codes, layout)?);
             Ok(Kept { codes, clip, transposed })
         })
     }
@@ -197,6 +217,7 @@ impl Clone for Operand {
             spare: Spare::default(),
             transposed_spare: Spare::default(),
             kept: self.kept.clone(),
+            uses: self.uses.clone(),
             watch: Watch::default(),
         }
     }

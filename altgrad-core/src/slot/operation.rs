@@ -122,7 +122,10 @@ impl Evaluation {
     pub(super) fn layout(&self) -> Layout {
         match self {
             Self::Product(lowering) => Layout::Products { groups: lowering.groups() },
-            Self::Lookup | Self::Values => Layout::Rows,
+            // A head that is tied to the table is a product with the same codes. A row is put together from as many places as
+            // it has pairs of codes, which takes microseconds.
+            Self::Lookup => Layout::Products { groups: 1 },
+            Self::Values => Layout::Rows,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::operands::Operands;
 use super::operation::matrix;
 use super::products::{Arguments, Computed, Gradients, Product, Training, Weight, attach, transposed_weights};
 use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
-use crate::quantizer::{Fp8Tensor, Keep, Kept, Operand, Quantizer, Ste, check_finite, fake_quantize_with};
+use crate::quantizer::{Fp8Tensor, Kept, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
 use crate::{Error, Result};
 
 /// What a quantized layer is besides the layer that it wraps: the same for every kind.
@@ -60,6 +60,9 @@ impl Quantization {
         check_finite(weight, "the weight")?;
         let mut operands = Operands::new(&recipe, path.as_deref().unwrap_or_default());
         operands.weights = weights.unwrap_or(operands.weights);
+        let layout = evaluation.layout();
+        let transposed = transposed_weights(&recipe, layout.groups()).is_some();
+        operands.weights.add_use(Uses { layout, transposed });
         let operands = Arc::new(operands);
         Ok(Self { recipe, operands, mode, evaluation, is_calibrating: false, path })
     }
@@ -243,10 +246,7 @@ impl Quantization {
         if self.mode.training {
             return Ok(None);
         }
-        let layout = self.evaluation.layout();
-        let transposed = transposed_weights(&self.recipe, layout.groups()).is_some();
-        let keep = Keep { layout, ste: self.recipe.ste, transposed };
-        match self.operands.weights.keep(&self.recipe.weights, matrix, keep) {
+        match self.operands.weights.keep(&self.recipe.weights, matrix, self.recipe.ste) {
             // NaN stays NaN in fake quantization, even where no code can hold it.
             Err(Error::NanNotRepresentable { .. }) => Ok(None),
             kept => kept.map(Some),
