@@ -21,8 +21,8 @@ pub use altgrad_kernels::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use error::{Error, Result};
 pub use model::{
     Action, CalibrationConfig, CalibrationReport, Constant, GroupedReport, IdleLayers, LayerCalibration, LayerReport,
-    Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable, Visit,
-    Visitor, VisitorMut,
+    MapKey, Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable,
+    Visit, Visitor, VisitorMut,
 };
 pub use quantizer::{
     AmaxHistory, Distortion, E8M0Rule, Fp8Tensor, Granularity, Observer, Quantizer, Rounding, ScaleEncoding, Scaling,

@@ -2,7 +2,7 @@
 
 use altgrad::{Fp8, Frozen, Quantizable, Quantized, QuantizedLinear, Quantizer, Recipe, Scaling, Slot, SlotState, nn};
 use candle_core::{DType, Device, Module, Tensor, Var};
-use candle_nn::{Conv1dConfig, Conv2dConfig};
+use candle_nn::{Conv1dConfig, Conv2dConfig, ModuleT};
 
 use super::{assert_close, assert_same, integers, step, tensor, values};
 
@@ -302,4 +302,20 @@ fn what_does_not_fit_is_an_error_that_names_the_layer() {
     let weight = altgrad::Fp8Tensor::quantize(&tensor((8, 4, 3, 3), 1), &Quantizer::new(Fp8::E4M3)).unwrap();
     let frozen: Slot<candle_nn::Conv2d> = Frozen::from_codes(config, &weight, None).unwrap().into();
     assert_eq!(frozen.weight().unwrap().dims(), [8, 4, 3, 3]);
+}
+
+/// What follows a convolution in inference becomes part of it before it is quantized, and not after.
+#[test]
+fn batch_normalization_is_absorbed_before_quantization() {
+    let config = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+    let mut conv = nn::Conv2d::new(tensor((6, 4, 3, 3), 1), None, config);
+    let (mean, variance) = (tensor(6, 2), tensor(6, 3).abs().unwrap());
+    let norm = nn::BatchNorm::new(6, mean, variance, tensor(6, 4), tensor(6, 5), 1e-5).unwrap();
+    let x = tensor((2, 4, 5, 5), 6);
+    let absorbed = conv.absorb_bn(&norm).unwrap();
+    assert_eq!(absorbed.config().padding, 1);
+    let expected = norm.forward_t(&conv.forward(&x).unwrap(), false).unwrap();
+    assert_close("absorbed", &absorbed.forward(&x).unwrap(), &expected, 1e-5);
+    conv.quantize(Fp8::E4M3).unwrap();
+    assert!(conv.absorb_bn(&norm).unwrap_err().to_string().contains("after it"));
 }

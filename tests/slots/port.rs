@@ -74,6 +74,40 @@ fn a_ported_model_is_quantized_whole() {
     assert_eq!(model.forward(&ids).unwrap().dims(), [1, 3, 10]);
 }
 
+/// What else models hold that has no layers needs no attribute.
+#[test]
+fn values_of_all_sorts_are_not_in_the_way() {
+    use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+    #[derive(Quantizable)]
+    struct Holder<'a> {
+        span: tracing::Span,
+        stop: HashSet<u32>,
+        order: BTreeSet<String>,
+        range: std::ops::Range<usize>,
+        masks: HashMap<(usize, usize), Tensor>,
+        experts: BTreeMap<u8, Linear>,
+        vb: VarBuilder<'a>,
+    }
+
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let mut model = Holder {
+        span: tracing::Span::none(),
+        stop: HashSet::from([1]),
+        order: BTreeSet::new(),
+        range: 0..2,
+        masks: HashMap::from([((1, 2), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap())]),
+        experts: (0..12).map(|number| (number, linear(2, 2, vb.pp(number)).unwrap())).collect(),
+        vb,
+    };
+    let report = model.quantize(altgrad::Fp8::E4M3).unwrap();
+    let paths: Vec<_> = report.layers.iter().map(|layer| layer.path.as_str()).collect();
+    assert_eq!(paths[..3], ["experts.0", "experts.1", "experts.2"], "in the order of the numbers");
+    assert_eq!(paths[11], "experts.11");
+    assert!(model.masks.contains_key(&(1, 2)));
+}
+
 /// What models of candle-transformers import from `with_tracing`.
 mod with_tracing {
     use altgrad::nn::with_tracing::{

@@ -33,5 +33,5 @@ pub use report::{Action, LayerReport, QuantReport, SkipReason};
 pub(crate) use rulebook::{Rulebook, Undecided};
 pub(crate) use table::{Column, human_bytes, shape_text, write_table};
 pub use trainable::{Constant, Trainable};
-pub use visit::Visit;
+pub use visit::{MapKey, Visit};
 pub use visitor::{Visitor, VisitorMut};

@@ -1,5 +1,7 @@
 //! How a visitor gets to the parts of a model: the trait that a model derives.
 
+use std::borrow::Cow;
+
 use super::{Path, Visitor, VisitorMut};
 use crate::Result;
 
@@ -34,7 +36,8 @@ use crate::Result;
     note = "a type of your own: add `#[derive(Quantizable)]` to it",
     note = "`candle_nn::Linear`: declare it as `altgrad::Linear`, whose constructors have the same signatures",
     note = "`candle_nn::Sequential` or `dyn Module`, which hide their layers: use a `Vec`, a struct or `Box<dyn Visit>`",
-    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of it",
+    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of it; if it \
+            holds no layers, as a rotary embedding, put `#[quant(ignore)]` on the field",
     note = "anything that holds no layers, such as a configuration or an enum of activations: put `#[quant(ignore)]` on the field, or \
             derive `Quantizable` for the type"
 )]
@@ -52,4 +55,28 @@ pub trait Visit {
     ///
     /// Only those that `visitor` returns.
     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()>;
+}
+
+/// A key of a map that a model holds, as a segment of a path. Maps are visited in the order of their keys.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use altgrad::{Linear, Quantizable};
+///
+/// #[derive(Quantizable)]
+/// struct Experts {
+///     by_number: HashMap<usize, Linear>,
+///     by_name: HashMap<String, Linear>,
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a segment of a path",
+    label = "a map with such keys does not show its layers",
+    note = "keys that are: strings, integers and pairs of these; a type of your own: implement `altgrad::MapKey` for it",
+    note = "a map that holds no layers: put `#[quant(ignore)]` on the field"
+)]
+pub trait MapKey: Ord {
+    /// The segment, which the keys of a map must differ in.
+    fn segment(&self) -> Cow<'_, str>;
 }

@@ -166,8 +166,9 @@ impl<O: Operation> Slot<O> {
         }
     }
 
-    /// What the layer is besides its tensors.
-    pub(super) fn config(&self) -> O::Config {
+    /// What the layer is besides its tensors, such as the stride of a convolution.
+    #[must_use]
+    pub fn config(&self) -> O::Config {
         match self {
             Self::Full(layer) => layer.layer().config(),
             Self::Quantized(layer) => layer.layer().config(),

@@ -25,6 +25,7 @@ leaf!(
     nn::kv_cache::RotatingCache,
     nn::kv_cache::RotatingKvCache,
     nn::ops::Identity,
+    nn::VarBuilder<'_>,
     tracing::Span,
 );
 

@@ -1,11 +1,14 @@
 //! `Quantizable` for containers and plain values of the standard library.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::marker::PhantomData;
+use std::ops::{Range, RangeInclusive};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::leaf;
-use crate::{Path, Result, Visit, Visitor, VisitorMut};
+use crate::{MapKey, Path, Result, Visit, Visitor, VisitorMut};
 
 leaf!(
     (),
@@ -31,6 +34,28 @@ leaf!(
     &str,
     Cow<'_, str>
 );
+
+/// Sets and ranges: nothing in them can be changed, so no layer in them could be replaced, and slots cannot be compared.
+macro_rules! values {
+    ($($type:ty: $($parameter:ident),+;)+) => {$(
+        impl<$($parameter),+> Visit for $type {
+            fn visit<'m>(&'m self, _: &Path<'_>, _: &mut dyn Visitor<'m>) -> Result<()> {
+                Ok(())
+            }
+
+            fn visit_mut<'m>(&'m mut self, _: &Path<'_>, _: &mut dyn VisitorMut<'m>) -> Result<()> {
+                Ok(())
+            }
+        }
+    )+};
+}
+
+values! {
+    BTreeSet<T>: T;
+    HashSet<T, S>: T, S;
+    Range<T>: T;
+    RangeInclusive<T>: T;
+}
 
 impl<T: ?Sized> Visit for PhantomData<T> {
     fn visit<'m>(&'m self, _: &Path<'_>, _: &mut dyn Visitor<'m>) -> Result<()> {
@@ -92,28 +117,55 @@ impl<T: Visit, const N: usize> Visit for [T; N] {
     }
 }
 
-impl<K: AsRef<str>, T: Visit> Visit for BTreeMap<K, T> {
+impl<K: MapKey, T: Visit> Visit for BTreeMap<K, T> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
-        self.iter().try_for_each(|(key, part)| part.visit(&path.field(key.as_ref()), visitor))
+        self.iter().try_for_each(|(key, part)| part.visit(&path.field(&key.segment()), visitor))
     }
 
     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
-        self.iter_mut().try_for_each(|(key, part)| part.visit_mut(&path.field(key.as_ref()), visitor))
+        self.iter_mut().try_for_each(|(key, part)| part.visit_mut(&path.field(&key.segment()), visitor))
     }
 }
 
 /// Visited in the order of the keys, so that reports and results do not depend on the hasher.
-impl<K: AsRef<str>, T: Visit, S> Visit for HashMap<K, T, S> {
+impl<K: MapKey, T: Visit, S> Visit for HashMap<K, T, S> {
     fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {
-        let mut entries: Vec<_> = self.iter().map(|(key, part)| (key.as_ref(), part)).collect();
+        let mut entries: Vec<_> = self.iter().collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
-        entries.into_iter().try_for_each(|(key, part)| part.visit(&path.field(key), visitor))
+        entries.into_iter().try_for_each(|(key, part)| part.visit(&path.field(&key.segment()), visitor))
     }
 
     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
-        let mut entries: Vec<_> = self.iter_mut().map(|(key, part)| (key.as_ref(), part)).collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        entries.into_iter().try_for_each(|(key, part)| part.visit_mut(&path.field(key), visitor))
+        let mut entries: Vec<_> = self.iter_mut().collect();
+        entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        entries.into_iter().try_for_each(|(key, part)| part.visit_mut(&path.field(&key.segment()), visitor))
+    }
+}
+
+macro_rules! map_keys {
+    (text: $($text:ty),+; numbers: $($number:ty),+ $(,)?) => {
+        $(impl MapKey for $text {
+            fn segment(&self) -> Cow<'_, str> {
+                Cow::Borrowed(self)
+            }
+        })+
+        $(impl MapKey for $number {
+            fn segment(&self) -> Cow<'_, str> {
+                Cow::Owned(self.to_string())
+            }
+        })+
+    };
+}
+
+map_keys!(
+    text: String, &str, Box<str>, Rc<str>, Arc<str>, Cow<'_, str>;
+    numbers: u8, u16, u32, u64, usize, i8, i16, i32, i64, isize, bool, char,
+);
+
+/// `1-2`, for example.
+impl<A: MapKey, B: MapKey> MapKey for (A, B) {
+    fn segment(&self) -> Cow<'_, str> {
+        Cow::Owned(format!("{}-{}", self.0.segment(), self.1.segment()))
     }
 }
 

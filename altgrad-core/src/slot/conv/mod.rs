@@ -4,7 +4,7 @@ mod lowering;
 mod operation;
 
 use candle_core::Tensor;
-use candle_nn::{Conv1dConfig, Conv2dConfig, Init, VarBuilder};
+use candle_nn::{BatchNorm, Conv1dConfig, Conv2dConfig, Init, VarBuilder};
 
 use super::Slot;
 use super::handed_out::{self, OF_PRODUCTS};
@@ -51,6 +51,22 @@ impl Conv2d {
     #[must_use]
     pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv2dConfig) -> Self {
         candle_nn::Conv2d::new(weight, bias, config).into()
+    }
+
+    /// The convolution with the batch normalization that follows it in inference, as `candle_nn::Conv2d::absorb_bn`.
+    ///
+    /// # Errors
+    ///
+    /// A convolution that is quantized or frozen already: what it absorbs changes its weight. See candle for others.
+    pub fn absorb_bn(&self, bn: &BatchNorm) -> candle_core::Result<Self> {
+        match self {
+            Self::Full(layer) => Ok(layer.layer().absorb_bn(bn)?.into()),
+            Self::Quantized(_) | Self::Frozen(_) => {
+                candle_core::bail!(
+                    "a quantized convolution cannot absorb a batch normalization; call `quantize` after it"
+                )
+            }
+        }
     }
 }
 
