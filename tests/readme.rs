@@ -88,6 +88,41 @@ fn the_quick_start_runs() -> Result<()> {
 }
 
 #[test]
+fn a_model_is_ported() -> Result<()> {
+    let (_variables, vb) = variables();
+    use altgrad::nn::{Conv2d, Conv2dConfig, Embedding, LayerNorm, Linear, conv2d, embedding, layer_norm, linear};
+    use altgrad::{Fp8, QuantConfig, Quantizable, TiePolicy};
+
+    #[derive(Quantizable)]
+    struct Captioner {
+        patches: Conv2d,
+        wte: Embedding,
+        norm: LayerNorm,
+        fc: Linear,
+        lm_head: Linear,
+    }
+
+    let wte = embedding(1000, 64, vb.pp("wte"))?;
+    let mut model = Captioner {
+        patches: conv2d(3, 64, 8, Conv2dConfig { stride: 8, ..Conv2dConfig::default() }, vb.pp("patches"))?,
+        norm: layer_norm(64, 1e-5, vb.pp("norm"))?,
+        fc: linear(64, 64, vb.pp("fc"))?,
+        lm_head: wte.tied_linear(None)?,
+        wte,
+    };
+    // The table of the embedding and the head that is tied to it become one table of codes.
+    model.quantize(QuantConfig::new(Fp8::E4M3).ties(TiePolicy::Quantize))?;
+    model.freeze()?;
+    let image = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu)?;
+    let x = model.patches.forward(&image)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+    let x = (x + model.wte.forward(&Tensor::new(&[1u32, 2, 3, 4], &Device::Cpu)?)?.unsqueeze(0)?)?;
+    let y = model.lm_head.forward(&model.fc.forward(&model.norm.forward(&x)?)?)?;
+    assert_eq!(y.dims(), [1, 4, 1000]);
+    assert!(model.report()?.layers.iter().all(|layer| layer.action == altgrad::Action::Frozen));
+    Ok(())
+}
+
+#[test]
 fn recipes_are_data() -> Result<()> {
     use altgrad::{Fp8, Granularity, Quantizer, Recipe, Rounding, ScaleEncoding, Scaling, Ste};
 

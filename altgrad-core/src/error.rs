@@ -250,6 +250,17 @@ pub enum Error {
         why: String,
     },
 
+    /// A byte is not a code of a format of 6 or 4 bits.
+    #[error(
+        "the codes have bytes that are not codes of {format}: a code of {} bits is in the upper bits of its byte, and the \
+         others are 0; shift codes that are in the lower bits",
+        .format.bits()
+    )]
+    NotACode {
+        /// The format.
+        format: crate::Fp8,
+    },
+
     /// The slot of a path is not a linear layer.
     #[error("the layer at `{path}` is not linear but of the kind {kind}; ask for it by `slot(\"{path}\")`")]
     OtherKind {

@@ -30,7 +30,7 @@ mod hygiene;
 #[cfg(test)]
 mod snapshots;
 
-/// Implements `altgrad::Quantizable`: teaches a model to find its own linear layers by dotted path.
+/// Implements `altgrad::Visit`, which makes a type `Quantizable`: teaches a model to find its own layers by dotted path.
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)
 /// use altgrad::{Fp8, Linear, Quantizable};
@@ -56,7 +56,7 @@ mod snapshots;
 /// # What it accepts
 ///
 /// Structs with named fields, tuple structs, unit structs and enums, with any generics. Every field is visited, in
-/// the order of declaration, so every field's type must implement `Quantizable`; a field that is no part of the
+/// the order of declaration, so every field's type must implement `Visit`, as those that derive do; a field that is no part of the
 /// model says so with `#[quant(ignore)]`. Unions are refused.
 ///
 /// # Paths

@@ -28,6 +28,7 @@ struct Model {
 }
 
 impl Model {
+    #[allow(clippy::needless_pass_by_value, reason = "as candle models do")]
     fn new(vb: VarBuilder<'_>) -> Result<Self> {
         let wte = embedding(10, 8, vb.pp("wte"))?;
         let head = Linear::from_weights(wte.embeddings().clone(), None);

@@ -128,13 +128,17 @@ fn two_ways_to_quantize_one_tensor_are_not_frozen_as_one() {
     assert_eq!(model.lm_head.format(), Some(Fp8::E5M2));
     let report = model.freeze().unwrap();
     assert!(report.layers.iter().all(|layer| matches!(layer.action, Action::Skipped(SkipReason::Tied(_)))), "{report}");
+}
 
-    // Nor is a table that a part of the model uses which is not a slot.
+/// A table that a part of the model uses which is not a slot stays what that part has.
+#[test]
+fn a_table_that_others_use_is_not_frozen() {
     #[derive(Quantizable)]
     struct WithPlain {
         model: Model,
         copy: Tensor,
     }
+
     let (table, model) = Model::new();
     let mut model = WithPlain { model, copy: table.as_tensor().clone() };
     model.quantize(as_one(Fp8::E4M3)).unwrap();

@@ -106,7 +106,20 @@ impl Fp8Tensor {
         }
         let packed = Self { codes, scales, granularity, format, dtype };
         packed.scale_values()?.into_iter().try_for_each(check_scale)?;
+        packed.check_codes()?;
         Ok(packed)
+    }
+
+    /// Fails for a byte that is not a code of a format of 6 or 4 bits, whose codes are in the upper bits.
+    fn check_codes(&self) -> Result<()> {
+        if self.format.bits() == 8 || self.codes.elem_count() == 0 {
+            return Ok(());
+        }
+        let unused = f64::from(1u32 << (8 - self.format.bits()));
+        // Exact: bytes and powers of two are in f32.
+        let steps = self.codes.to_dtype(DType::F32)?.affine(1.0 / unused, 0.0)?;
+        let rest = (&steps - steps.floor()?)?.max_all()?.to_scalar::<f32>()?;
+        if rest == 0.0 { Ok(()) } else { Err(Error::NotACode { format: self.format }) }
     }
 
     /// The values, in [`dtype`](Self::dtype).

@@ -8,6 +8,28 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
 
+/// Bytes that no quantizer gives are not read as other numbers in silence.
+#[test]
+fn codes_of_narrow_formats_are_in_the_upper_bits() {
+    let one = || Tensor::new(1f32, &Device::Cpu).unwrap();
+    let tensor = |codes: &[u8], format| {
+        let codes = Tensor::new(codes, &Device::Cpu).unwrap();
+        Fp8Tensor::from_parts(codes, one(), Granularity::PerTensor, format, DType::F32)
+    };
+    for format in [Fp8::E2M1, Fp8::E2M3, Fp8::E3M2] {
+        let codes: Vec<u8> = format.values().map(|(code, _)| code).collect();
+        let values: Vec<f32> = format.values().map(|(_, value)| value).collect();
+        let decoded = tensor(&codes, format).unwrap().dequantize().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(decoded, values);
+        for bit in 0..8 - format.bits() {
+            let error = tensor(&[0x80, 1 << bit], format).unwrap_err();
+            assert!(matches!(error, Error::NotACode { .. }), "{error}");
+        }
+        assert!(tensor(&[], format).is_ok());
+    }
+    assert!(tensor(&[1], Fp8::E2M5).is_ok());
+}
+
 #[test]
 fn packing_keeps_what_fake_quantization_gives() {
     for (format, oracle) in formats() {

@@ -137,7 +137,7 @@ impl<K: MapKey, T: Visit, S> Visit for HashMap<K, T, S> {
 
     fn visit_mut<'m>(&'m mut self, path: &Path<'_>, visitor: &mut dyn VisitorMut<'m>) -> Result<()> {
         let mut entries: Vec<_> = self.iter_mut().collect();
-        entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        entries.sort_unstable_by_key(|(key, _)| *key);
         entries.into_iter().try_for_each(|(key, part)| part.visit_mut(&path.field(&key.segment()), visitor))
     }
 }
