@@ -72,7 +72,7 @@ pub use error::{Error, Result};
 pub use format::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use level::Level;
 pub use memory::zeroed;
-pub use product::{CodeMatrix, FloatMatrix, Left, PackedCodes, Right};
+pub use product::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs};
 pub use transpose::transpose;
 pub use windows::Windows;
 
@@ -140,6 +140,6 @@ fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
 /// `c[i, j] = Σ a[i, p] · b[j, p]` for operands whose rows are equally long; `c` has a row for each of `a`'s.
 ///
 /// Within `2·k·2⁻²⁴·Σ|a||b|` of the exact result for a sum of `k` products.
-pub fn multiply(a: &Left<'_>, b: &Right<'_>, c: &mut [f32]) {
+pub fn multiply(a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
     product::multiply(Level::detect(), a, b, c);
 }

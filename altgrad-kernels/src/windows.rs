@@ -121,13 +121,13 @@ impl Windows {
             for y in 0..down {
                 let (top, inside_y) = self.inside(0, y);
                 for x in 0..across {
-                    let (left, inside_x) = self.inside(1, x);
+                    let (lhs, inside_x) = self.inside(1, x);
                     let row = ((group * self.images + image) * down + y) * across + x;
                     let row = &from[row * cols + channel * kernel..][..kernel];
                     for ky in inside_y.clone() {
                         let line = (top + (ky * self.dilation[0]) as isize).unsigned_abs() * self.image[1];
                         for kx in inside_x.clone() {
-                            let place = line + (left + (kx * self.dilation[1]) as isize).unsigned_abs();
+                            let place = line + (lhs + (kx * self.dilation[1]) as isize).unsigned_abs();
                             sums[place] = sums[place] + row[ky * self.kernel[1] + kx].widen();
                         }
                     }
@@ -144,12 +144,12 @@ impl Windows {
         let (of_group, y) = (part / down.max(1), part % down.max(1));
         let (group, image) = (of_group / self.images.max(1), of_group % self.images.max(1));
         let (top, inside_y) = self.inside(0, y);
-        let (left, inside_x) = self.inside(1, window);
+        let (lhs, inside_x) = self.inside(1, window);
         if inside_x.is_empty() {
             return;
         }
         let [height, width] = self.image;
-        let x = (left + (inside_x.start * self.dilation[1]) as isize).unsigned_abs();
+        let x = (lhs + (inside_x.start * self.dilation[1]) as isize).unsigned_abs();
         let in_group = self.channels_of_group();
         for channel in 0..in_group {
             let plane = (image * self.channels + group * in_group + channel) * height;

@@ -122,14 +122,14 @@ const STRIP: usize = 16;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn tile<const ROWS: usize>(
-    left: &[[u32; ROWS]],
-    right: &Panel,
+    lhs: &[[u32; ROWS]],
+    rhs: &Panel,
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     let mut sums = [[0.0; PANEL]; ROWS];
-    accumulate(left, right, &mut sums);
+    accumulate(lhs, rhs, &mut sums);
     add(&sums, finish, first_row, stripe);
 }
 
@@ -139,21 +139,21 @@ const SHALLOW: usize = 64;
 /// The sums of a tile of single values, with the panel's codes decoded on the way.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn direct_tile<const ROWS: usize>(
-    left: &[[u32; ROWS]],
+    lhs: &[[u32; ROWS]],
     table: &Table,
-    right: &[PairRow],
+    rhs: &[PairRow],
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     let mut sums = [[0.0; PANEL]; ROWS];
     let mut decoded = [[0; PANEL]; SHALLOW];
-    for (left, right) in left.chunks(SHALLOW).zip(right.chunks(SHALLOW / 2)) {
-        let decoded = &mut decoded[..left.len()];
-        if !decode(table, right, decoded) {
-            decode_portable(Dot::Singles, table, right, decoded);
+    for (lhs, rhs) in lhs.chunks(SHALLOW).zip(rhs.chunks(SHALLOW / 2)) {
+        let decoded = &mut decoded[..lhs.len()];
+        if !decode(table, rhs, decoded) {
+            decode_portable(Dot::Singles, table, rhs, decoded);
         }
-        accumulate(left, decoded, &mut sums);
+        accumulate(lhs, decoded, &mut sums);
     }
     add(&sums, finish, first_row, stripe);
 }
@@ -162,18 +162,18 @@ pub(super) fn direct_tile<const ROWS: usize>(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 #[allow(unsafe_code, reason = "see the proofs")]
-fn accumulate<const ROWS: usize>(left: &[[u32; ROWS]], right: &Panel, stored: &mut [[f32; PANEL]; ROWS]) {
+fn accumulate<const ROWS: usize>(lhs: &[[u32; ROWS]], rhs: &Panel, stored: &mut [[f32; PANEL]; ROWS]) {
     for strip in 0..PANEL / STRIP {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-        for (left, right) in left.iter().zip(right) {
-            let (of_row, _) = right.as_chunks::<STRIP>();
+        for (lhs, rhs) in lhs.iter().zip(rhs) {
+            let (of_row, _) = rhs.as_chunks::<STRIP>();
             let (halves, _) = of_row[strip].as_chunks::<8>();
             // SAFETY: each reference is to 32 bytes, and the load has no alignment to keep.
-            let right = [0, 1].map(|half| unsafe { _mm256_loadu_ps(halves[half].as_ptr().cast()) });
-            for (sums, left) in sums.iter_mut().zip(left) {
-                let left = _mm256_set1_ps(f32::from_bits(*left));
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = _mm256_fmadd_ps(left, right, *sum);
+            let rhs = [0, 1].map(|half| unsafe { _mm256_loadu_ps(halves[half].as_ptr().cast()) });
+            for (sums, lhs) in sums.iter_mut().zip(lhs) {
+                let lhs = _mm256_set1_ps(f32::from_bits(*lhs));
+                for (sum, rhs) in sums.iter_mut().zip(rhs) {
+                    *sum = _mm256_fmadd_ps(lhs, rhs, *sum);
                 }
             }
         }

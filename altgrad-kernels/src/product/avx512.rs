@@ -151,20 +151,20 @@ pub(super) fn decode(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel)
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")]
 pub(super) fn tile_of_pairs<const ROWS: usize>(
-    left: &[[u32; ROWS]],
-    right: &Panel,
+    lhs: &[[u32; ROWS]],
+    rhs: &Panel,
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-    for (left, right) in left.iter().zip(right) {
-        let right = row(right);
-        for (sums, left) in sums.iter_mut().zip(left) {
-            let left = as_pairs(_mm512_set1_epi32(*left as i32));
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = _mm512_dpbf16_ps(*sum, left, as_pairs(right));
+    for (lhs, rhs) in lhs.iter().zip(rhs) {
+        let rhs = row(rhs);
+        for (sums, lhs) in sums.iter_mut().zip(lhs) {
+            let lhs = as_pairs(_mm512_set1_epi32(*lhs as i32));
+            for (sum, rhs) in sums.iter_mut().zip(rhs) {
+                *sum = _mm512_dpbf16_ps(*sum, lhs, as_pairs(rhs));
             }
         }
     }
@@ -173,20 +173,20 @@ pub(super) fn tile_of_pairs<const ROWS: usize>(
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 pub(super) fn tile_of_singles<const ROWS: usize>(
-    left: &[[u32; ROWS]],
-    right: &Panel,
+    lhs: &[[u32; ROWS]],
+    rhs: &Panel,
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-    for (left, right) in left.iter().zip(right) {
-        let right = row(right);
-        for (sums, left) in sums.iter_mut().zip(left) {
-            let left = _mm512_set1_ps(f32::from_bits(*left));
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = _mm512_fmadd_ps(left, _mm512_castsi512_ps(right), *sum);
+    for (lhs, rhs) in lhs.iter().zip(rhs) {
+        let rhs = row(rhs);
+        for (sums, lhs) in sums.iter_mut().zip(lhs) {
+            let lhs = _mm512_set1_ps(f32::from_bits(*lhs));
+            for (sum, rhs) in sums.iter_mut().zip(rhs) {
+                *sum = _mm512_fmadd_ps(lhs, _mm512_castsi512_ps(rhs), *sum);
             }
         }
     }
@@ -207,9 +207,9 @@ fn prefetch_ahead(pairs: &PairRow) {
 /// The sums of a tile of pairs, with the panel's codes decoded on the way.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")]
 pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
-    left: &[[u32; ROWS]],
+    lhs: &[[u32; ROWS]],
     table: &Table,
-    right: &[PairRow],
+    rhs: &[PairRow],
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
@@ -217,14 +217,14 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
     let lookup = Lookup::new(table);
     prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-    for (left, right) in left.iter().zip(right) {
-        prefetch_ahead(right);
-        let (halves, _) = right.as_chunks::<64>();
+    for (lhs, rhs) in lhs.iter().zip(rhs) {
+        prefetch_ahead(rhs);
+        let (halves, _) = rhs.as_chunks::<64>();
         for (half, place) in halves.iter().zip([0, 2]) {
-            for (right, place) in lookup.values(load(half)).into_iter().zip(place..) {
-                for (sums, left) in sums.iter_mut().zip(left) {
-                    let left = as_pairs(_mm512_set1_epi32(*left as i32));
-                    sums[place] = _mm512_dpbf16_ps(sums[place], left, as_pairs(right));
+            for (rhs, place) in lookup.values(load(half)).into_iter().zip(place..) {
+                for (sums, lhs) in sums.iter_mut().zip(lhs) {
+                    let lhs = as_pairs(_mm512_set1_epi32(*lhs as i32));
+                    sums[place] = _mm512_dpbf16_ps(sums[place], lhs, as_pairs(rhs));
                 }
             }
         }
@@ -235,9 +235,9 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
 /// The sums of a tile of single values, with the panel's codes decoded on the way.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 pub(super) fn direct_tile_of_singles<const ROWS: usize>(
-    left: &[[u32; ROWS]],
+    lhs: &[[u32; ROWS]],
     table: &Table,
-    right: &[PairRow],
+    rhs: &[PairRow],
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
@@ -246,16 +246,16 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
     let upper_half = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
     prefetch_tile::<ROWS>(first_row, stripe);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-    for (left, right) in left.chunks(2).zip(right) {
-        prefetch_ahead(right);
-        let (halves, _) = right.as_chunks::<64>();
+    for (lhs, rhs) in lhs.chunks(2).zip(rhs) {
+        prefetch_ahead(rhs);
+        let (halves, _) = rhs.as_chunks::<64>();
         for (half, place) in halves.iter().zip([0, 2]) {
-            for (right, place) in lookup.values(load(half)).into_iter().zip(place..) {
-                let singles = [_mm512_slli_epi32::<16>(right), _mm512_and_si512(right, upper_half)];
-                for (left, right) in left.iter().zip(singles) {
-                    for (sums, left) in sums.iter_mut().zip(left) {
-                        let left = _mm512_set1_ps(f32::from_bits(*left));
-                        sums[place] = _mm512_fmadd_ps(left, _mm512_castsi512_ps(right), sums[place]);
+            for (rhs, place) in lookup.values(load(half)).into_iter().zip(place..) {
+                let singles = [_mm512_slli_epi32::<16>(rhs), _mm512_and_si512(rhs, upper_half)];
+                for (lhs, rhs) in lhs.iter().zip(singles) {
+                    for (sums, lhs) in sums.iter_mut().zip(lhs) {
+                        let lhs = _mm512_set1_ps(f32::from_bits(*lhs));
+                        sums[place] = _mm512_fmadd_ps(lhs, _mm512_castsi512_ps(rhs), sums[place]);
                     }
                 }
             }

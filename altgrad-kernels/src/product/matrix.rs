@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::left::Stored;
+use super::lhs::Stored;
 use crate::format::Fp8;
 use crate::level::Level;
 use crate::{Blocks, elementwise, memory};

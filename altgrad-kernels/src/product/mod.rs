@@ -13,30 +13,30 @@ mod arrange;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod left;
+mod lhs;
 mod matrix;
 mod packed;
 #[cfg(test)]
 mod peak;
 mod plan;
-mod right;
+mod rhs;
 mod stripes;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tile;
 
-pub use left::Left;
+pub use lhs::Lhs;
 pub use matrix::{CodeMatrix, FloatMatrix};
 pub use packed::PackedCodes;
-use right::NearColumn;
-pub use right::Right;
+use rhs::NearColumn;
+pub use rhs::Rhs;
 
 use std::ops::Range;
 
 use super::level::Level;
 use super::threads;
-use left::PackedLeft;
+use lhs::PackedLhs;
 use packed::PairRow;
 use plan::DEPTH;
 use stripes::Stripe;
@@ -83,12 +83,12 @@ enum Scaling {
 struct Product<'a> {
     level: Level,
     dot: Dot,
-    right: &'a Right<'a>,
+    rhs: &'a Rhs<'a>,
     outline: CodeMatrix<'a>,
     table: Table,
-    left: PackedLeft,
+    lhs: PackedLhs,
     /// The left operand's scales, if it has any.
-    left_scales: Option<CodeMatrix<'a>>,
+    lhs_scales: Option<CodeMatrix<'a>>,
     runs: Vec<Range<usize>>,
     scaling: Scaling,
     factor: f64,
@@ -106,7 +106,7 @@ struct Scratch {
 }
 
 /// `c[i, j] = Σ a[i, p] · b[j, p]` for `a` and `b` with rows of the same length; `c` has a row for each of `a`'s.
-pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32]) {
+pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
     let outline = b.outline();
     let ((rows, length), (cols, _)) = (a.shape(), outline.shape());
     debug_assert_eq!(length, outline.shape().1, "both operands have rows of the same length");
@@ -115,16 +115,16 @@ pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32])
         c.fill(0.0);
         return;
     }
-    if let Left::Codes(codes) = a
+    if let Lhs::Codes(codes) = a
         && plan::runs(length, [*codes, outline].into_iter(), DEPTH).is_none()
     {
         let values = codes.decoded(level);
-        return multiply(level, &Left::Floats(codes.with_values(&values)), b, c);
+        return multiply(level, &Lhs::Floats(codes.with_values(&values)), b, c);
     }
     let work = (rows * cols).saturating_mul(length) / 32;
     let product = Product::new(level, a, b);
     // Rows are divided as well where there are too few panels for all threads; each part decodes the panel anew.
-    let tiles = product.left.cuts();
+    let tiles = product.lhs.cuts();
     let threads = threads::count(work);
     let wanted = if threads > 1 { 2 * threads } else { 1 };
     let parts = wanted.div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
@@ -134,40 +134,40 @@ pub(crate) fn multiply(level: Level, a: &Left<'_>, b: &Right<'_>, c: &mut [f32])
 }
 
 impl<'a> Product<'a> {
-    fn new(level: Level, a: &Left<'a>, right: &'a Right<'a>) -> Self {
-        let outline = right.outline();
+    fn new(level: Level, a: &Lhs<'a>, rhs: &'a Rhs<'a>) -> Self {
+        let outline = rhs.outline();
         let (rows, length) = a.shape();
         let is_direct = rows <= tile::decodes_on_the_way(level);
-        let left_scales = if let Left::Codes(codes) = a { Some(*codes) } else { None };
-        let operands = || [Some(outline), left_scales].into_iter().flatten();
+        let lhs_scales = if let Lhs::Codes(codes) = a { Some(*codes) } else { None };
+        let operands = || [Some(outline), lhs_scales].into_iter().flatten();
         let by_run = a.reach(level, outline.format(), length).and_then(|reach| {
             let (fold, is_normal) = reach.fold();
             let dot =
-                if is_normal && level.has_pairs() && !matches!(a, Left::Floats(_)) { Dot::Pairs } else { Dot::Singles };
+                if is_normal && level.has_pairs() && !matches!(a, Lhs::Floats(_)) { Dot::Pairs } else { Dot::Singles };
             let is_in_range =
                 (fold, is_normal) == (0, true) && operands().all(|codes| reach.can_be_scaled_by(codes.scales()));
-            let scaling = match (is_in_range, left_scales) {
+            let scaling = match (is_in_range, lhs_scales) {
                 (true, _) => Scaling::Single,
                 (false, Some(_)) => Scaling::Double,
                 (false, None) => return None,
             };
             // What is read on the way into the sums needs no buffer.
-            let depth = if is_direct && matches!(right, Right::Packed(_)) { length } else { DEPTH * dot.elements() };
+            let depth = if is_direct && matches!(rhs, Rhs::Packed(_)) { length } else { DEPTH * dot.elements() };
             Some((dot, fold, plan::runs(length, operands(), depth)?, scaling))
         });
         let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
             let runs = plan::runs(length, [].into_iter(), DEPTH).unwrap_or_default();
             (Dot::Singles, 0, runs, Scaling::Done)
         });
-        let left_table = Table::new(left_scales.unwrap_or(outline).format(), fold);
+        let left_table = Table::new(lhs_scales.unwrap_or(outline).format(), fold);
         Self {
             level,
             dot,
-            right,
+            rhs,
             outline,
             table: Table::new(outline.format(), 0),
-            left: PackedLeft::new(level, a, &left_table, dot),
-            left_scales,
+            lhs: PackedLhs::new(level, a, &left_table, dot),
+            lhs_scales,
             runs,
             scaling,
             factor: f64::from(fold).exp2(),
@@ -182,8 +182,8 @@ impl<'a> Product<'a> {
         let (rows, cols) = (stripe.rows(), stripe.cols());
         let mut col_scales = [1.0; PANEL];
         for (number, run) in self.runs.iter().enumerate() {
-            let pairs = self.right.pair_rows(cols.clone(), run.clone(), level, near, pairs);
-            let right = if self.is_direct {
+            let pairs = self.rhs.pair_rows(cols.clone(), run.clone(), level, near, pairs);
+            let rhs = if self.is_direct {
                 Columns::Codes(pairs, table)
             } else {
                 let depth = run.len().div_ceil(dot.elements());
@@ -194,20 +194,20 @@ impl<'a> Product<'a> {
                     self.scale(cols.clone(), run.clone(), decoded);
                 }
                 let (next_cols, next_run) = self.after(&cols, number);
-                self.right.prefetch(next_cols, next_run);
+                self.rhs.prefetch(next_cols, next_run);
                 Columns::Decoded(decoded)
             };
             if number == 0 || run.start % self.outline.block().1 == 0 {
                 self.outline.scales_of(cols.clone(), run.start, &mut col_scales[..cols.len()]);
             }
-            if let Some(left) = &self.left_scales
-                && (number == 0 || run.start % left.block().1 == 0)
+            if let Some(lhs) = &self.lhs_scales
+                && (number == 0 || run.start % lhs.block().1 == 0)
             {
                 row_scales.resize(rows.len(), 1.0);
-                left.scales_of(rows.clone(), run.start, row_scales);
+                lhs.scales_of(rows.clone(), run.start, row_scales);
             }
             let dwords = run.start / dot.elements()..run.end.div_ceil(dot.elements());
-            let cuts = self.left.cuts();
+            let cuts = self.lhs.cuts();
             let first_cut = cuts.partition_point(|cut| *cut < rows.start);
             for ends in cuts[first_cut..].windows(2).take_while(|ends| ends[1] <= rows.end) {
                 let tile_rows = ends[0]..ends[1];
@@ -218,8 +218,8 @@ impl<'a> Product<'a> {
                     factor: self.factor,
                     accumulate: number > 0,
                 };
-                let left = self.left.tile(tile_rows.clone(), dwords.clone());
-                tile::tile(level, dot, left, right, &finish, tile_rows, &mut stripe);
+                let lhs = self.lhs.tile(tile_rows.clone(), dwords.clone());
+                tile::tile(level, dot, lhs, rhs, &finish, tile_rows, &mut stripe);
             }
         }
     }

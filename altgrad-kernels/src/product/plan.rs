@@ -19,8 +19,8 @@ pub(super) struct Reach {
     lowest: i32,
     /// Sums are below `2^highest`.
     highest: i32,
-    /// Elements of the left operand are below `2^left`.
-    left: i32,
+    /// Elements of the left operand are below `2^lhs`.
+    lhs: i32,
 }
 
 impl Reach {
@@ -28,8 +28,8 @@ impl Reach {
     pub(super) fn of_codes(a: Fp8, b: Fp8, length: usize) -> Self {
         let lowest = [a, b].map(lowest);
         let highest = [a, b].map(|format| exponent(format.largest_finite()) + 1);
-        let [left, right] = highest;
-        Self { lowest: lowest.iter().sum(), highest: left + right + doublings(length), left }
+        let [lhs, rhs] = highest;
+        Self { lowest: lowest.iter().sum(), highest: lhs + rhs + doublings(length), lhs }
     }
 
     /// That of `length` products of floats, of which the largest magnitude is `amax`, and values of a format; `None` if
@@ -40,8 +40,8 @@ impl Reach {
         }
         // If all are zero, so are the products.
         let amax = if amax == 0.0 { 0 } else { exponent(amax as f32) };
-        let (left, right) = (amax + 1, exponent(b.largest_finite()) + 1);
-        Some(Self { lowest: lowest(b) + amax - FLOATS, highest: left + right + doublings(length), left })
+        let (lhs, rhs) = (amax + 1, exponent(b.largest_finite()) + 1);
+        Some(Self { lowest: lowest(b) + amax - FLOATS, highest: lhs + rhs + doublings(length), lhs })
     }
 
     /// The power of two that the left operand's values have to be divided by for all sums to be finite, and whether
@@ -49,7 +49,7 @@ impl Reach {
     /// that products are subnormal numbers without loss: the values of a format have less than 127 binades, `f32` has 277.
     pub(super) fn fold(self) -> (i32, bool) {
         let least = self.highest - 127;
-        let fold = if self.lowest < -126 { least.max(self.left - 127) } else { least.max(0) };
+        let fold = if self.lowest < -126 { least.max(self.lhs - 127) } else { least.max(0) };
         (fold, self.lowest - fold >= -126)
     }
 

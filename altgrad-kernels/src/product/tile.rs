@@ -105,20 +105,20 @@ pub(super) fn decodes_on_the_way(level: Level) -> usize {
 pub(super) fn tile(
     level: Level,
     dot: Dot,
-    left: &[u32],
-    right: Columns<'_>,
+    lhs: &[u32],
+    rhs: Columns<'_>,
     finish: &Finish<'_>,
     rows: Range<usize>,
     stripe: &mut Stripe<'_>,
 ) {
     let first_row = rows.start;
     match rows.len() {
-        1 => tile_of::<1>(level, dot, left, right, finish, first_row, stripe),
-        2 => tile_of::<2>(level, dot, left, right, finish, first_row, stripe),
-        3 => tile_of::<3>(level, dot, left, right, finish, first_row, stripe),
-        4 => tile_of::<4>(level, dot, left, right, finish, first_row, stripe),
-        5 => tile_of::<5>(level, dot, left, right, finish, first_row, stripe),
-        _ => tile_of::<TILE_ROWS>(level, dot, left, right, finish, first_row, stripe),
+        1 => tile_of::<1>(level, dot, lhs, rhs, finish, first_row, stripe),
+        2 => tile_of::<2>(level, dot, lhs, rhs, finish, first_row, stripe),
+        3 => tile_of::<3>(level, dot, lhs, rhs, finish, first_row, stripe),
+        4 => tile_of::<4>(level, dot, lhs, rhs, finish, first_row, stripe),
+        5 => tile_of::<5>(level, dot, lhs, rhs, finish, first_row, stripe),
+        _ => tile_of::<TILE_ROWS>(level, dot, lhs, rhs, finish, first_row, stripe),
     }
 }
 
@@ -126,70 +126,70 @@ pub(super) fn tile(
 fn tile_of<const ROWS: usize>(
     level: Level,
     dot: Dot,
-    left: &[u32],
-    right: Columns<'_>,
+    lhs: &[u32],
+    rhs: Columns<'_>,
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    let (left, _) = left.as_chunks::<ROWS>();
-    match (right, level, dot) {
+    let (lhs, _) = lhs.as_chunks::<ROWS>();
+    match (rhs, level, dot) {
         // SAFETY: the level proves that the processor has the features that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
-        (Columns::Decoded(right), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            avx512::tile_of_pairs(left, right, finish, first_row, stripe);
+        (Columns::Decoded(rhs), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
+            avx512::tile_of_pairs(lhs, rhs, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Columns::Codes(right, table), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            avx512::direct_tile_of_pairs(left, table, right, finish, first_row, stripe);
+        (Columns::Codes(rhs, table), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
+            avx512::direct_tile_of_pairs(lhs, table, rhs, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Columns::Decoded(right), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            avx512::tile_of_singles(left, right, finish, first_row, stripe);
+        (Columns::Decoded(rhs), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
+            avx512::tile_of_singles(lhs, rhs, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Columns::Codes(right, table), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            avx512::direct_tile_of_singles(left, table, right, finish, first_row, stripe);
+        (Columns::Codes(rhs, table), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
+            avx512::direct_tile_of_singles(lhs, table, rhs, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Columns::Decoded(right), Level::Avx2(_), Dot::Singles) => unsafe {
-            avx2::tile(left, right, finish, first_row, stripe);
+        (Columns::Decoded(rhs), Level::Avx2(_), Dot::Singles) => unsafe {
+            avx2::tile(lhs, rhs, finish, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Columns::Codes(right, table), Level::Avx2(_), Dot::Singles) => unsafe {
-            avx2::direct_tile(left, table, right, finish, first_row, stripe);
+        (Columns::Codes(rhs, table), Level::Avx2(_), Dot::Singles) => unsafe {
+            avx2::direct_tile(lhs, table, rhs, finish, first_row, stripe);
         },
-        (Columns::Decoded(right), ..) => tile_portable(dot, left, right, finish, first_row, stripe),
+        (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, finish, first_row, stripe),
         (Columns::Codes(pairs, table), ..) => {
-            let mut decoded = vec![[0; PANEL]; left.len()];
+            let mut decoded = vec![[0; PANEL]; lhs.len()];
             decode(level, dot, table, pairs, &mut decoded);
-            tile_portable(dot, left, &decoded, finish, first_row, stripe);
+            tile_portable(dot, lhs, &decoded, finish, first_row, stripe);
         }
     }
 }
 
 fn tile_portable<const ROWS: usize>(
     dot: Dot,
-    left: &[[u32; ROWS]],
-    right: &Panel,
+    lhs: &[[u32; ROWS]],
+    rhs: &Panel,
     finish: &Finish<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     let mut sums = [[0.0; PANEL]; ROWS];
-    for (left, right) in left.iter().zip(right) {
-        for (sums, left) in sums.iter_mut().zip(left) {
-            for (sum, right) in sums.iter_mut().zip(right) {
+    for (lhs, rhs) in lhs.iter().zip(rhs) {
+        for (sums, lhs) in sums.iter_mut().zip(lhs) {
+            for (sum, rhs) in sums.iter_mut().zip(rhs) {
                 *sum = match dot {
-                    Dot::Singles => *sum + f32::from_bits(*left) * f32::from_bits(*right),
+                    Dot::Singles => *sum + f32::from_bits(*lhs) * f32::from_bits(*rhs),
                     Dot::Pairs => {
                         let halves = |dword: u32| [dword << 16, dword & 0xFFFF_0000].map(f32::from_bits);
-                        let ([left0, left1], [right0, right1]) = (halves(*left), halves(*right));
+                        let ([left0, left1], [right0, right1]) = (halves(*lhs), halves(*rhs));
                         *sum + left0 * right0 + left1 * right1
                     }
                 };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Left, PackedCodes, Right};
+use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Lhs, PackedCodes, Rhs};
 use candle_core::{DType, Storage, Tensor};
 
 use super::values::Values;
@@ -73,30 +73,30 @@ impl Products for FromCodes {
         shape: Shape,
     ) -> Result<Computed> {
         let (rows, cols) = (shape.rows, shape.outputs);
-        let right = |group: usize, product: &mut dyn FnMut(&Right<'_>) -> Result<()>| match w {
-            Matrix::Codes(codes) => product(&Right::Codes(group_of(codes, group, cols, shape)?)),
+        let rhs = |group: usize, product: &mut dyn FnMut(&Rhs<'_>) -> Result<()>| match w {
+            Matrix::Codes(codes) => product(&Rhs::Codes(group_of(codes, group, cols, shape)?)),
             Matrix::Packed(groups) => {
-                groups.get(group).map_or_else(|| Err(no_group()), |packed| product(&Right::Packed(packed)))
+                groups.get(group).map_or_else(|| Err(no_group()), |packed| product(&Rhs::Packed(packed)))
             }
         };
         let mut y = match x {
             Operand::Full(x) => with_floats(x, |x| {
                 per_group(shape.groups, rows * cols, |group, y| {
                     let x = FloatMatrix::new(slice(x, group, rows, shape.inputs)?, rows, shape.inputs);
-                    let left = match compute {
-                        Compute::Full => Left::Floats(x),
-                        Compute::Bf16Activations => Left::RoundedFloats(x),
+                    let lhs = match compute {
+                        Compute::Full => Lhs::Floats(x),
+                        Compute::Bf16Activations => Lhs::RoundedFloats(x),
                     };
-                    right(group, &mut |right| {
-                        kernels::multiply(&left, right, y);
+                    rhs(group, &mut |rhs| {
+                        kernels::multiply(&lhs, rhs, y);
                         Ok(())
                     })
                 })
             })??,
             Operand::Quantized(Matrix::Codes(x)) => per_group(shape.groups, rows * cols, |group, y| {
-                let left = Left::Codes(group_of(x, group, rows, shape)?);
-                right(group, &mut |right| {
-                    kernels::multiply(&left, right, y);
+                let lhs = Lhs::Codes(group_of(x, group, rows, shape)?);
+                rhs(group, &mut |rhs| {
+                    kernels::multiply(&lhs, rhs, y);
                     Ok(())
                 })
             })?,
@@ -116,21 +116,21 @@ impl Products for FromCodes {
             Operand::Full(_) => return Err(not_transposed()),
         };
         let w = Unpacked::new(w);
-        let right = |group| {
+        let rhs = |group| {
             let codes = w.group(group, if is_transposed { shape.inputs } else { shape.outputs }, shape)?;
-            Ok::<_, Error>(Right::Codes(if is_transposed { codes } else { codes.transposed() }))
+            Ok::<_, Error>(Rhs::Codes(if is_transposed { codes } else { codes.transposed() }))
         };
         let dx = match dy {
             Operand::Full(dy) => with_floats(dy, |dy| {
                 per_group(shape.groups, rows * cols, |group, dx| {
                     let dy = slice(dy, group, rows, shape.outputs)?;
-                    let left = Left::Floats(FloatMatrix::new(dy, rows, shape.outputs));
-                    kernels::multiply(&left, &right(group)?, dx);
+                    let lhs = Lhs::Floats(FloatMatrix::new(dy, rows, shape.outputs));
+                    kernels::multiply(&lhs, &rhs(group)?, dx);
                     Ok(())
                 })
             })??,
             Operand::Quantized(Matrix::Codes(dy)) => per_group(shape.groups, rows * cols, |group, dx| {
-                kernels::multiply(&Left::Codes(group_of(dy, group, rows, shape)?), &right(group)?, dx);
+                kernels::multiply(&Lhs::Codes(group_of(dy, group, rows, shape)?), &rhs(group)?, dx);
                 Ok(())
             })?,
             Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(_) => return Err(not_transposed()),
@@ -148,7 +148,7 @@ impl Products for FromCodes {
                 per_group(groups, outputs * inputs, |group, dw| {
                     let dy = FloatMatrix::new(slice(dy, group, rows, outputs)?, rows, outputs).transposed();
                     let x = columns(x, x_is_transposed, group, inputs, shape)?;
-                    kernels::multiply(&Left::Floats(dy), &Right::Codes(x), dw);
+                    kernels::multiply(&Lhs::Floats(dy), &Rhs::Codes(x), dw);
                     Ok(())
                 })
             })??,
@@ -156,7 +156,7 @@ impl Products for FromCodes {
                 per_group(groups, outputs * inputs, |group, dw| {
                     let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
                     let x = columns(x, x_is_transposed, group, inputs, shape)?;
-                    kernels::multiply(&Left::Codes(dy), &Right::Codes(x), dw);
+                    kernels::multiply(&Lhs::Codes(dy), &Rhs::Codes(x), dw);
                     Ok(())
                 })?
             }
@@ -166,7 +166,7 @@ impl Products for FromCodes {
                     // Only the left operand can be floats, so it is the transpose that is computed.
                     let x = FloatMatrix::new(slice(x, group, rows, inputs)?, rows, inputs).transposed();
                     let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
-                    kernels::multiply(&Left::Floats(x), &Right::Codes(dy), &mut transposed);
+                    kernels::multiply(&Lhs::Floats(x), &Rhs::Codes(dy), &mut transposed);
                     kernels::transpose(&transposed, dw, outputs);
                     Ok(())
                 })

@@ -13,7 +13,7 @@ mod shapes;
 mod slices;
 mod special;
 
-use super::{CodeMatrix, FloatMatrix, Left, PackedCodes, Right, multiply};
+use super::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs, multiply};
 use crate::Blocks;
 use crate::Fp8;
 use crate::level::Level;
@@ -207,17 +207,17 @@ impl Exact {
 }
 
 /// Multiplies on every level by the right operand as it is, transposed and packed, into a matrix of NaN.
-fn on_every_path(left: &Left<'_>, b: &Operand, mut check: impl FnMut(&[f32], &str)) {
+fn on_every_path(lhs: &Lhs<'_>, b: &Operand, mut check: impl FnMut(&[f32], &str)) {
     let (turned, packed) = (b.turned(), b.packed());
     let rights = [
-        ("codes", Right::Codes(b.view())),
-        ("transposed codes", Right::Codes(turned.view())),
-        ("packed codes", Right::Packed(&packed)),
+        ("codes", Rhs::Codes(b.view())),
+        ("transposed codes", Rhs::Codes(turned.view())),
+        ("packed codes", Rhs::Packed(&packed)),
     ];
     for level in Level::available() {
-        for (name, right) in &rights {
-            let mut c = vec![f32::NAN; left.shape().0 * b.blocks.shape().0];
-            multiply(level, left, right, &mut c);
+        for (name, rhs) in &rights {
+            let mut c = vec![f32::NAN; lhs.shape().0 * b.blocks.shape().0];
+            multiply(level, lhs, rhs, &mut c);
             check(&c, &format!("{level}, {name}"));
         }
     }
@@ -228,13 +228,13 @@ fn check_products(a: &Operand, x: &[f32], b: &Operand, what: &str) {
     let ((m, k), (n, _)) = (a.blocks.shape(), b.blocks.shape());
     let exact = Exact::new((m, n, k), &a.values(), &b.values());
     for a in [a, &a.turned()] {
-        let what = format!("{what}, left codes, transposed: {}", a.transposed);
-        on_every_path(&Left::Codes(a.view()), b, |c, path| exact.check(c, &format!("{what}, {path}")));
+        let what = format!("{what}, lhs codes, transposed: {}", a.transposed);
+        on_every_path(&Lhs::Codes(a.view()), b, |c, path| exact.check(c, &format!("{what}, {path}")));
     }
     let exact = Exact::new((m, n, k), &wide(x), &b.values());
     let turned = turned(x, m, k);
     for (name, x) in [("floats", FloatMatrix::new(x, m, k)), ("turned", FloatMatrix::new(&turned, k, m).transposed())] {
-        on_every_path(&Left::Floats(x), b, |c, path| exact.check(c, &format!("{what}, left {name}, {path}")));
+        on_every_path(&Lhs::Floats(x), b, |c, path| exact.check(c, &format!("{what}, lhs {name}, {path}")));
     }
 }
 

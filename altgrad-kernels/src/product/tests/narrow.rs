@@ -32,10 +32,10 @@ fn values(operand: &Operand, spec: Spec) -> Vec<f64> {
 fn check(a: &Operand, x: &[f32], spec: Spec, b: &Operand, what: &str) {
     let ((m, k), (n, _)) = (a.blocks.shape(), b.blocks.shape());
     let exact = Exact::new((m, n, k), &a.values(), &values(b, spec));
-    on_every_path(&Left::Codes(a.view()), b, |c, path| exact.check(c, &format!("{what}, left codes, {path}")));
+    on_every_path(&Lhs::Codes(a.view()), b, |c, path| exact.check(c, &format!("{what}, lhs codes, {path}")));
     let exact = Exact::new((m, n, k), &wide(x), &values(b, spec));
-    let left = Left::Floats(FloatMatrix::new(x, m, k));
-    on_every_path(&left, b, |c, path| exact.check(c, &format!("{what}, left floats, {path}")));
+    let lhs = Lhs::Floats(FloatMatrix::new(x, m, k));
+    on_every_path(&lhs, b, |c, path| exact.check(c, &format!("{what}, lhs floats, {path}")));
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn check_codes(a_format: Fp8, b_format: Fp8) {
             let exact = Exact::new((m, n, k), &a.values(), &b.values());
             for level in Level::available() {
                 let mut c = vec![f32::NAN; m * n];
-                multiply(level, &Left::Codes(a.view()), &Right::Codes(b.view()), &mut c);
+                multiply(level, &Lhs::Codes(a.view()), &Rhs::Codes(b.view()), &mut c);
                 let what = format!(
                     "{level}, {a_format:?} {a_fill:?} · {a_scale:e} by {b_format:?} {b_fill:?} · {b_scale:e}, {k} products"
                 );
@@ -144,9 +144,9 @@ fn elements_that_are_scaled_one_by_one() {
             let exact = Exact::new((m, n, k), &wide(&a.rounded()), &wide(&b.rounded()));
             let x = a.rounded();
             for level in Level::available() {
-                for left in [Left::Codes(a.view()), Left::Floats(FloatMatrix::new(&x, m, k))] {
+                for lhs in [Lhs::Codes(a.view()), Lhs::Floats(FloatMatrix::new(&x, m, k))] {
                     let mut c = vec![f32::NAN; m * n];
-                    multiply(level, &left, &Right::Codes(b.view()), &mut c);
+                    multiply(level, &lhs, &Rhs::Codes(b.view()), &mut c);
                     check_in_range(
                         &exact,
                         &c,
@@ -181,7 +181,7 @@ fn floats_of_all_sizes() {
             let exact = Exact::new((m, n, k), &wide(&x), &b.values());
             for level in Level::available() {
                 let mut c = vec![f32::NAN; m * n];
-                multiply(level, &Left::Floats(FloatMatrix::new(&x, m, k)), &Right::Codes(b.view()), &mut c);
+                multiply(level, &Lhs::Floats(FloatMatrix::new(&x, m, k)), &Rhs::Codes(b.view()), &mut c);
                 check_in_range(&exact, &c, false, &format!("{level}, 2^{exponent} by {format:?} {scale:e}"));
             }
         }
@@ -198,7 +198,7 @@ fn rounded_products(exponent: i32, format: Fp8, scale: f32, mut check: impl FnMu
     let exact = Exact::new((m, n, k), &wide(&x), &b.values());
     for level in Level::available() {
         let mut c = vec![f32::NAN; m * n];
-        multiply(level, &Left::RoundedFloats(FloatMatrix::new(&x, m, k)), &Right::Codes(b.view()), &mut c);
+        multiply(level, &Lhs::RoundedFloats(FloatMatrix::new(&x, m, k)), &Rhs::Codes(b.view()), &mut c);
         check(&exact, &c, &format!("{level}, 2^{exponent} by {format:?} {scale:e}"));
     }
 }

@@ -20,13 +20,13 @@ fn products(a: &Operand, x: &[f32], b: &Operand) -> Vec<(String, Vec<u32>)> {
     let turned = a.turned();
     let x = FloatMatrix::new(x, m, k);
     let mut products = Vec::new();
-    for (name, left) in [
-        ("codes", Left::Codes(a.view())),
-        ("turned", Left::Codes(turned.view())),
-        ("floats", Left::Floats(x)),
-        ("rounded", Left::RoundedFloats(x)),
+    for (name, lhs) in [
+        ("codes", Lhs::Codes(a.view())),
+        ("turned", Lhs::Codes(turned.view())),
+        ("floats", Lhs::Floats(x)),
+        ("rounded", Lhs::RoundedFloats(x)),
     ] {
-        on_every_path(&left, b, |c, path| products.push((format!("{name}, {path}"), bits(c))));
+        on_every_path(&lhs, b, |c, path| products.push((format!("{name}, {path}"), bits(c))));
     }
     products
 }
@@ -61,9 +61,9 @@ fn columns_have_the_same_bits_in_every_panel() {
     shifted.codes.rotate_left(64 * k);
     shifted.scales.rotate_left(64 * k.div_ceil(128));
     let mut results = Vec::new();
-    on_every_path(&Left::Codes(a.view()), &b, |c, _| results.push(bits(c)));
+    on_every_path(&Lhs::Codes(a.view()), &b, |c, _| results.push(bits(c)));
     let mut results = results.into_iter();
-    on_every_path(&Left::Codes(a.view()), &shifted, |c, path| {
+    on_every_path(&Lhs::Codes(a.view()), &shifted, |c, path| {
         let mut expected = results.next().unwrap();
         expected.chunks_mut(n).for_each(|row| row.rotate_left(64));
         assert!(bits(c) == expected, "{path}");

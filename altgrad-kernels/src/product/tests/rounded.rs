@@ -24,7 +24,7 @@ fn check_rounded(x: &[f32], b: &Operand, what: &str) {
     let of_others = Exact::new((m, n, k), &wide(x), &b.values());
     let turned = turned(x, m, k);
     for x in [FloatMatrix::new(x, m, k), FloatMatrix::new(&turned, k, m).transposed()] {
-        on_every_path(&Left::RoundedFloats(x), b, |c, path| {
+        on_every_path(&Lhs::RoundedFloats(x), b, |c, path| {
             let what = format!("{what}, {path}");
             of_rounded.check(c, &what);
             // Of the bound for sums there is a little more, as rounded values may be larger.
@@ -73,7 +73,7 @@ fn ties_go_to_even() {
     let expected: Vec<f32> = x.iter().flat_map(|value| [nearest(*value); 3]).collect();
     // The portable rounding is that of the `half` crate as well, beyond the largest number too.
     assert!(x.iter().all(|value| bf16::from_f32(*value).to_f32() == nearest(*value)));
-    on_every_path(&Left::RoundedFloats(FloatMatrix::new(&x, x.len(), 1)), &b, |c, path| {
+    on_every_path(&Lhs::RoundedFloats(FloatMatrix::new(&x, x.len(), 1)), &b, |c, path| {
         assert_eq!(c, expected, "{path}");
     });
 }
@@ -87,7 +87,7 @@ fn specials_stay_what_they_are() {
         for place in 0..3 {
             let mut x = vec![1.0; 7 * 3];
             x[3 * 4 + place] = special;
-            on_every_path(&Left::RoundedFloats(FloatMatrix::new(&x, 7, 3)), &b, |c, path| {
+            on_every_path(&Lhs::RoundedFloats(FloatMatrix::new(&x, 7, 3)), &b, |c, path| {
                 for (at, found) in c.iter().enumerate() {
                     // The largest number of `f32` is nearer to infinity than to the largest of bf16.
                     let expected = if at / 65 != 4 {

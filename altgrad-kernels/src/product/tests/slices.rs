@@ -22,10 +22,10 @@ fn among_nan(codes: &Operand, offset: usize) -> (Vec<u8>, Vec<f32>) {
 }
 
 /// Checks that a result does not depend on `offset`, and that nothing beside it is written.
-fn check_offset(offset: usize, left: &Left<'_>, right: &Right<'_>, expected: &[f32], level: Level) {
+fn check_offset(offset: usize, lhs: &Lhs<'_>, rhs: &Rhs<'_>, expected: &[f32], level: Level) {
     let guard = 12345.0;
     let mut c = between(&vec![f32::NAN; expected.len()], offset, guard);
-    multiply(level, left, right, &mut c[offset..][..expected.len()]);
+    multiply(level, lhs, rhs, &mut c[offset..][..expected.len()]);
     assert!(c == between(expected, offset, guard), "{level}, all moved by {offset}");
 }
 
@@ -37,8 +37,8 @@ fn check_every_offset((m, n, k): (usize, usize, usize), block: (usize, usize)) {
         for level in Level::available() {
             let (mut of_codes, mut of_floats) = (vec![0.0; m * n], vec![0.0; m * n]);
             let matrix = FloatMatrix::new(&x, m, k);
-            multiply(level, &Left::Codes(a.view()), &Right::Codes(b.view()), &mut of_codes);
-            multiply(level, &Left::Floats(matrix), &Right::Codes(b.view()), &mut of_floats);
+            multiply(level, &Lhs::Codes(a.view()), &Rhs::Codes(b.view()), &mut of_codes);
+            multiply(level, &Lhs::Floats(matrix), &Rhs::Codes(b.view()), &mut of_floats);
             for offset in 0..64 {
                 let [(a_codes, a_scales), (b_codes, b_scales)] = [&a, &b].map(|codes| among_nan(codes, offset));
                 let view = |of: &Operand, codes, scales| {
@@ -46,10 +46,10 @@ fn check_every_offset((m, n, k): (usize, usize, usize), block: (usize, usize)) {
                     if of.transposed { view.transposed() } else { view }
                 };
                 let values = between(&x, offset, f32::NAN);
-                let right = Right::Codes(view(&b, &b_codes, &b_scales));
-                check_offset(offset, &Left::Codes(view(&a, &a_codes, &a_scales)), &right, &of_codes, level);
-                let left = Left::Floats(FloatMatrix::new(inner(&values, offset), m, k));
-                check_offset(offset, &left, &right, &of_floats, level);
+                let rhs = Rhs::Codes(view(&b, &b_codes, &b_scales));
+                check_offset(offset, &Lhs::Codes(view(&a, &a_codes, &a_scales)), &rhs, &of_codes, level);
+                let lhs = Lhs::Floats(FloatMatrix::new(inner(&values, offset), m, k));
+                check_offset(offset, &lhs, &rhs, &of_floats, level);
             }
         }
     }

@@ -90,12 +90,12 @@ fn a_scale_that_is_nan_on_either_side() {
             for place in places(a.scales.len()) {
                 let mut a = a.clone();
                 a.scales[place] = f32::NAN;
-                check_products(&a, &x, &b, &format!("left scale {place}, blocks {block:?}"));
+                check_products(&a, &x, &b, &format!("lhs scale {place}, blocks {block:?}"));
             }
             for place in places(b.scales.len()) {
                 let mut b = b.clone();
                 b.scales[place] = f32::NAN;
-                check_products(&a, &x, &b, &format!("right scale {place}, blocks {block:?}"));
+                check_products(&a, &x, &b, &format!("rhs scale {place}, blocks {block:?}"));
             }
         }
     }

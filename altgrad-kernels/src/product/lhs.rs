@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::matrix::{CodeMatrix, FloatMatrix};
 use super::plan::{DEPTH, Reach};
-use super::right::fill;
+use super::rhs::fill;
 use super::table::Table;
 use super::tile::{self, Panel};
 use super::{Dot, PANEL, Scratch, TILE_ROWS};
@@ -14,7 +14,7 @@ use crate::{Blocks, elementwise, memory, threads};
 
 /// The left operand of a product.
 #[derive(Clone, Copy, Debug)]
-pub enum Left<'a> {
+pub enum Lhs<'a> {
     /// Codes under scales.
     Codes(CodeMatrix<'a>),
     /// Floats in full precision.
@@ -23,22 +23,22 @@ pub enum Left<'a> {
     RoundedFloats(FloatMatrix<'a>),
 }
 
-impl Left<'_> {
+impl Lhs<'_> {
     pub(super) fn shape(&self) -> (usize, usize) {
         match self {
-            Left::Codes(codes) => codes.shape(),
-            Left::Floats(floats) | Left::RoundedFloats(floats) => floats.shape(),
+            Lhs::Codes(codes) => codes.shape(),
+            Lhs::Floats(floats) | Lhs::RoundedFloats(floats) => floats.shape(),
         }
     }
 
     /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be said.
-    pub(super) fn reach(&self, level: Level, right: Fp8, length: usize) -> Option<Reach> {
+    pub(super) fn reach(&self, level: Level, rhs: Fp8, length: usize) -> Option<Reach> {
         match self {
-            Left::Codes(codes) => Some(Reach::of_codes(codes.format(), right, length.min(2 * DEPTH))),
-            Left::Floats(floats) | Left::RoundedFloats(floats) => {
+            Lhs::Codes(codes) => Some(Reach::of_codes(codes.format(), rhs, length.min(2 * DEPTH))),
+            Lhs::Floats(floats) | Lhs::RoundedFloats(floats) => {
                 let values = floats.stored().elements;
                 let amax = elementwise::amax(level, values, Blocks::per_tensor(1, values.len()));
-                Reach::of_floats(amax.first().copied().unwrap_or_default(), right, length.min(2 * DEPTH))
+                Reach::of_floats(amax.first().copied().unwrap_or_default(), rhs, length.min(2 * DEPTH))
             }
         }
     }
@@ -47,7 +47,7 @@ impl Left<'_> {
 /// The left operand in tiles of up to [`TILE_ROWS`] rows, all of about the same height. A tile has the dwords of its rows
 /// next to one another, for each dword of the sum's index.
 #[derive(Debug)]
-pub(super) struct PackedLeft {
+pub(super) struct PackedLhs {
     dwords: Vec<u32>,
     /// First row of each tile, and the number of rows at the end.
     cuts: Vec<usize>,
@@ -55,10 +55,10 @@ pub(super) struct PackedLeft {
     depth: usize,
 }
 
-impl PackedLeft {
-    /// Decodes and arranges `left` for products by `dot`; codes have the values of `table`.
-    pub(super) fn new(level: Level, left: &Left<'_>, table: &Table, dot: Dot) -> Self {
-        let (rows, length) = left.shape();
+impl PackedLhs {
+    /// Decodes and arranges `lhs` for products by `dot`; codes have the values of `table`.
+    pub(super) fn new(level: Level, lhs: &Lhs<'_>, table: &Table, dot: Dot) -> Self {
+        let (rows, length) = lhs.shape();
         let depth = length.div_ceil(dot.elements());
         let tiles = rows.div_ceil(TILE_ROWS);
         let cuts: Vec<usize> = (0..=tiles).map(|tile| tile * rows / tiles.max(1)).collect();
@@ -78,11 +78,11 @@ impl PackedLeft {
                 group = after;
             }
         };
-        threads::for_each_with(groups, rows * length, Scratch::default, |scratch, group| match (left, dot) {
-            (Left::Codes(codes), _) => decode(level, codes, table, dot, scratch, group),
-            (Left::Floats(matrix), Dot::Singles) => floats(matrix, group, f32::to_bits),
-            (Left::RoundedFloats(matrix), Dot::Singles) => floats(matrix, group, |value| rounded(value) << 16),
-            (Left::Floats(matrix) | Left::RoundedFloats(matrix), Dot::Pairs) => floats(matrix, group, rounded),
+        threads::for_each_with(groups, rows * length, Scratch::default, |scratch, group| match (lhs, dot) {
+            (Lhs::Codes(codes), _) => decode(level, codes, table, dot, scratch, group),
+            (Lhs::Floats(matrix), Dot::Singles) => floats(matrix, group, f32::to_bits),
+            (Lhs::RoundedFloats(matrix), Dot::Singles) => floats(matrix, group, |value| rounded(value) << 16),
+            (Lhs::Floats(matrix) | Lhs::RoundedFloats(matrix), Dot::Pairs) => floats(matrix, group, rounded),
         });
         Self { dwords, cuts, depth }
     }

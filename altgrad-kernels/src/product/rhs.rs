@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::left::Stored;
+use super::lhs::Stored;
 use super::matrix::CodeMatrix;
 use super::packed::{PackedCodes, PairRow};
 use super::plan::DEPTH;
@@ -15,14 +15,14 @@ pub(super) type NearColumn = [u8; 2 * DEPTH + 64];
 
 /// The right operand of a product; its rows are the columns of the result.
 #[derive(Clone, Copy, Debug)]
-pub enum Right<'a> {
+pub enum Rhs<'a> {
     /// Codes that are arranged for each product anew.
     Codes(CodeMatrix<'a>),
     /// Codes that were arranged once.
     Packed(&'a PackedCodes),
 }
 
-impl<'a> Right<'a> {
+impl<'a> Rhs<'a> {
     /// Shape, blocks, scales and format.
     pub(super) fn outline(&self) -> CodeMatrix<'a> {
         match self {
