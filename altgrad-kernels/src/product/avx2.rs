@@ -8,7 +8,7 @@ use super::packed::PairRow;
 use super::plan::DEPTH;
 use super::stripes::Stripe;
 use super::table::Table;
-use super::tile::{Finish, Panel, add, decode_portable, scale_each};
+use super::tile::{Epilogue, Panel, add, decode_portable, scale_each};
 use super::{Dot, PANEL};
 
 /// Transposes as many whole chunks of codes as all columns have, and says how many codes of each column that were.
@@ -124,13 +124,13 @@ const STRIP: usize = 16;
 pub(super) fn tile<const ROWS: usize>(
     lhs: &[[u32; ROWS]],
     rhs: &Panel,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
     let mut sums = [[0.0; PANEL]; ROWS];
     accumulate(lhs, rhs, &mut sums);
-    add(&sums, finish, first_row, stripe);
+    add(&sums, epilogue, first_row, stripe);
 }
 
 /// Indices whose codes are decoded at a time on the way: 16 KiB of values stay in the first-level cache.
@@ -142,7 +142,7 @@ pub(super) fn direct_tile<const ROWS: usize>(
     lhs: &[[u32; ROWS]],
     table: &Table,
     rhs: &[PairRow],
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -155,7 +155,7 @@ pub(super) fn direct_tile<const ROWS: usize>(
         }
         accumulate(lhs, decoded, &mut sums);
     }
-    add(&sums, finish, first_row, stripe);
+    add(&sums, epilogue, first_row, stripe);
 }
 
 /// Adds products to sums.

@@ -7,7 +7,7 @@ use super::arrange::LINE;
 use super::packed::PairRow;
 use super::stripes::Stripe;
 use super::table::Table;
-use super::tile::{Finish, Panel, add, scale_each};
+use super::tile::{Epilogue, Panel, add, scale_each};
 use super::{Dot, PANEL, Scaling};
 
 #[inline]
@@ -153,7 +153,7 @@ pub(super) fn decode(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel)
 pub(super) fn tile_of_pairs<const ROWS: usize>(
     lhs: &[[u32; ROWS]],
     rhs: &Panel,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -168,14 +168,14 @@ pub(super) fn tile_of_pairs<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, finish, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, stripe);
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 pub(super) fn tile_of_singles<const ROWS: usize>(
     lhs: &[[u32; ROWS]],
     rhs: &Panel,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -190,7 +190,7 @@ pub(super) fn tile_of_singles<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, finish, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, stripe);
 }
 
 /// Asks for the codes that come some time after a pair row.
@@ -210,7 +210,7 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
     lhs: &[[u32; ROWS]],
     table: &Table,
     rhs: &[PairRow],
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -229,7 +229,7 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, finish, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, stripe);
 }
 
 /// The sums of a tile of single values, with the panel's codes decoded on the way.
@@ -238,7 +238,7 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
     lhs: &[[u32; ROWS]],
     table: &Table,
     rhs: &[PairRow],
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -261,7 +261,7 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, finish, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, stripe);
 }
 
 /// Scales the sums of a tile and adds them to the result: [`add`], with whole vectors where the result has them.
@@ -269,28 +269,28 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
 #[target_feature(enable = "avx512f")]
 fn finish_tile<const ROWS: usize>(
     sums: &[[__m512; 4]; ROWS],
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    if stripe.cols().len() < PANEL || finish.scaling == Scaling::Double {
+    if stripe.cols().len() < PANEL || epilogue.scaling == Scaling::Double {
         let mut stored = [[0.0; PANEL]; ROWS];
         for (stored, sums) in stored.iter_mut().zip(sums) {
             let (quarters, _) = stored.as_chunks_mut::<16>();
             quarters.iter_mut().zip(sums).for_each(|(quarter, sum)| store_floats(quarter, *sum));
         }
-        return add(&stored, finish, first_row, stripe);
+        return add(&stored, epilogue, first_row, stripe);
     }
-    let (cols, _) = finish.cols.as_chunks::<16>();
+    let (cols, _) = epilogue.cols.as_chunks::<16>();
     for (place, sums) in sums.iter().enumerate() {
-        let row_scale = _mm512_set1_ps(finish.rows.get(place).copied().unwrap_or(1.0));
+        let row_scale = _mm512_set1_ps(epilogue.rows.get(place).copied().unwrap_or(1.0));
         let (quarters, _) = stripe.row(first_row + place).as_chunks_mut::<16>();
         for ((quarter, sum), col_scales) in quarters.iter_mut().zip(sums).zip(cols) {
             let mut sum = *sum;
-            if finish.scaling == Scaling::Single {
+            if epilogue.scaling == Scaling::Single {
                 sum = _mm512_mul_ps(_mm512_mul_ps(sum, load_floats(col_scales)), row_scale);
             }
-            if finish.accumulate {
+            if epilogue.accumulate {
                 sum = _mm512_add_ps(load_floats(quarter), sum);
             }
             store_floats(quarter, sum);

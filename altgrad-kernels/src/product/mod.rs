@@ -41,7 +41,7 @@ use packed::PairRow;
 use plan::DEPTH;
 use stripes::Stripe;
 use table::Table;
-use tile::{Columns, Finish};
+use tile::{Columns, Epilogue};
 
 /// Columns of the result that are computed at a time.
 const PANEL: usize = 64;
@@ -211,7 +211,7 @@ impl<'a> Product<'a> {
             let first_cut = cuts.partition_point(|cut| *cut < rows.start);
             for ends in cuts[first_cut..].windows(2).take_while(|ends| ends[1] <= rows.end) {
                 let tile_rows = ends[0]..ends[1];
-                let finish = Finish {
+                let epilogue = Epilogue {
                     scaling: self.scaling,
                     rows: row_scales.get(ends[0] - rows.start..ends[1] - rows.start).unwrap_or_default(),
                     cols: &col_scales,
@@ -219,7 +219,7 @@ impl<'a> Product<'a> {
                     accumulate: number > 0,
                 };
                 let lhs = self.lhs.tile(tile_rows.clone(), dwords.clone());
-                tile::tile(level, dot, lhs, rhs, &finish, tile_rows, &mut stripe);
+                tile::tile(level, dot, lhs, rhs, &epilogue, tile_rows, &mut stripe);
             }
         }
     }

@@ -16,7 +16,7 @@ pub(super) type Panel = [[u32; PANEL]];
 
 /// How the sums of a tile become part of the result.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Finish<'a> {
+pub(super) struct Epilogue<'a> {
     pub(super) scaling: Scaling,
     /// Scales of the tile's rows, if there is something to scale.
     pub(super) rows: &'a [f32],
@@ -107,18 +107,18 @@ pub(super) fn tile(
     dot: Dot,
     lhs: &[u32],
     rhs: Columns<'_>,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     rows: Range<usize>,
     stripe: &mut Stripe<'_>,
 ) {
     let first_row = rows.start;
     match rows.len() {
-        1 => tile_of::<1>(level, dot, lhs, rhs, finish, first_row, stripe),
-        2 => tile_of::<2>(level, dot, lhs, rhs, finish, first_row, stripe),
-        3 => tile_of::<3>(level, dot, lhs, rhs, finish, first_row, stripe),
-        4 => tile_of::<4>(level, dot, lhs, rhs, finish, first_row, stripe),
-        5 => tile_of::<5>(level, dot, lhs, rhs, finish, first_row, stripe),
-        _ => tile_of::<TILE_ROWS>(level, dot, lhs, rhs, finish, first_row, stripe),
+        1 => tile_of::<1>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        2 => tile_of::<2>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        3 => tile_of::<3>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        4 => tile_of::<4>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        5 => tile_of::<5>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        _ => tile_of::<TILE_ROWS>(level, dot, lhs, rhs, epilogue, first_row, stripe),
     }
 }
 
@@ -128,7 +128,7 @@ fn tile_of<const ROWS: usize>(
     dot: Dot,
     lhs: &[u32],
     rhs: Columns<'_>,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -137,38 +137,38 @@ fn tile_of<const ROWS: usize>(
         // SAFETY: the level proves that the processor has the features that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(rhs), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            avx512::tile_of_pairs(lhs, rhs, finish, first_row, stripe);
+            avx512::tile_of_pairs(lhs, rhs, epilogue, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(rhs, table), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            avx512::direct_tile_of_pairs(lhs, table, rhs, finish, first_row, stripe);
+            avx512::direct_tile_of_pairs(lhs, table, rhs, epilogue, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(rhs), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            avx512::tile_of_singles(lhs, rhs, finish, first_row, stripe);
+            avx512::tile_of_singles(lhs, rhs, epilogue, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(rhs, table), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            avx512::direct_tile_of_singles(lhs, table, rhs, finish, first_row, stripe);
+            avx512::direct_tile_of_singles(lhs, table, rhs, epilogue, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(rhs), Level::Avx2(_), Dot::Singles) => unsafe {
-            avx2::tile(lhs, rhs, finish, first_row, stripe);
+            avx2::tile(lhs, rhs, epilogue, first_row, stripe);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(rhs, table), Level::Avx2(_), Dot::Singles) => unsafe {
-            avx2::direct_tile(lhs, table, rhs, finish, first_row, stripe);
+            avx2::direct_tile(lhs, table, rhs, epilogue, first_row, stripe);
         },
-        (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, finish, first_row, stripe),
+        (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, epilogue, first_row, stripe),
         (Columns::Codes(pairs, table), ..) => {
             let mut decoded = vec![[0; PANEL]; lhs.len()];
             decode(level, dot, table, pairs, &mut decoded);
-            tile_portable(dot, lhs, &decoded, finish, first_row, stripe);
+            tile_portable(dot, lhs, &decoded, epilogue, first_row, stripe);
         }
     }
 }
@@ -177,7 +177,7 @@ fn tile_portable<const ROWS: usize>(
     dot: Dot,
     lhs: &[[u32; ROWS]],
     rhs: &Panel,
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
@@ -196,18 +196,18 @@ fn tile_portable<const ROWS: usize>(
             }
         }
     }
-    add(&sums, finish, first_row, stripe);
+    add(&sums, epilogue, first_row, stripe);
 }
 
 /// Scales the sums of a tile and adds them to the result.
 #[inline(always)]
 pub(super) fn add<const ROWS: usize>(
     sums: &[[f32; PANEL]; ROWS],
-    finish: &Finish<'_>,
+    epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    let Finish { scaling, rows, cols, factor, accumulate } = *finish;
+    let Epilogue { scaling, rows, cols, factor, accumulate } = *epilogue;
     for (place, sums) in sums.iter().enumerate() {
         let row_scale = rows.get(place).copied().unwrap_or(1.0);
         let to = stripe.row(first_row + place).iter_mut().zip(sums.iter().zip(cols));
