@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::matrix::{CodeMatrix, FloatMatrix};
-use super::plan::{DEPTH, Reach};
+use super::plan::{DEPTH, ExponentRange};
 use super::rhs::fill;
 use super::table::Table;
 use super::tile::{self, Panel};
@@ -32,13 +32,13 @@ impl Lhs<'_> {
     }
 
     /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be said.
-    pub(super) fn reach(&self, level: Level, rhs: Fp8, length: usize) -> Option<Reach> {
+    pub(super) fn exponent_range(&self, level: Level, rhs: Fp8, length: usize) -> Option<ExponentRange> {
         match self {
-            Lhs::Codes(codes) => Some(Reach::of_codes(codes.format(), rhs, length.min(2 * DEPTH))),
+            Lhs::Codes(codes) => Some(ExponentRange::of_codes(codes.format(), rhs, length.min(2 * DEPTH))),
             Lhs::Floats(floats) | Lhs::RoundedFloats(floats) => {
                 let values = floats.stored().elements;
                 let amax = elementwise::amax(level, values, Blocks::per_tensor(1, values.len()));
-                Reach::of_floats(amax.first().copied().unwrap_or_default(), rhs, length.min(2 * DEPTH))
+                ExponentRange::of_floats(amax.first().copied().unwrap_or_default(), rhs, length.min(2 * DEPTH))
             }
         }
     }

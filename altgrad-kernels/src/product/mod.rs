@@ -140,12 +140,12 @@ impl<'a> Product<'a> {
         let is_direct = rows <= tile::decodes_on_the_way(level);
         let lhs_scales = if let Lhs::Codes(codes) = a { Some(*codes) } else { None };
         let operands = || [Some(outline), lhs_scales].into_iter().flatten();
-        let by_run = a.reach(level, outline.format(), length).and_then(|reach| {
-            let (fold, is_normal) = reach.fold();
+        let by_run = a.exponent_range(level, outline.format(), length).and_then(|exponent_range| {
+            let (fold, is_normal) = exponent_range.fold();
             let dot =
                 if is_normal && level.has_pairs() && !matches!(a, Lhs::Floats(_)) { Dot::Pairs } else { Dot::Singles };
-            let is_in_range =
-                (fold, is_normal) == (0, true) && operands().all(|codes| reach.can_be_scaled_by(codes.scales()));
+            let is_in_range = (fold, is_normal) == (0, true)
+                && operands().all(|codes| exponent_range.can_be_scaled_by(codes.scales()));
             let scaling = match (is_in_range, lhs_scales) {
                 (true, _) => Scaling::Single,
                 (false, Some(_)) => Scaling::Double,

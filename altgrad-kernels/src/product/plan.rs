@@ -14,7 +14,7 @@ const SHORTEST_RUN: usize = 16;
 
 /// Where the products of two operands' elements lie, and the sums of them, as binary exponents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(super) struct ExponentRange {
     /// Products of codes are multiples of `2^lowest`; of floats the largest is at least that.
     lowest: i32,
     /// Sums are below `2^highest`.
@@ -23,7 +23,7 @@ pub(super) struct Reach {
     lhs: i32,
 }
 
-impl Reach {
+impl ExponentRange {
     /// That of `length` products of a value of each format.
     pub(super) fn of_codes(a: Fp8, b: Fp8, length: usize) -> Self {
         let lowest = [a, b].map(lowest);
