@@ -1,7 +1,7 @@
 //! From codes as they lie in memory to pair rows: portable code, and the choice between it and that for the instruction
 //! sets of a processor.
 
-use super::PANEL;
+use super::NR;
 use super::packed::{PairRow, position};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -28,7 +28,7 @@ pub(super) fn prefetch(bytes: &[u8]) {
 
 /// The pair row of two rows of codes, of the same columns each.
 #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
-pub(super) fn interleave(level: Level, rows: [&[u8; PANEL]; 2], to: &mut PairRow) {
+pub(super) fn interleave(level: Level, rows: [&[u8; NR]; 2], to: &mut PairRow) {
     match level {
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]
@@ -48,7 +48,7 @@ pub(super) fn interleave(level: Level, rows: [&[u8; PANEL]; 2], to: &mut PairRow
 
 /// The pair rows of the codes of each column, all of the same length but those that are empty and count as zeros.
 #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
-pub(super) fn transpose(level: Level, columns: &[&[u8]; PANEL], to: &mut [PairRow]) {
+pub(super) fn transpose(level: Level, columns: &[&[u8]; NR], to: &mut [PairRow]) {
     let whole = match level {
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]

@@ -5,22 +5,22 @@ use std::arch::x86_64::*;
 
 use super::arrange::CHUNK;
 use super::packed::PairRow;
-use super::plan::DEPTH;
+use super::plan::KC;
 use super::stripes::Stripe;
 use super::table::Table;
 use super::tile::{Epilogue, Panel, add, decode_portable, scale_each};
-use super::{Dot, PANEL};
+use super::{Dot, NR};
 
 /// Transposes as many whole chunks of codes as all columns have, and says how many codes of each column that were.
 #[target_feature(enable = "avx2")]
 #[allow(unsafe_code, reason = "see the proofs")]
-pub(super) fn transpose_chunks(columns: &[&[u8]; PANEL], to: &mut [PairRow]) -> usize {
+pub(super) fn transpose_chunks(columns: &[&[u8]; NR], to: &mut [PairRow]) -> usize {
     let length = columns.iter().map(|codes| codes.len()).max().unwrap_or_default();
-    let zeros = [[0; CHUNK]; 2 * DEPTH / CHUNK];
+    let zeros = [[0; CHUNK]; 2 * KC / CHUNK];
     let columns = columns.map(|codes| if codes.is_empty() { &zeros[..] } else { codes.as_chunks::<CHUNK>().0 });
     let chunks = columns.iter().map(|chunks| chunks.len()).min().unwrap_or_default().min(length / CHUNK);
     // Eight columns share 16 bytes of a pair row: 4 each of two quarters.
-    for (group, first) in (0..PANEL / 8).map(|group| (group, group / 4 * 32 + group % 4 * 4)) {
+    for (group, first) in (0..NR / 8).map(|group| (group, group / 4 * 32 + group % 4 * 4)) {
         let columns: [_; 8] = std::array::from_fn(|place| &columns[first + place / 4 * 16 + place % 4][..chunks]);
         for (chunk, to) in to.chunks_exact_mut(CHUNK / 2).take(chunks).enumerate() {
             let v = columns.map(|column| {
@@ -48,7 +48,7 @@ pub(super) fn transpose_chunks(columns: &[&[u8]; PANEL], to: &mut [PairRow]) -> 
 
 #[target_feature(enable = "avx2")]
 #[allow(unsafe_code, reason = "see the proofs")]
-pub(super) fn interleave(rows: [&[u8; PANEL]; 2], to: &mut PairRow) {
+pub(super) fn interleave(rows: [&[u8; NR]; 2], to: &mut PairRow) {
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     let [first, second] = rows.map(|row| row.as_chunks::<32>().0);
     let (halves, _) = to.as_chunks_mut::<64>();
@@ -113,7 +113,7 @@ pub(super) fn decode(table: &Table, pairs: &[PairRow], to: &mut Panel) -> bool {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn scale(scales: &[f32; PANEL], to: &mut Panel) {
+pub(super) fn scale(scales: &[f32; NR], to: &mut Panel) {
     scale_each(scales, to);
 }
 
@@ -128,7 +128,7 @@ pub(super) fn tile<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    let mut sums = [[0.0; PANEL]; ROWS];
+    let mut sums = [[0.0; NR]; ROWS];
     accumulate(lhs, rhs, &mut sums);
     add(&sums, epilogue, first_row, stripe);
 }
@@ -146,8 +146,8 @@ pub(super) fn direct_tile<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    let mut sums = [[0.0; PANEL]; ROWS];
-    let mut decoded = [[0; PANEL]; SHALLOW];
+    let mut sums = [[0.0; NR]; ROWS];
+    let mut decoded = [[0; NR]; SHALLOW];
     for (lhs, rhs) in lhs.chunks(SHALLOW).zip(rhs.chunks(SHALLOW / 2)) {
         let decoded = &mut decoded[..lhs.len()];
         if !decode(table, rhs, decoded) {
@@ -162,8 +162,8 @@ pub(super) fn direct_tile<const ROWS: usize>(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 #[allow(unsafe_code, reason = "see the proofs")]
-fn accumulate<const ROWS: usize>(lhs: &[[u32; ROWS]], rhs: &Panel, stored: &mut [[f32; PANEL]; ROWS]) {
-    for strip in 0..PANEL / STRIP {
+fn accumulate<const ROWS: usize>(lhs: &[[u32; ROWS]], rhs: &Panel, stored: &mut [[f32; NR]; ROWS]) {
+    for strip in 0..NR / STRIP {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
         for (lhs, rhs) in lhs.iter().zip(rhs) {
             let (of_row, _) = rhs.as_chunks::<STRIP>();

@@ -8,7 +8,7 @@ use super::packed::PairRow;
 use super::stripes::Stripe;
 use super::table::Table;
 use super::tile::{Epilogue, Panel, add, scale_each};
-use super::{Dot, PANEL, Scaling};
+use super::{Dot, NR, Scaling};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -70,7 +70,7 @@ fn as_pairs(dwords: __m512i) -> __m512bh {
 /// The four vectors of the dwords of a panel's columns.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn row(dwords: &[u32; PANEL]) -> [__m512i; 4] {
+fn row(dwords: &[u32; NR]) -> [__m512i; 4] {
     let (quarters, _) = dwords.as_chunks::<16>();
     [load_dwords(&quarters[0]), load_dwords(&quarters[1]), load_dwords(&quarters[2]), load_dwords(&quarters[3])]
 }
@@ -273,8 +273,8 @@ fn finish_tile<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    if stripe.cols().len() < PANEL || epilogue.scaling == Scaling::Double {
-        let mut stored = [[0.0; PANEL]; ROWS];
+    if stripe.cols().len() < NR || epilogue.scaling == Scaling::Double {
+        let mut stored = [[0.0; NR]; ROWS];
         for (stored, sums) in stored.iter_mut().zip(sums) {
             let (quarters, _) = stored.as_chunks_mut::<16>();
             quarters.iter_mut().zip(sums).for_each(|(quarter, sum)| store_floats(quarter, *sum));
@@ -310,7 +310,7 @@ fn prefetch_tile<const ROWS: usize>(first_row: usize, stripe: &mut Stripe<'_>) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn interleave(rows: [&[u8; PANEL]; 2], to: &mut PairRow) {
+pub(super) fn interleave(rows: [&[u8; NR]; 2], to: &mut PairRow) {
     // Lane by lane the columns of the four quarters, 4 of each.
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     let [first, second] = rows.map(|row| _mm512_permutexvar_epi32(order, load(row)));
@@ -320,7 +320,7 @@ pub(super) fn interleave(rows: [&[u8; PANEL]; 2], to: &mut PairRow) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-pub(super) fn scale(scales: &[f32; PANEL], to: &mut Panel) {
+pub(super) fn scale(scales: &[f32; NR], to: &mut Panel) {
     scale_each(scales, to);
 }
 

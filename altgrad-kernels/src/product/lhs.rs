@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::matrix::{CodeMatrix, FloatMatrix};
-use super::plan::{DEPTH, ExponentRange};
+use super::plan::{ExponentRange, KC};
 use super::rhs::fill;
 use super::table::Table;
 use super::tile::{self, Panel};
-use super::{Dot, PANEL, Scratch, TILE_ROWS};
+use super::{Dot, MR, NR, Scratch};
 use crate::format::Fp8;
 use crate::level::Level;
 use crate::{Blocks, elementwise, memory, threads};
@@ -34,17 +34,17 @@ impl Lhs<'_> {
     /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be said.
     pub(super) fn exponent_range(&self, level: Level, rhs: Fp8, length: usize) -> Option<ExponentRange> {
         match self {
-            Lhs::Codes(codes) => Some(ExponentRange::of_codes(codes.format(), rhs, length.min(2 * DEPTH))),
+            Lhs::Codes(codes) => Some(ExponentRange::of_codes(codes.format(), rhs, length.min(2 * KC))),
             Lhs::Floats(floats) | Lhs::RoundedFloats(floats) => {
                 let values = floats.stored().elements;
                 let amax = elementwise::amax(level, values, Blocks::per_tensor(1, values.len()));
-                ExponentRange::of_floats(amax.first().copied().unwrap_or_default(), rhs, length.min(2 * DEPTH))
+                ExponentRange::of_floats(amax.first().copied().unwrap_or_default(), rhs, length.min(2 * KC))
             }
         }
     }
 }
 
-/// The left operand in tiles of up to [`TILE_ROWS`] rows, all of about the same height. A tile has the dwords of its rows
+/// The left operand in tiles of up to [`MR`] rows, all of about the same height. A tile has the dwords of its rows
 /// next to one another, for each dword of the sum's index.
 #[derive(Debug)]
 pub(super) struct PackedLhs {
@@ -60,7 +60,7 @@ impl PackedLhs {
     pub(super) fn new(level: Level, lhs: &Lhs<'_>, table: &Table, dot: Dot) -> Self {
         let (rows, length) = lhs.shape();
         let depth = length.div_ceil(dot.elements());
-        let tiles = rows.div_ceil(TILE_ROWS);
+        let tiles = rows.div_ceil(MR);
         let cuts: Vec<usize> = (0..=tiles).map(|tile| tile * rows / tiles.max(1)).collect();
         let mut dwords = memory::zeroed(rows * depth);
         let mut groups = Vec::with_capacity(tiles.div_ceil(GROUP));
@@ -111,7 +111,7 @@ pub(super) struct Stored<'a, E> {
 }
 
 /// Tiles that are arranged at a time: as many as a panel of the right operand has columns for.
-const GROUP: usize = PANEL / TILE_ROWS;
+const GROUP: usize = NR / MR;
 
 /// The cuts of the tiles of a group, and their dwords.
 type Group<'a> = (&'a [usize], &'a mut [u32]);
@@ -128,11 +128,11 @@ fn decode(
     let (first, last) = (cuts[0], cuts[cuts.len() - 1]);
     let length = codes.shape().1;
     let depth = length.div_ceil(dot.elements());
-    for start in (0..length).step_by(DEPTH * dot.elements()) {
-        let run = start..(start + DEPTH * dot.elements()).min(length);
+    for start in (0..length).step_by(KC * dot.elements()) {
+        let run = start..(start + KC * dot.elements()).min(length);
         let (pair_count, run_depth) = (run.len().div_ceil(2), run.len().div_ceil(dot.elements()));
-        scratch.pairs.resize(scratch.pairs.len().max(pair_count), [0; 2 * PANEL]);
-        scratch.decoded.resize(scratch.decoded.len().max(run_depth), [0; PANEL]);
+        scratch.pairs.resize(scratch.pairs.len().max(pair_count), [0; 2 * NR]);
+        scratch.decoded.resize(scratch.decoded.len().max(run_depth), [0; NR]);
         let (pairs, decoded) = (&mut scratch.pairs[..pair_count], &mut scratch.decoded[..run_depth]);
         fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
         tile::decode(level, dot, table, pairs, decoded);
@@ -146,7 +146,7 @@ fn decode(
                 3 => cut::<3>(decoded, place, tile),
                 4 => cut::<4>(decoded, place, tile),
                 5 => cut::<5>(decoded, place, tile),
-                _ => cut::<TILE_ROWS>(decoded, place, tile),
+                _ => cut::<MR>(decoded, place, tile),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Matrix products over codes: `c[i, j] = Σ a[i, p] · b[j, p]`, with the operands' scales.
 //!
-//! The right operand is decoded a panel of [`PANEL`] columns and a run of the sum's index at a time, into a buffer that
-//! stays in the cache while tiles of [`TILE_ROWS`] rows of the left operand pass by. All values of all formats are exact in
+//! The right operand is decoded a panel of [`NR`] columns and a run of the sum's index at a time, into a buffer that
+//! stays in the cache while tiles of [`MR`] rows of the left operand pass by. All values of all formats are exact in
 //! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and for
 //! operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order that depends
 //! on the shapes alone. Sums of runs under one scale each are scaled, not their elements, unless the runs are short.
@@ -38,16 +38,16 @@ use super::level::Level;
 use super::threads;
 use lhs::PackedLhs;
 use packed::PairRow;
-use plan::DEPTH;
+use plan::KC;
 use stripes::Stripe;
 use table::Table;
 use tile::{Columns, Epilogue};
 
 /// Columns of the result that are computed at a time.
-const PANEL: usize = 64;
+const NR: usize = 64;
 
 /// Rows of a tile of the result, whose sums are in registers: 6 × 64 take 24 of the 32 vector registers of AVX-512.
-const TILE_ROWS: usize = 6;
+const MR: usize = 6;
 
 /// What a dword of an operand is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ struct Product<'a> {
 struct Scratch {
     near: Vec<NearColumn>,
     pairs: Vec<PairRow>,
-    decoded: Vec<[u32; PANEL]>,
+    decoded: Vec<[u32; NR]>,
     row_scales: Vec<f32>,
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
         return;
     }
     if let Lhs::Codes(codes) = a
-        && plan::runs(length, [*codes, outline].into_iter(), DEPTH).is_none()
+        && plan::runs(length, [*codes, outline].into_iter(), KC).is_none()
     {
         let values = codes.decoded(level);
         return multiply(level, &Lhs::Floats(codes.with_values(&values)), b, c);
@@ -127,9 +127,9 @@ pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
     let tiles = product.lhs.cuts();
     let threads = threads::count(work);
     let wanted = if threads > 1 { 2 * threads } else { 1 };
-    let parts = wanted.div_ceil(cols.div_ceil(PANEL)).clamp(1, tiles.len() - 1);
+    let parts = wanted.div_ceil(cols.div_ceil(NR)).clamp(1, tiles.len() - 1);
     let cuts: Vec<usize> = (0..=parts).map(|part| tiles[part * (tiles.len() - 1) / parts]).collect();
-    let stripes = Stripe::divide(c, cols, &cuts, PANEL);
+    let stripes = Stripe::divide(c, cols, &cuts, NR);
     threads::for_each_with(stripes, work, Scratch::default, |scratch, stripe| product.compute(scratch, stripe));
 }
 
@@ -152,11 +152,11 @@ impl<'a> Product<'a> {
                 (false, None) => return None,
             };
             // What is read on the way into the sums needs no buffer.
-            let depth = if is_direct && matches!(rhs, Rhs::Packed(_)) { length } else { DEPTH * dot.elements() };
+            let depth = if is_direct && matches!(rhs, Rhs::Packed(_)) { length } else { KC * dot.elements() };
             Some((dot, fold, plan::runs(length, operands(), depth)?, scaling))
         });
         let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
-            let runs = plan::runs(length, [].into_iter(), DEPTH).unwrap_or_default();
+            let runs = plan::runs(length, [].into_iter(), KC).unwrap_or_default();
             (Dot::Singles, 0, runs, Scaling::Done)
         });
         let left_table = Table::new(lhs_scales.unwrap_or(outline).format(), fold);
@@ -180,14 +180,14 @@ impl<'a> Product<'a> {
         let Self { level, dot, ref table, .. } = *self;
         let Scratch { near, pairs, decoded, row_scales } = scratch;
         let (rows, cols) = (stripe.rows(), stripe.cols());
-        let mut col_scales = [1.0; PANEL];
+        let mut col_scales = [1.0; NR];
         for (number, run) in self.runs.iter().enumerate() {
             let pairs = self.rhs.pair_rows(cols.clone(), run.clone(), level, near, pairs);
             let rhs = if self.is_direct {
                 Columns::Codes(pairs, table)
             } else {
                 let depth = run.len().div_ceil(dot.elements());
-                decoded.resize(decoded.len().max(depth), [0; PANEL]);
+                decoded.resize(decoded.len().max(depth), [0; NR]);
                 let decoded = &mut decoded[..depth];
                 tile::decode(level, dot, table, pairs, decoded);
                 if self.scaling == Scaling::Done {
@@ -229,13 +229,13 @@ impl<'a> Product<'a> {
         let end = self.outline.shape().0;
         match self.runs.get(number + 1) {
             Some(run) => (cols.clone(), run.clone()),
-            None => (cols.end..(cols.end + PANEL).min(end), self.runs.first().cloned().unwrap_or_default()),
+            None => (cols.end..(cols.end + NR).min(end), self.runs.first().cloned().unwrap_or_default()),
         }
     }
 
     /// Multiplies the values of a run by the scale of each.
-    fn scale(&self, cols: Range<usize>, run: Range<usize>, mut values: &mut [[u32; PANEL]]) {
-        let mut scales = [1.0; PANEL];
+    fn scale(&self, cols: Range<usize>, run: Range<usize>, mut values: &mut [[u32; NR]]) {
+        let mut scales = [1.0; NR];
         let block = self.outline.block().1;
         let mut index = run.start;
         while index < run.end {

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::PANEL;
+use super::NR;
 use super::matrix::CodeMatrix;
 use crate::format::Fp8;
 use crate::{Blocks, memory};
 
 /// The codes of two successive indices of the sum for each column of a panel.
-pub(super) type PairRow = [u8; 2 * PANEL];
+pub(super) type PairRow = [u8; 2 * NR];
 
 /// Where in a [`PairRow`] the codes of a column are: the first of two bytes.
 ///
@@ -109,14 +109,14 @@ impl PackedCodes {
     ) -> &'s [PairRow] {
         let (panel, width) = self.panel_of(first);
         let panel = &self.bytes[panel];
-        if width == PANEL {
+        if width == NR {
             let (rows, _) = panel.as_chunks();
             return &rows[pairs];
         }
-        scratch.resize(scratch.len().max(pairs.len()), [0; 2 * PANEL]);
+        scratch.resize(scratch.len().max(pairs.len()), [0; 2 * NR]);
         let scratch = &mut scratch[..pairs.len()];
         for (to, from) in scratch.iter_mut().zip(panel.chunks_exact(2 * width).skip(pairs.start)) {
-            *to = [0; 2 * PANEL];
+            *to = [0; 2 * NR];
             for (col, pair) in from.chunks_exact(2).enumerate() {
                 to[position(col)..][..2].copy_from_slice(pair);
             }
@@ -138,15 +138,15 @@ impl PackedCodes {
     fn panel_of(&self, row: usize) -> (Range<usize>, usize) {
         let (rows, length) = self.blocks.shape();
         let row_bytes = length.next_multiple_of(2);
-        let first = row - row % PANEL;
-        let width = (rows - first).min(PANEL);
+        let first = row - row % NR;
+        let width = (rows - first).min(NR);
         (first * row_bytes..(first + width) * row_bytes, width)
     }
 }
 
 /// Where in the pair rows of a panel of `width` the codes of a row are.
 fn place(row: usize, width: usize) -> usize {
-    if width == PANEL { position(row % PANEL) } else { 2 * (row % PANEL) }
+    if width == NR { position(row % NR) } else { 2 * (row % NR) }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::format::Fp8;
 
 /// Dwords of a column of the right operand that are decoded at a time: 64 columns of them, 128 KiB, stay in the second-level
 /// cache while all rows of the left operand pass by.
-pub(super) const DEPTH: usize = 512;
+pub(super) const KC: usize = 512;
 
 /// Shorter runs of elements under one scale are cheaper to scale one by one than sum by sum.
 const SHORTEST_RUN: usize = 16;

@@ -5,13 +5,13 @@ use std::ops::Range;
 use super::lhs::Stored;
 use super::matrix::CodeMatrix;
 use super::packed::{PackedCodes, PairRow};
-use super::plan::DEPTH;
-use super::{PANEL, arrange};
+use super::plan::KC;
+use super::{NR, arrange};
 use crate::level::Level;
 
 /// The codes of a column in the run at hand, with a line of the cache more than the longest run has, so that columns are
 /// not a power of two apart.
-pub(super) type NearColumn = [u8; 2 * DEPTH + 64];
+pub(super) type NearColumn = [u8; 2 * KC + 64];
 
 /// The right operand of a product; its rows are the columns of the result.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl<'a> Rhs<'a> {
         match self {
             Self::Packed(packed) => packed.pair_rows(cols.start, pairs, scratch),
             Self::Codes(codes) => {
-                scratch.resize(scratch.len().max(pairs.len()), [0; 2 * PANEL]);
+                scratch.resize(scratch.len().max(pairs.len()), [0; 2 * NR]);
                 let scratch = &mut scratch[..pairs.len()];
                 fill(level, &codes.stored(), cols, run, near, scratch);
                 scratch
@@ -79,7 +79,7 @@ pub(super) fn fill(
 ) {
     let Stored { elements, stride, transposed, .. } = *stored;
     if transposed {
-        let mut padded = [[0; PANEL]; 2];
+        let mut padded = [[0; NR]; 2];
         for (start, pair) in run.clone().step_by(2).zip(to) {
             let row = |index: usize| &elements[index * stride..][cols.clone()];
             let rows = [row(start), if start + 1 < run.end { row(start + 1) } else { &[] }];
@@ -88,7 +88,7 @@ pub(super) fn fill(
                 arrange::interleave(level, [first, second], pair);
             } else {
                 for (padded, row) in padded.iter_mut().zip(rows) {
-                    *padded = [0; PANEL];
+                    *padded = [0; NR];
                     padded[..row.len()].copy_from_slice(row);
                 }
                 let [first, second] = &padded;
@@ -97,7 +97,7 @@ pub(super) fn fill(
         }
     } else {
         // Rows that lie a multiple of 4 KiB apart would drive one another out of the first-level cache.
-        near.resize(PANEL, [0; size_of::<NearColumn>()]);
+        near.resize(NR, [0; size_of::<NearColumn>()]);
         for (row, near) in cols.clone().zip(&mut *near) {
             near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
         }

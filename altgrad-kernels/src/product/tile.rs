@@ -6,13 +6,13 @@ use std::ops::Range;
 use super::packed::{PairRow, position};
 use super::stripes::Stripe;
 use super::table::Table;
-use super::{Dot, PANEL, Scaling, TILE_ROWS};
+use super::{Dot, MR, NR, Scaling};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::level::Level;
 
 /// The decoded dwords of a run: for each dword of the sum's index those of the columns of a panel.
-pub(super) type Panel = [[u32; PANEL]];
+pub(super) type Panel = [[u32; NR]];
 
 /// How the sums of a tile become part of the result.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Epilogue<'a> {
     /// Scales of the tile's rows, if there is something to scale.
     pub(super) rows: &'a [f32],
     /// Scales of the panel's columns.
-    pub(super) cols: &'a [f32; PANEL],
+    pub(super) cols: &'a [f32; NR],
     /// What sums are multiplied by beside the scales, in [`Scaling::Double`].
     pub(super) factor: f64,
     /// Whether the result holds the sums of earlier runs.
@@ -45,7 +45,7 @@ pub(super) fn decode(level: Level, dot: Dot, table: &Table, pairs: &[PairRow], t
 pub(super) fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &mut Panel) {
     let value = |code: u8| u32::from(table.values[usize::from(code)]);
     for (dwords, pair) in to.chunks_mut(2 / dot.elements()).zip(pairs) {
-        for (col, place) in (0..PANEL).map(position).enumerate() {
+        for (col, place) in (0..NR).map(position).enumerate() {
             match (dot, &mut *dwords) {
                 (Dot::Pairs, [both, ..]) => both[col] = value(pair[place]) | value(pair[place + 1]) << 16,
                 (Dot::Singles, [first, rest @ ..]) => {
@@ -62,7 +62,7 @@ pub(super) fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &m
 
 /// Multiplies values of a panel by the scales of their columns.
 #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
-pub(super) fn scale(level: Level, scales: &[f32; PANEL], to: &mut Panel) {
+pub(super) fn scale(level: Level, scales: &[f32; NR], to: &mut Panel) {
     match level {
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]
@@ -75,7 +75,7 @@ pub(super) fn scale(level: Level, scales: &[f32; PANEL], to: &mut Panel) {
 }
 
 #[inline(always)]
-pub(super) fn scale_each(scales: &[f32; PANEL], to: &mut Panel) {
+pub(super) fn scale_each(scales: &[f32; NR], to: &mut Panel) {
     for dwords in to {
         for (dword, scale) in dwords.iter_mut().zip(scales) {
             *dword = (f32::from_bits(*dword) * scale).to_bits();
@@ -118,7 +118,7 @@ pub(super) fn tile(
         3 => tile_of::<3>(level, dot, lhs, rhs, epilogue, first_row, stripe),
         4 => tile_of::<4>(level, dot, lhs, rhs, epilogue, first_row, stripe),
         5 => tile_of::<5>(level, dot, lhs, rhs, epilogue, first_row, stripe),
-        _ => tile_of::<TILE_ROWS>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        _ => tile_of::<MR>(level, dot, lhs, rhs, epilogue, first_row, stripe),
     }
 }
 
@@ -166,7 +166,7 @@ fn tile_of<const ROWS: usize>(
         },
         (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, epilogue, first_row, stripe),
         (Columns::Codes(pairs, table), ..) => {
-            let mut decoded = vec![[0; PANEL]; lhs.len()];
+            let mut decoded = vec![[0; NR]; lhs.len()];
             decode(level, dot, table, pairs, &mut decoded);
             tile_portable(dot, lhs, &decoded, epilogue, first_row, stripe);
         }
@@ -181,7 +181,7 @@ fn tile_portable<const ROWS: usize>(
     first_row: usize,
     stripe: &mut Stripe<'_>,
 ) {
-    let mut sums = [[0.0; PANEL]; ROWS];
+    let mut sums = [[0.0; NR]; ROWS];
     for (lhs, rhs) in lhs.iter().zip(rhs) {
         for (sums, lhs) in sums.iter_mut().zip(lhs) {
             for (sum, rhs) in sums.iter_mut().zip(rhs) {
@@ -202,7 +202,7 @@ fn tile_portable<const ROWS: usize>(
 /// Scales the sums of a tile and adds them to the result.
 #[inline(always)]
 pub(super) fn add<const ROWS: usize>(
-    sums: &[[f32; PANEL]; ROWS],
+    sums: &[[f32; NR]; ROWS],
     epilogue: &Epilogue<'_>,
     first_row: usize,
     stripe: &mut Stripe<'_>,

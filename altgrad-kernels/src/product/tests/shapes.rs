@@ -8,7 +8,7 @@ const LENGTHS: [usize; 20] = [0, 1, 5, 6, 7, 63, 64, 65, 127, 128, 129, 130, 255
 
 /// Rows of a tile, and columns of a panel.
 const TILE: usize = 6;
-const PANEL: usize = 64;
+const NR: usize = 64;
 
 /// Checks a shape under the blocks with the number `blocks`.
 fn check_shape((m, n, k): (usize, usize, usize), blocks: usize) {
@@ -40,7 +40,7 @@ fn what_is_left_over_in_each_dimension() {
         check_shape((m, 9, 18), m);
         check_shape((m, 70, 5), 3 * m);
     }
-    for n in 0..=2 * PANEL + 3 {
+    for n in 0..=2 * NR + 3 {
         check_shape((2, n, 19), n);
     }
     for k in 0..=2 * 32 + 3 {
