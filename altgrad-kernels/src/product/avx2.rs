@@ -4,9 +4,9 @@
 use std::arch::x86_64::*;
 
 use super::arrange::CHUNK;
+use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::plan::KC;
-use super::stripes::Stripe;
 use super::table::Table;
 use super::tile::{Epilogue, Panel, add, decode_portable, scale_each};
 use super::{Dot, NR};
@@ -126,11 +126,11 @@ pub(super) fn tile<const ROWS: usize>(
     rhs: &Panel,
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let mut sums = [[0.0; NR]; ROWS];
     accumulate(lhs, rhs, &mut sums);
-    add(&sums, epilogue, first_row, stripe);
+    add(&sums, epilogue, first_row, output_tile);
 }
 
 /// Indices whose codes are decoded at a time on the way: 16 KiB of values stay in the first-level cache.
@@ -144,7 +144,7 @@ pub(super) fn direct_tile<const ROWS: usize>(
     rhs: &[PairRow],
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let mut sums = [[0.0; NR]; ROWS];
     let mut decoded = [[0; NR]; SHALLOW];
@@ -155,7 +155,7 @@ pub(super) fn direct_tile<const ROWS: usize>(
         }
         accumulate(lhs, decoded, &mut sums);
     }
-    add(&sums, epilogue, first_row, stripe);
+    add(&sums, epilogue, first_row, output_tile);
 }
 
 /// Adds products to sums.

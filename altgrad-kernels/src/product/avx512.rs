@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::arrange::LINE;
+use super::output_tile::OutputTile;
 use super::packed::PairRow;
-use super::stripes::Stripe;
 use super::table::Table;
 use super::tile::{Epilogue, Panel, add, scale_each};
 use super::{Dot, NR, Scaling};
@@ -155,9 +155,9 @@ pub(super) fn tile_of_pairs<const ROWS: usize>(
     rhs: &Panel,
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
-    prefetch_tile::<ROWS>(first_row, stripe);
+    prefetch_tile::<ROWS>(first_row, output_tile);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (lhs, rhs) in lhs.iter().zip(rhs) {
         let rhs = row(rhs);
@@ -168,7 +168,7 @@ pub(super) fn tile_of_pairs<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, output_tile);
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
@@ -177,9 +177,9 @@ pub(super) fn tile_of_singles<const ROWS: usize>(
     rhs: &Panel,
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
-    prefetch_tile::<ROWS>(first_row, stripe);
+    prefetch_tile::<ROWS>(first_row, output_tile);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (lhs, rhs) in lhs.iter().zip(rhs) {
         let rhs = row(rhs);
@@ -190,7 +190,7 @@ pub(super) fn tile_of_singles<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, output_tile);
 }
 
 /// Asks for the codes that come some time after a pair row.
@@ -212,10 +212,10 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
     rhs: &[PairRow],
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let lookup = Lookup::new(table);
-    prefetch_tile::<ROWS>(first_row, stripe);
+    prefetch_tile::<ROWS>(first_row, output_tile);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (lhs, rhs) in lhs.iter().zip(rhs) {
         prefetch_ahead(rhs);
@@ -229,7 +229,7 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, output_tile);
 }
 
 /// The sums of a tile of single values, with the panel's codes decoded on the way.
@@ -240,11 +240,11 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
     rhs: &[PairRow],
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let lookup = Lookup::new(table);
     let upper_half = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
-    prefetch_tile::<ROWS>(first_row, stripe);
+    prefetch_tile::<ROWS>(first_row, output_tile);
     let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
     for (lhs, rhs) in lhs.chunks(2).zip(rhs) {
         prefetch_ahead(rhs);
@@ -261,7 +261,7 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, stripe);
+    finish_tile(&sums, epilogue, first_row, output_tile);
 }
 
 /// Scales the sums of a tile and adds them to the result: [`add`], with whole vectors where the result has them.
@@ -271,20 +271,20 @@ fn finish_tile<const ROWS: usize>(
     sums: &[[__m512; 4]; ROWS],
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
-    if stripe.cols().len() < NR || epilogue.scaling == Scaling::Double {
+    if output_tile.cols().len() < NR || epilogue.scaling == Scaling::Double {
         let mut stored = [[0.0; NR]; ROWS];
         for (stored, sums) in stored.iter_mut().zip(sums) {
             let (quarters, _) = stored.as_chunks_mut::<16>();
             quarters.iter_mut().zip(sums).for_each(|(quarter, sum)| store_floats(quarter, *sum));
         }
-        return add(&stored, epilogue, first_row, stripe);
+        return add(&stored, epilogue, first_row, output_tile);
     }
     let (cols, _) = epilogue.cols.as_chunks::<16>();
     for (place, sums) in sums.iter().enumerate() {
         let row_scale = _mm512_set1_ps(epilogue.rows.get(place).copied().unwrap_or(1.0));
-        let (quarters, _) = stripe.row(first_row + place).as_chunks_mut::<16>();
+        let (quarters, _) = output_tile.row(first_row + place).as_chunks_mut::<16>();
         for ((quarter, sum), col_scales) in quarters.iter_mut().zip(sums).zip(cols) {
             let mut sum = *sum;
             if epilogue.scaling == Scaling::Single {
@@ -301,9 +301,9 @@ fn finish_tile<const ROWS: usize>(
 /// Asks for the part of the result that a tile will be added to.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch_tile<const ROWS: usize>(first_row: usize, stripe: &mut Stripe<'_>) {
+fn prefetch_tile<const ROWS: usize>(first_row: usize, output_tile: &mut OutputTile<'_>) {
     for row in first_row..first_row + ROWS {
-        for value in stripe.row(row).iter().step_by(LINE / size_of::<f32>()) {
+        for value in output_tile.row(row).iter().step_by(LINE / size_of::<f32>()) {
             _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
         }
     }

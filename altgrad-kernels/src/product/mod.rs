@@ -15,12 +15,12 @@ mod avx2;
 mod avx512;
 mod lhs;
 mod matrix;
+mod output_tile;
 mod packed;
 #[cfg(test)]
 mod peak;
 mod plan;
 mod rhs;
-mod stripes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -37,9 +37,9 @@ use std::ops::Range;
 use super::level::Level;
 use super::threads;
 use lhs::PackedLhs;
+use output_tile::OutputTile;
 use packed::PairRow;
 use plan::KC;
-use stripes::Stripe;
 use table::Table;
 use tile::{Columns, Epilogue};
 
@@ -129,8 +129,8 @@ pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
     let wanted = if threads > 1 { 2 * threads } else { 1 };
     let parts = wanted.div_ceil(cols.div_ceil(NR)).clamp(1, tiles.len() - 1);
     let cuts: Vec<usize> = (0..=parts).map(|part| tiles[part * (tiles.len() - 1) / parts]).collect();
-    let stripes = Stripe::divide(c, cols, &cuts, NR);
-    threads::for_each_with(stripes, work, Scratch::default, |scratch, stripe| product.compute(scratch, stripe));
+    let tiles = OutputTile::divide(c, cols, &cuts, NR);
+    threads::for_each_with(tiles, work, Scratch::default, |scratch, output_tile| product.compute(scratch, output_tile));
 }
 
 impl<'a> Product<'a> {
@@ -175,11 +175,11 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Computes a stripe of the result.
-    fn compute(&self, scratch: &mut Scratch, mut stripe: Stripe<'_>) {
+    /// Computes a output tile of the result.
+    fn compute(&self, scratch: &mut Scratch, mut output_tile: OutputTile<'_>) {
         let Self { level, dot, ref table, .. } = *self;
         let Scratch { near, pairs, decoded, row_scales } = scratch;
-        let (rows, cols) = (stripe.rows(), stripe.cols());
+        let (rows, cols) = (output_tile.rows(), output_tile.cols());
         let mut col_scales = [1.0; NR];
         for (number, run) in self.runs.iter().enumerate() {
             let pairs = self.rhs.pair_rows(cols.clone(), run.clone(), level, near, pairs);
@@ -219,7 +219,7 @@ impl<'a> Product<'a> {
                     accumulate: number > 0,
                 };
                 let lhs = self.lhs.tile(tile_rows.clone(), dwords.clone());
-                tile::tile(level, dot, lhs, rhs, &epilogue, tile_rows, &mut stripe);
+                tile::tile(level, dot, lhs, rhs, &epilogue, tile_rows, &mut output_tile);
             }
         }
     }

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
+use super::output_tile::OutputTile;
 use super::packed::{PairRow, position};
-use super::stripes::Stripe;
 use super::table::Table;
 use super::{Dot, MR, NR, Scaling};
 #[cfg(target_arch = "x86_64")]
@@ -109,16 +109,16 @@ pub(super) fn tile(
     rhs: Columns<'_>,
     epilogue: &Epilogue<'_>,
     rows: Range<usize>,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let first_row = rows.start;
     match rows.len() {
-        1 => tile_of::<1>(level, dot, lhs, rhs, epilogue, first_row, stripe),
-        2 => tile_of::<2>(level, dot, lhs, rhs, epilogue, first_row, stripe),
-        3 => tile_of::<3>(level, dot, lhs, rhs, epilogue, first_row, stripe),
-        4 => tile_of::<4>(level, dot, lhs, rhs, epilogue, first_row, stripe),
-        5 => tile_of::<5>(level, dot, lhs, rhs, epilogue, first_row, stripe),
-        _ => tile_of::<MR>(level, dot, lhs, rhs, epilogue, first_row, stripe),
+        1 => tile_of::<1>(level, dot, lhs, rhs, epilogue, first_row, output_tile),
+        2 => tile_of::<2>(level, dot, lhs, rhs, epilogue, first_row, output_tile),
+        3 => tile_of::<3>(level, dot, lhs, rhs, epilogue, first_row, output_tile),
+        4 => tile_of::<4>(level, dot, lhs, rhs, epilogue, first_row, output_tile),
+        5 => tile_of::<5>(level, dot, lhs, rhs, epilogue, first_row, output_tile),
+        _ => tile_of::<MR>(level, dot, lhs, rhs, epilogue, first_row, output_tile),
     }
 }
 
@@ -130,45 +130,45 @@ fn tile_of<const ROWS: usize>(
     rhs: Columns<'_>,
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let (lhs, _) = lhs.as_chunks::<ROWS>();
     match (rhs, level, dot) {
         // SAFETY: the level proves that the processor has the features that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(rhs), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            avx512::tile_of_pairs(lhs, rhs, epilogue, first_row, stripe);
+            avx512::tile_of_pairs(lhs, rhs, epilogue, first_row, output_tile);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(rhs, table), Level::Avx512Bf16(_), Dot::Pairs) => unsafe {
-            avx512::direct_tile_of_pairs(lhs, table, rhs, epilogue, first_row, stripe);
+            avx512::direct_tile_of_pairs(lhs, table, rhs, epilogue, first_row, output_tile);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(rhs), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            avx512::tile_of_singles(lhs, rhs, epilogue, first_row, stripe);
+            avx512::tile_of_singles(lhs, rhs, epilogue, first_row, output_tile);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(rhs, table), Level::Avx512(_) | Level::Avx512Bf16(_), Dot::Singles) => unsafe {
-            avx512::direct_tile_of_singles(lhs, table, rhs, epilogue, first_row, stripe);
+            avx512::direct_tile_of_singles(lhs, table, rhs, epilogue, first_row, output_tile);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Decoded(rhs), Level::Avx2(_), Dot::Singles) => unsafe {
-            avx2::tile(lhs, rhs, epilogue, first_row, stripe);
+            avx2::tile(lhs, rhs, epilogue, first_row, output_tile);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Columns::Codes(rhs, table), Level::Avx2(_), Dot::Singles) => unsafe {
-            avx2::direct_tile(lhs, table, rhs, epilogue, first_row, stripe);
+            avx2::direct_tile(lhs, table, rhs, epilogue, first_row, output_tile);
         },
-        (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, epilogue, first_row, stripe),
+        (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, epilogue, first_row, output_tile),
         (Columns::Codes(pairs, table), ..) => {
             let mut decoded = vec![[0; NR]; lhs.len()];
             decode(level, dot, table, pairs, &mut decoded);
-            tile_portable(dot, lhs, &decoded, epilogue, first_row, stripe);
+            tile_portable(dot, lhs, &decoded, epilogue, first_row, output_tile);
         }
     }
 }
@@ -179,7 +179,7 @@ fn tile_portable<const ROWS: usize>(
     rhs: &Panel,
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let mut sums = [[0.0; NR]; ROWS];
     for (lhs, rhs) in lhs.iter().zip(rhs) {
@@ -196,7 +196,7 @@ fn tile_portable<const ROWS: usize>(
             }
         }
     }
-    add(&sums, epilogue, first_row, stripe);
+    add(&sums, epilogue, first_row, output_tile);
 }
 
 /// Scales the sums of a tile and adds them to the result.
@@ -205,12 +205,12 @@ pub(super) fn add<const ROWS: usize>(
     sums: &[[f32; NR]; ROWS],
     epilogue: &Epilogue<'_>,
     first_row: usize,
-    stripe: &mut Stripe<'_>,
+    output_tile: &mut OutputTile<'_>,
 ) {
     let Epilogue { scaling, rows, cols, factor, accumulate } = *epilogue;
     for (place, sums) in sums.iter().enumerate() {
         let row_scale = rows.get(place).copied().unwrap_or(1.0);
-        let to = stripe.row(first_row + place).iter_mut().zip(sums.iter().zip(cols));
+        let to = output_tile.row(first_row + place).iter_mut().zip(sums.iter().zip(cols));
         match scaling {
             Scaling::Done => to.for_each(|(to, (sum, _))| *to = if accumulate { *to + sum } else { *sum }),
             Scaling::Single => to.for_each(|(to, (sum, col_scale))| {
