@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "instructions by the dozen, which their names say")]
 use std::arch::x86_64::*;
 
-use super::arrange::CHUNK;
+use super::interleave::CHUNK;
 use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::plan::KC;

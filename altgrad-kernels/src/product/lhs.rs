@@ -74,7 +74,7 @@ impl PackedLhs {
         let floats = |floats: &FloatMatrix<'_>, (cuts, mut group): Group<'_>, bits: fn(f32) -> u32| {
             for ends in cuts.windows(2) {
                 let (tile, after) = group.split_at_mut((ends[1] - ends[0]) * depth);
-                arrange_floats(&floats.stored(), ends[0]..ends[1], dot, tile, bits);
+                interleave_floats(&floats.stored(), ends[0]..ends[1], dot, tile, bits);
                 group = after;
             }
         };
@@ -170,7 +170,13 @@ fn rounded(value: f32) -> u32 {
 }
 
 /// Writes the dwords of `rows`, of one or two floats each, to a tile.
-fn arrange_floats(stored: &Stored<'_, f32>, rows: Range<usize>, dot: Dot, tile: &mut [u32], bits: impl Fn(f32) -> u32) {
+fn interleave_floats(
+    stored: &Stored<'_, f32>,
+    rows: Range<usize>,
+    dot: Dot,
+    tile: &mut [u32],
+    bits: impl Fn(f32) -> u32,
+) {
     let Stored { elements, stride, transposed, length } = *stored;
     let height = rows.len();
     if transposed {

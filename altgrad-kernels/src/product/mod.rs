@@ -8,11 +8,11 @@
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
-mod arrange;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod interleave;
 mod lhs;
 mod matrix;
 mod output_tile;

@@ -6,7 +6,7 @@ use super::lhs::Stored;
 use super::matrix::CodeMatrix;
 use super::packed::{PackedCodes, PairRow};
 use super::plan::KC;
-use super::{NR, arrange};
+use super::{NR, interleave};
 use crate::level::Level;
 
 /// The codes of a column in the run at hand, with a line of the cache more than the longest run has, so that columns are
@@ -56,12 +56,14 @@ impl<'a> Rhs<'a> {
     /// others are computed with.
     pub(super) fn prefetch(&self, cols: Range<usize>, run: Range<usize>) {
         match self {
-            Self::Packed(packed) => arrange::prefetch(packed.pairs_in(cols.start, run.start / 2..run.end.div_ceil(2))),
+            Self::Packed(packed) => {
+                interleave::prefetch(packed.pairs_in(cols.start, run.start / 2..run.end.div_ceil(2)))
+            }
             Self::Codes(codes) => {
                 let Stored { elements, stride, transposed, .. } = codes.stored();
                 let (rows, part) = if transposed { (run, cols) } else { (cols, run) };
                 for start in rows.map(|row| row * stride) {
-                    arrange::prefetch(elements.get(start + part.start..start + part.end).unwrap_or_default());
+                    interleave::prefetch(elements.get(start + part.start..start + part.end).unwrap_or_default());
                 }
             }
         }
@@ -85,14 +87,14 @@ pub(super) fn fill(
             let rows = [row(start), if start + 1 < run.end { row(start + 1) } else { &[] }];
             let whole = rows.map(|row| row.first_chunk());
             if let [Some(first), Some(second)] = whole {
-                arrange::interleave(level, [first, second], pair);
+                interleave::interleave(level, [first, second], pair);
             } else {
                 for (padded, row) in padded.iter_mut().zip(rows) {
                     *padded = [0; NR];
                     padded[..row.len()].copy_from_slice(row);
                 }
                 let [first, second] = &padded;
-                arrange::interleave(level, [first, second], pair);
+                interleave::interleave(level, [first, second], pair);
             }
         }
     } else {
@@ -102,6 +104,6 @@ pub(super) fn fill(
             near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
         }
         let rows = std::array::from_fn(|place| if place < cols.len() { &near[place][..run.len()] } else { &[] });
-        arrange::transpose(level, &rows, to);
+        interleave::transpose(level, &rows, to);
     }
 }
