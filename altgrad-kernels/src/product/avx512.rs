@@ -8,7 +8,7 @@ use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::table::Table;
 use super::tile::{Epilogue, Panel, add, scale_each};
-use super::{Dot, NR, Scaling};
+use super::{Dot, NR, RunScaling};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -273,7 +273,7 @@ fn finish_tile<const ROWS: usize>(
     first_row: usize,
     output_tile: &mut OutputTile<'_>,
 ) {
-    if output_tile.cols().len() < NR || epilogue.scaling == Scaling::Double {
+    if output_tile.cols().len() < NR || epilogue.scaling == RunScaling::Double {
         let mut stored = [[0.0; NR]; ROWS];
         for (stored, sums) in stored.iter_mut().zip(sums) {
             let (quarters, _) = stored.as_chunks_mut::<16>();
@@ -287,7 +287,7 @@ fn finish_tile<const ROWS: usize>(
         let (quarters, _) = output_tile.row(first_row + place).as_chunks_mut::<16>();
         for ((quarter, sum), col_scales) in quarters.iter_mut().zip(sums).zip(cols) {
             let mut sum = *sum;
-            if epilogue.scaling == Scaling::Single {
+            if epilogue.scaling == RunScaling::Single {
                 sum = _mm512_mul_ps(_mm512_mul_ps(sum, load_floats(col_scales)), row_scale);
             }
             if epilogue.accumulate {

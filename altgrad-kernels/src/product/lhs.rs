@@ -100,7 +100,7 @@ impl PackedLhs {
 }
 
 /// Elements as they lie in memory.
-pub(super) struct Stored<'a, E> {
+pub(super) struct Strided<'a, E> {
     pub(super) elements: &'a [E],
     /// Elements from one stored row to the next.
     pub(super) stride: usize,
@@ -171,13 +171,13 @@ fn rounded(value: f32) -> u32 {
 
 /// Writes the dwords of `rows`, of one or two floats each, to a tile.
 fn interleave_floats(
-    stored: &Stored<'_, f32>,
+    stored: &Strided<'_, f32>,
     rows: Range<usize>,
     dot: Dot,
     tile: &mut [u32],
     bits: impl Fn(f32) -> u32,
 ) {
-    let Stored { elements, stride, transposed, length } = *stored;
+    let Strided { elements, stride, transposed, length } = *stored;
     let height = rows.len();
     if transposed {
         for (dwords, index) in tile.chunks_exact_mut(height).zip((0..length).step_by(dot.elements())) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lhs::Stored;
+use super::lhs::Strided;
 use crate::format::Fp8;
 use crate::level::Level;
 use crate::{Blocks, elementwise, memory};
@@ -78,9 +78,9 @@ impl<'a> CodeMatrix<'a> {
         FloatMatrix { values, shape: self.blocks.shape(), transposed: self.transposed }
     }
 
-    pub(super) fn stored(&self) -> Stored<'a, u8> {
+    pub(super) fn stored(&self) -> Strided<'a, u8> {
         let stride = self.blocks.shape().1;
-        Stored { elements: self.codes, stride, transposed: self.transposed, length: self.shape().1 }
+        Strided { elements: self.codes, stride, transposed: self.transposed, length: self.shape().1 }
     }
 
     /// The scales of some rows in one column.
@@ -138,8 +138,8 @@ impl<'a> FloatMatrix<'a> {
         if self.transposed { (cols, rows) } else { (rows, cols) }
     }
 
-    pub(super) fn stored(&self) -> Stored<'a, f32> {
+    pub(super) fn stored(&self) -> Strided<'a, f32> {
         let stride = self.shape.1;
-        Stored { elements: self.values, stride, transposed: self.transposed, length: self.shape().1 }
+        Strided { elements: self.values, stride, transposed: self.transposed, length: self.shape().1 }
     }
 }

@@ -70,7 +70,7 @@ impl Dot {
 
 /// How a run's sums become part of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scaling {
+enum RunScaling {
     /// They are in units of the result.
     Done,
     /// By multiplication in f32.
@@ -90,7 +90,7 @@ struct Product<'a> {
     /// The left operand's scales, if it has any.
     lhs_scales: Option<CodeMatrix<'a>>,
     runs: Vec<Range<usize>>,
-    scaling: Scaling,
+    scaling: RunScaling,
     factor: f64,
     /// Whether tiles read codes.
     is_direct: bool,
@@ -147,8 +147,8 @@ impl<'a> Product<'a> {
             let is_in_range = (fold, is_normal) == (0, true)
                 && operands().all(|codes| exponent_range.can_be_scaled_by(codes.scales()));
             let scaling = match (is_in_range, lhs_scales) {
-                (true, _) => Scaling::Single,
-                (false, Some(_)) => Scaling::Double,
+                (true, _) => RunScaling::Single,
+                (false, Some(_)) => RunScaling::Double,
                 (false, None) => return None,
             };
             // What is read on the way into the sums needs no buffer.
@@ -157,7 +157,7 @@ impl<'a> Product<'a> {
         });
         let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
             let runs = plan::runs(length, [].into_iter(), KC).unwrap_or_default();
-            (Dot::Singles, 0, runs, Scaling::Done)
+            (Dot::Singles, 0, runs, RunScaling::Done)
         });
         let left_table = Table::new(lhs_scales.unwrap_or(outline).format(), fold);
         Self {
@@ -171,7 +171,7 @@ impl<'a> Product<'a> {
             runs,
             scaling,
             factor: f64::from(fold).exp2(),
-            is_direct: is_direct && scaling != Scaling::Done,
+            is_direct: is_direct && scaling != RunScaling::Done,
         }
     }
 
@@ -190,7 +190,7 @@ impl<'a> Product<'a> {
                 decoded.resize(decoded.len().max(depth), [0; NR]);
                 let decoded = &mut decoded[..depth];
                 tile::decode(level, dot, table, pairs, decoded);
-                if self.scaling == Scaling::Done {
+                if self.scaling == RunScaling::Done {
                     self.scale(cols.clone(), run.clone(), decoded);
                 }
                 let (next_cols, next_run) = self.after(&cols, number);

@@ -41,7 +41,7 @@ impl ExponentRange {
         // If all are zero, so are the products.
         let amax = if amax == 0.0 { 0 } else { exponent(amax as f32) };
         let (lhs, rhs) = (amax + 1, exponent(b.largest_finite()) + 1);
-        Some(Self { lowest: lowest(b) + amax - FLOATS, highest: lhs + rhs + doublings(length), lhs })
+        Some(Self { lowest: lowest(b) + amax - SIGNIFICANT_BITS, highest: lhs + rhs + doublings(length), lhs })
     }
 
     /// The power of two that the left operand's values have to be divided by for all sums to be finite, and whether
@@ -62,7 +62,7 @@ impl ExponentRange {
 }
 
 /// Binades below the largest of the floats of an operand in which others are told apart as in full precision.
-const FLOATS: i32 = 24;
+const SIGNIFICANT_BITS: i32 = 24;
 
 /// The number of times that a sum of `length` equal terms doubles one, rounded up.
 fn doublings(length: usize) -> i32 {

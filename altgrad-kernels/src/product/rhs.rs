@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lhs::Stored;
+use super::lhs::Strided;
 use super::matrix::CodeMatrix;
 use super::packed::{PackedCodes, PairRow};
 use super::plan::KC;
@@ -60,7 +60,7 @@ impl<'a> Rhs<'a> {
                 interleave::prefetch(packed.pairs_in(cols.start, run.start / 2..run.end.div_ceil(2)))
             }
             Self::Codes(codes) => {
-                let Stored { elements, stride, transposed, .. } = codes.stored();
+                let Strided { elements, stride, transposed, .. } = codes.stored();
                 let (rows, part) = if transposed { (run, cols) } else { (cols, run) };
                 for start in rows.map(|row| row * stride) {
                     interleave::prefetch(elements.get(start + part.start..start + part.end).unwrap_or_default());
@@ -73,13 +73,13 @@ impl<'a> Rhs<'a> {
 /// Brings codes into the order of pair rows; what is beyond the columns or the run is the code 0.
 pub(super) fn fill(
     level: Level,
-    stored: &Stored<'_, u8>,
+    stored: &Strided<'_, u8>,
     cols: Range<usize>,
     run: Range<usize>,
     near: &mut Vec<NearColumn>,
     to: &mut [PairRow],
 ) {
-    let Stored { elements, stride, transposed, .. } = *stored;
+    let Strided { elements, stride, transposed, .. } = *stored;
     if transposed {
         let mut padded = [[0; NR]; 2];
         for (start, pair) in run.clone().step_by(2).zip(to) {

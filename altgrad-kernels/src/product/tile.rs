@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::output_tile::OutputTile;
 use super::packed::{PairRow, position};
 use super::table::Table;
-use super::{Dot, MR, NR, Scaling};
+use super::{Dot, MR, NR, RunScaling};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::level::Level;
@@ -17,12 +17,12 @@ pub(super) type Panel = [[u32; NR]];
 /// How the sums of a tile become part of the result.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epilogue<'a> {
-    pub(super) scaling: Scaling,
+    pub(super) scaling: RunScaling,
     /// Scales of the tile's rows, if there is something to scale.
     pub(super) rows: &'a [f32],
     /// Scales of the panel's columns.
     pub(super) cols: &'a [f32; NR],
-    /// What sums are multiplied by beside the scales, in [`Scaling::Double`].
+    /// What sums are multiplied by beside the scales, in [`RunScaling::Double`].
     pub(super) factor: f64,
     /// Whether the result holds the sums of earlier runs.
     pub(super) accumulate: bool,
@@ -212,12 +212,12 @@ pub(super) fn add<const ROWS: usize>(
         let row_scale = rows.get(place).copied().unwrap_or(1.0);
         let to = output_tile.row(first_row + place).iter_mut().zip(sums.iter().zip(cols));
         match scaling {
-            Scaling::Done => to.for_each(|(to, (sum, _))| *to = if accumulate { *to + sum } else { *sum }),
-            Scaling::Single => to.for_each(|(to, (sum, col_scale))| {
+            RunScaling::Done => to.for_each(|(to, (sum, _))| *to = if accumulate { *to + sum } else { *sum }),
+            RunScaling::Single => to.for_each(|(to, (sum, col_scale))| {
                 let scaled = sum * col_scale * row_scale;
                 *to = if accumulate { *to + scaled } else { scaled };
             }),
-            Scaling::Double => to.for_each(|(to, (sum, col_scale))| {
+            RunScaling::Double => to.for_each(|(to, (sum, col_scale))| {
                 let scaled = f64::from(*sum) * factor * f64::from(*col_scale) * f64::from(row_scale);
                 *to = if accumulate { *to + scaled as f32 } else { scaled as f32 };
             }),
