@@ -13,7 +13,7 @@ use crate::{elementwise, memory};
 /// An element type of tensors that can be quantized: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. No other type can implement it.
 ///
 /// `f32` and `f64` are computed in themselves, `f16` and `bf16` in `f32`, which holds them exactly.
-pub trait Element: Compute {}
+pub trait Element: ElementKernels {}
 
 impl Element for f32 {}
 impl Element for f64 {}
@@ -31,7 +31,7 @@ mod sealed {
 
 /// What kernels need of an [`Element`], and the kernels of one type: they are compiled with this crate, not with the one that
 /// calls the generic functions.
-pub trait Compute: sealed::Sealed + Copy + Default + Send + Sync + 'static {
+pub trait ElementKernels: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// The type that quotients and products are rounded to.
     type Real: Real;
 
@@ -57,7 +57,7 @@ pub trait Compute: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     fn decode(codes: &[u8], to: &mut [Self], format: Fp8, blocks: Blocks, scales: &[f32]);
 }
 
-/// The kernels of the type that a [`Compute`] is implemented for.
+/// The kernels of the type that a [`ElementKernels`] is implemented for.
 macro_rules! kernels {
     () => {
         fn amax(values: &[Self], blocks: Blocks) -> Vec<f64> {
@@ -80,7 +80,7 @@ macro_rules! kernels {
 
 macro_rules! computes_in_itself {
     ($type:ty) => {
-        impl Compute for $type {
+        impl ElementKernels for $type {
             type Real = $type;
 
             #[inline(always)]
@@ -109,7 +109,7 @@ computes_in_itself!(f64);
 const SIGN: u32 = 1 << 31;
 const MAGNITUDE: u32 = !SIGN;
 
-impl Compute for bf16 {
+impl ElementKernels for bf16 {
     type Real = f32;
 
     #[inline(always)]
@@ -134,7 +134,7 @@ impl Compute for bf16 {
     kernels!();
 }
 
-impl Compute for f16 {
+impl ElementKernels for f16 {
     type Real = f32;
 
     #[inline(always)]

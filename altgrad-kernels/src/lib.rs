@@ -67,7 +67,7 @@ pub use blocks::{Blocks, Runs};
 pub use columns::{add_bias, sum_rows};
 pub use conversion::{Conversion, Scale};
 pub use draws::Draws;
-pub use element::{Compute, Element};
+pub use element::{Element, ElementKernels};
 pub use error::{Error, Result};
 pub use format::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
 pub use level::Level;
