@@ -7,12 +7,12 @@
 //! A layer of several groups, such as a grouped convolution, has as many products of the same shape: the rows of all groups
 //! lie above one another in `X` and `W`, and so do those of the result.
 
+mod autograd_node;
 mod codes;
-mod node;
 mod pass;
 mod values;
 
-pub(super) use node::{Arguments, Computed, Gradients, attach};
+pub(super) use autograd_node::{Arguments, Computed, Gradients, attach};
 pub(super) use pass::{Product, Training, Weight, transposed_weights};
 
 use altgrad_kernels::Conversion;
