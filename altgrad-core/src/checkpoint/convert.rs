@@ -6,7 +6,7 @@ use candle_core::DType;
 
 use super::companions::add_companions;
 use super::config::{CONFIG, read, without_quantization};
-use super::outline::{Kind, Outline, Spelling};
+use super::layer_spec::{Kind, LayerSpec, Spelling};
 use super::reader::Checkpoint;
 use super::save::Writer;
 use super::source::{Piece, Reading, Source};
@@ -46,7 +46,7 @@ struct Layer {
 
 struct Quantized {
     recipe: Recipe,
-    outline: Outline,
+    spec: LayerSpec,
     spelling: Spelling,
 }
 
@@ -110,13 +110,13 @@ impl Writer {
         let head = tied_head(original, &fields);
         let (plans, rulebook) = self.plan(original, config.into(), head.as_ref())?;
         let layers = || plans.iter().filter_map(|plan| plan.layer.as_ref());
-        let outlines: Vec<Outline> =
-            layers().filter_map(|layer| Some(layer.becomes.as_ref().ok()?.outline.clone())).collect();
+        let specs: Vec<LayerSpec> =
+            layers().filter_map(|layer| Some(layer.becomes.as_ref().ok()?.spec.clone())).collect();
         // What looks like an embedding may be a linear layer, which other libraries have to be told to leave alone; to be told
         // so of an embedding does them no harm.
         let left = layers().filter(|layer| layer.becomes.is_err()).map(|layer| layer.path.clone());
         let full_precision: Vec<String> = left.chain(head.iter().map(|head| head.path.to_owned())).collect();
-        let description = self.dialect().describe(&outlines, &full_precision)?;
+        let description = self.dialect().describe(&specs, &full_precision)?;
 
         let entries: Vec<Entry> = plans.iter().flat_map(Plan::entries).collect();
         let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, self.largest_shard())?;
@@ -137,7 +137,7 @@ impl Writer {
         writer.finish()?;
         reports.extend(head.map(|head| head.report(&rulebook)));
         reports.sort_by(|a, b| natural_order(&a.path, &b.path));
-        let paths: Vec<&str> = outlines.iter().map(|outline| outline.path.as_str()).collect();
+        let paths: Vec<&str> = specs.iter().map(|spec| spec.path.as_str()).collect();
         Ok(QuantReport { warnings: warnings(&full_precision, &paths), layers: reports })
     }
 
@@ -200,7 +200,7 @@ impl Writer {
                 return Err(Error::NoHistory { role }.at(path));
             }
         }
-        let outline = Outline {
+        let spec = LayerSpec {
             kind: if may_be_embedding { Kind::MaybeEmbedding } else { Kind::Linear },
             path: path.to_owned(),
             dims: vec![outputs, inputs],
@@ -210,15 +210,15 @@ impl Writer {
             // The input of an embedding is no tensor to quantize.
             activations: recipe.activations.clone().filter(|_| !may_be_embedding),
         };
-        let spelling = self.dialect().spell(&outline)?;
-        Ok(Ok(Quantized { recipe, outline, spelling }))
+        let spelling = self.dialect().spell(&spec)?;
+        Ok(Ok(Quantized { recipe, spec, spelling }))
     }
 }
 
 impl Plan<'_> {
     fn entries(&self) -> Vec<Entry> {
         match self.layer.as_ref().map(|layer| &layer.becomes) {
-            Some(Ok(quantized)) => quantized.spelling.entries(&quantized.outline),
+            Some(Ok(quantized)) => quantized.spelling.entries(&quantized.spec),
             _ if self.source.is_quantized() => {
                 vec![Entry::new(self.source.name, safetensors::Dtype::BF16, self.source.shape)]
             }
@@ -259,11 +259,11 @@ impl Plan<'_> {
         writer: &mut CheckpointWriter,
         tick: &mut dyn FnMut(usize),
     ) -> Result<LayerReport> {
-        let Quantized { recipe, outline, spelling } = quantized;
+        let Quantized { recipe, spec, spelling } = quantized;
         let weights = &recipe.weights;
         let block_rows = match (weights.rounding, weights.granularity) {
             // Random draws are numbered through the tensor.
-            (Rounding::Stochastic { .. }, _) => outline.dims[0],
+            (Rounding::Stochastic { .. }, _) => spec.dims[0],
             (_, Granularity::PerBlock { rows, .. }) => rows,
             _ => 1,
         };
@@ -297,15 +297,15 @@ impl Plan<'_> {
             }
         }
         spelling.write_scales(writer, &scales)?;
-        let bytes = quantized.spelling.entries(outline).iter().map(Entry::bytes).sum();
+        let bytes = quantized.spelling.entries(spec).iter().map(Entry::bytes).sum();
         Ok(LayerReport {
             path: path.to_owned(),
             kind: KIND,
             shape: self.source.shape.to_vec(),
             action: Action::Quantized,
-            format: Some(outline.format),
+            format: Some(spec.format),
             recipe: Some(recipe.clone()),
-            activations: outline.activations.as_ref().map(|quantizer| quantizer.format),
+            activations: spec.activations.as_ref().map(|quantizer| quantizer.format),
             gradients: None,
             distortion: Some(sums.distortion()),
             bytes_frozen: Some(bytes),

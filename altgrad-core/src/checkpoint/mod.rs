@@ -11,7 +11,7 @@ mod file;
 mod inspect;
 mod json;
 mod kv;
-mod outline;
+mod layer_spec;
 mod reader;
 mod save;
 mod shards;

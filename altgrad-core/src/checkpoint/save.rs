@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::config::{CONFIG, HF_QUANT_CONFIG, QUANTIZATION, read, without_quantization};
 use super::dialect::{Description, Dialect};
-use super::outline::{Kind, Outline, Spelling};
+use super::layer_spec::{Kind, LayerSpec, Spelling};
 use super::writer::{CheckpointWriter, Entry};
 use crate::model::{Path, Visit, Visitor};
 use crate::quantizer::{Operand, is_power_of_two};
@@ -136,20 +136,20 @@ impl Writer {
     /// step of training; a weight that is not finite. Then nothing is left.
     pub fn save<M: Visit + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
         let parts = Parts::of(model)?;
-        let mut outlines = Vec::new();
+        let mut specs = Vec::new();
         let mut entries = Vec::new();
         let mut spellings = Vec::new();
         for (name, tensor) in &parts.tensors {
             entries.push(Entry::new(name, View::dtype(tensor), tensor.dims()));
         }
         for (path, layer) in &parts.quantized {
-            let outline = outline(path, layer.kind, layer.codes())?;
-            let spelling = self.dialect.spell(&outline)?;
-            entries.extend(spelling.entries(&outline));
-            outlines.push(outline);
+            let spec = layer_spec(path, layer.kind, layer.codes())?;
+            let spelling = self.dialect.spell(&spec)?;
+            entries.extend(spelling.entries(&spec));
+            specs.push(spec);
             spellings.push(spelling);
         }
-        let description = self.dialect.describe(&outlines, &parts.full_precision)?;
+        let description = self.dialect.describe(&specs, &parts.full_precision)?;
         let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, self.shard_bytes)?;
         for (name, tensor) in &parts.tensors {
             writer.append(name, &View::data(tensor))?;
@@ -255,10 +255,10 @@ impl<'m> Visitor<'m> for Parts<'m> {
     }
 }
 
-fn outline(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<Outline> {
+fn layer_spec(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<LayerSpec> {
     let weight = &layer.weight;
     let scales = weight.to_tensor()?.scale_values()?;
-    Ok(Outline {
+    Ok(LayerSpec {
         path: path.to_owned(),
         dims: layer.dims().to_vec(),
         format: weight.format(),
@@ -293,7 +293,7 @@ impl Description {
 
 impl Spelling {
     /// The tensors of a layer.
-    pub(super) fn entries(&self, layer: &Outline) -> Vec<Entry> {
+    pub(super) fn entries(&self, layer: &LayerSpec) -> Vec<Entry> {
         let mut entries = vec![
             Entry::new(&self.codes, self.codes_dtype, layer.dims.clone()),
             Entry::new(&self.scales, self.scales_dtype, self.scales_shape.clone()),

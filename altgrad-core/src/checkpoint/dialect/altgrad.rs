@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Found;
 use super::facts::{Facts, Names, Write};
 use crate::checkpoint::config::Configs;
-use crate::checkpoint::outline::{Outline, Spelling};
+use crate::checkpoint::layer_spec::{LayerSpec, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of};
 use crate::quantizer::{Granularity, Quantizer};
@@ -63,7 +63,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
 }
 
 /// The spelling of a layer of any kind.
-fn spell(layer: &Outline) -> Spelling {
+fn spell(layer: &LayerSpec) -> Spelling {
     let shape = layer.granularity.scale_dims(&layer.dims);
     let dtypes = [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ];
     let codes_dtype = dtypes.into_iter().find(|dtype| format_of(*dtype) == Some(layer.format)).unwrap_or(Dtype::U8);
@@ -72,10 +72,10 @@ fn spell(layer: &Outline) -> Spelling {
 }
 
 /// What `quantization_config` says.
-fn config(layers: &[Outline], full_precision: &[String]) -> Value {
+fn config(layers: &[LayerSpec], full_precision: &[String]) -> Value {
     let layers: BTreeMap<&str, Layer> = layers
         .iter()
-        .map(|Outline { path, format, granularity, activations, .. }| {
+        .map(|LayerSpec { path, format, granularity, activations, .. }| {
             let layer = Layer { format: *format, granularity: *granularity, activations: activations.clone() };
             (path.as_str(), layer)
         })

@@ -12,7 +12,7 @@ use super::layer_of;
 use super::pair::{Pairing, present};
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::json;
-use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, LayerSpec, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::Granularity;
@@ -125,7 +125,7 @@ fn read(shards: &Shards, _: &Configs) -> Result<Found> {
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.
-fn spell(layer: &Outline) -> Result<Spelling, String> {
+fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
     let (format, dtype) = match layer.format {
         Fp8::E4M3 => ("float8_e4m3fn", safetensors::Dtype::F8_E4M3),
         Fp8::E5M2 => ("float8_e5m2", safetensors::Dtype::F8_E5M2),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Found;
 use crate::Result;
 use crate::checkpoint::config::Configs;
-use crate::checkpoint::outline::{Outline, Spelling};
+use crate::checkpoint::layer_spec::{LayerSpec, Spelling};
 use crate::checkpoint::shards::Shards;
 
 /// A dialect.
@@ -25,10 +25,10 @@ pub(super) struct Facts {
 /// Who writes a dialect.
 pub(super) struct Write {
     /// The spelling of a layer, or what of it the dialect cannot say.
-    pub(super) spell: fn(&Outline) -> Result<Spelling, String>,
+    pub(super) spell: fn(&LayerSpec) -> Result<Spelling, String>,
     /// `quantization_config`, or `hf_quant_config.json` where that is what describes layers, from layers and the paths of
     /// those that are left alone; or why it cannot say so.
-    pub(super) config: fn(&[Outline], &[String]) -> Result<Value, String>,
+    pub(super) config: fn(&[LayerSpec], &[String]) -> Result<Value, String>,
     /// What it has instead of what it cannot express, after a semicolon.
     pub(super) repertoire: &'static str,
 }

@@ -25,7 +25,7 @@ pub(super) use self::pair::Found;
 use self::pair::quoted;
 use super::config::Configs;
 use super::kv;
-use super::outline::{Outline, Spelling};
+use super::layer_spec::{LayerSpec, Spelling};
 use super::shards::Shards;
 use super::stored::{format_of, may_be_scale};
 use crate::{Error, Result};
@@ -138,7 +138,7 @@ impl Dialect {
     }
 
     /// How a layer is spelled in this dialect.
-    pub(super) fn spell(self, layer: &Outline) -> Result<Spelling> {
+    pub(super) fn spell(self, layer: &LayerSpec) -> Result<Spelling> {
         self.try_spell(layer).map_err(|what| {
             let able = Self::ALL.into_iter().filter(|dialect| dialect.try_spell(layer).is_ok()).collect();
             Error::NotExpressible { dialect: self, what, able }.at(&layer.path)
@@ -149,14 +149,14 @@ impl Dialect {
         self.facts().write.as_ref().ok_or_else(|| "layers, as altgrad only reads it".to_owned())
     }
 
-    fn try_spell(self, layer: &Outline) -> Result<Spelling, String> {
+    fn try_spell(self, layer: &LayerSpec) -> Result<Spelling, String> {
         (self.write()?.spell)(layer)
     }
 
     /// The files and fields that say how layers are quantized, and which layers are not.
     ///
     /// Fails if no layer is quantized.
-    pub(super) fn describe(self, layers: &[Outline], full_precision: &[String]) -> Result<Description> {
+    pub(super) fn describe(self, layers: &[LayerSpec], full_precision: &[String]) -> Result<Description> {
         if layers.is_empty() {
             return Err(Error::NothingToWrite);
         }

@@ -10,7 +10,7 @@ use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, present};
 use crate::checkpoint::config::{Configs, Section, is_listed};
-use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, LayerSpec, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of, has_blocks_of};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
@@ -202,7 +202,7 @@ fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.
-fn spell(layer: &Outline) -> Result<Spelling, String> {
+fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
     let [outputs, _] = layer.linear()?;
     let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
     match (algorithm(layer)?, layer.inputs()?) {
@@ -217,7 +217,7 @@ fn spell(layer: &Outline) -> Result<Spelling, String> {
 }
 
 /// What `hf_quant_config.json` says, from which that of `config.json` follows.
-fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
+fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, String> {
     let algorithms = layers.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
     let describe = |algorithm: &str| match algorithm {
         MX => json!({ "quant_algo": algorithm, "group_size": MX_BLOCK }),
@@ -256,7 +256,7 @@ pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
 }
 
 /// The algorithm that a layer is quantized by, or what of it the dialect cannot say.
-fn algorithm(layer: &Outline) -> Result<&'static str, String> {
+fn algorithm(layer: &LayerSpec) -> Result<&'static str, String> {
     layer.check_e4m3()?;
     layer.linear()?;
     match (layer.granularity, layer.inputs()?) {

@@ -7,7 +7,7 @@ use super::Found;
 use super::facts::{Facts, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
 use crate::checkpoint::config::{Configs, Section, is_listed};
-use crate::checkpoint::outline::{Inputs, Outline, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, LayerSpec, Spelling};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
@@ -118,7 +118,7 @@ fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Acti
 }
 
 /// The spelling of a layer, or what of it the dialect cannot say.
-fn spell(layer: &Outline) -> Result<Spelling, String> {
+fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
     layer.check_e4m3()?;
     layer.linear()?;
     let (shape, inputs) = match layer.granularity {
@@ -139,8 +139,8 @@ fn spell(layer: &Outline) -> Result<Spelling, String> {
 }
 
 /// What `quantization_config` says: one block size and one scheme for all layers, or why there is none.
-fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
-    let settings = |layer: &Outline| {
+fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, String> {
+    let settings = |layer: &LayerSpec| {
         let block = match layer.granularity {
             Granularity::PerBlock { rows, cols } => Some([rows, cols]),
             _ => None,

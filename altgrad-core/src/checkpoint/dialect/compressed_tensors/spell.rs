@@ -3,14 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::MX_INPUTS;
-use crate::checkpoint::outline::{Inputs, Kind, Outline, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, Kind, LayerSpec, Spelling};
 use crate::quantizer::Granularity;
 
 /// The dtype of exponents for scales.
 const MX_SCALES: &str = "torch.uint8";
 
 /// The spelling of a layer, or what of it the dialect cannot say.
-pub(in crate::checkpoint::dialect) fn spell(layer: &Outline) -> Result<Spelling, String> {
+pub(in crate::checkpoint::dialect) fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
     layer.check_e4m3()?;
     input_args(layer)?;
     let [outputs, inputs] = layer.matrix()?;
@@ -31,7 +31,7 @@ pub(in crate::checkpoint::dialect) fn spell(layer: &Outline) -> Result<Spelling,
 }
 
 /// What `quantization_config` says: a group for each way in which layers are quantized.
-pub(in crate::checkpoint::dialect) fn config(layers: &[Outline], full_precision: &[String]) -> Result<Value, String> {
+pub(in crate::checkpoint::dialect) fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, String> {
     let mut schemes: Vec<(Value, bool, Vec<&str>)> = Vec::new();
     for layer in layers {
         let inputs = input_args(layer)?;
@@ -81,7 +81,7 @@ pub(in crate::checkpoint::dialect) fn config(layers: &[Outline], full_precision:
 }
 
 /// `QuantizationArgs` of a weight.
-fn weight_args(layer: &Outline) -> Value {
+fn weight_args(layer: &LayerSpec) -> Value {
     let mut args = args("tensor", false);
     match layer.granularity {
         Granularity::PerTensor => {}
@@ -102,7 +102,7 @@ fn weight_args(layer: &Outline) -> Value {
 }
 
 /// `QuantizationArgs` of a layer's input, null for one in full precision, or what of it the dialect cannot say.
-fn input_args(layer: &Outline) -> Result<Value, String> {
+fn input_args(layer: &LayerSpec) -> Result<Value, String> {
     match layer.inputs()? {
         Inputs::Full => Ok(Value::Null),
         Inputs::Static(_) => Ok(args("tensor", false)),

@@ -8,7 +8,7 @@ use crate::{Fp8, Infinity, Overflow};
 
 /// A quantized layer to be written.
 #[derive(Clone, Debug)]
-pub(super) struct Outline {
+pub(super) struct LayerSpec {
     /// Its path; the weight is called this and `.weight`.
     pub(super) path: String,
     /// The weight's dimensions, of a linear layer outputs and inputs.
@@ -79,7 +79,7 @@ pub(super) enum Inputs {
     Mx(ScaleEncoding),
 }
 
-impl Outline {
+impl LayerSpec {
     /// The name of a tensor of the layer.
     pub(super) fn name(&self, tensor: &str) -> String {
         if self.path.is_empty() { tensor.to_owned() } else { format!("{}.{tensor}", self.path) }
