@@ -6,7 +6,7 @@ use candle_core::DType;
 
 use super::companions::add_companions;
 use super::config::{CONFIG, read, without_quantization};
-use super::layer_spec::{Kind, LayerSpec, Spelling};
+use super::layer_spec::{Kind, LayerSpec, TensorLayout};
 use super::reader::Checkpoint;
 use super::save::Writer;
 use super::source::{Piece, Reading, Source};
@@ -47,7 +47,7 @@ struct Layer {
 struct Quantized {
     recipe: Recipe,
     spec: LayerSpec,
-    spelling: Spelling,
+    layout: TensorLayout,
 }
 
 /// A head that is tied to an embedding, and so has no tensor of its own.
@@ -210,15 +210,15 @@ impl Writer {
             // The input of an embedding is no tensor to quantize.
             activations: recipe.activations.clone().filter(|_| !may_be_embedding),
         };
-        let spelling = self.dialect().spell(&spec)?;
-        Ok(Ok(Quantized { recipe, spec, spelling }))
+        let layout = self.dialect().layout(&spec)?;
+        Ok(Ok(Quantized { recipe, spec, layout }))
     }
 }
 
 impl Plan<'_> {
     fn entries(&self) -> Vec<Entry> {
         match self.layer.as_ref().map(|layer| &layer.becomes) {
-            Some(Ok(quantized)) => quantized.spelling.entries(&quantized.spec),
+            Some(Ok(quantized)) => quantized.layout.entries(&quantized.spec),
             _ if self.source.is_quantized() => {
                 vec![Entry::new(self.source.name, safetensors::Dtype::BF16, self.source.shape)]
             }
@@ -259,7 +259,7 @@ impl Plan<'_> {
         writer: &mut CheckpointWriter,
         tick: &mut dyn FnMut(usize),
     ) -> Result<LayerReport> {
-        let Quantized { recipe, spec, spelling } = quantized;
+        let Quantized { recipe, spec, layout } = quantized;
         let weights = &recipe.weights;
         let block_rows = match (weights.rounding, weights.granularity) {
             // Random draws are numbered through the tensor.
@@ -289,15 +289,15 @@ impl Plan<'_> {
                 None => weights.first_step(&values, stream(&format!("{path}.weights")))?,
             };
             let codes = Fp8Tensor::convert(&values, &conversion, weights.granularity)?;
-            writer.append(&spelling.codes, &codes.codes().flatten_all()?.to_vec1::<u8>()?)?;
+            writer.append(&layout.codes, &codes.codes().flatten_all()?.to_vec1::<u8>()?)?;
             sums.add(&values, &codes)?;
             match amax {
                 Some(_) => scales = codes.scale_values()?,
                 None => scales.extend(codes.scale_values()?),
             }
         }
-        spelling.write_scales(writer, &scales)?;
-        let bytes = quantized.spelling.entries(spec).iter().map(Entry::bytes).sum();
+        layout.write_scales(writer, &scales)?;
+        let bytes = quantized.layout.entries(spec).iter().map(Entry::bytes).sum();
         Ok(LayerReport {
             path: path.to_owned(),
             kind: KIND,

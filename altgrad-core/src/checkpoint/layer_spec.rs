@@ -45,7 +45,7 @@ impl Kind {
 
 /// How a dialect spells a layer.
 #[derive(Clone, Debug)]
-pub(super) struct Spelling {
+pub(super) struct TensorLayout {
     pub(super) codes: String,
     pub(super) codes_dtype: Dtype,
     pub(super) scales: String,
@@ -156,9 +156,9 @@ impl LayerSpec {
         }
     }
 
-    /// The spelling of a weight in `F8_E4M3` with its scales in `F32`.
-    pub(super) fn spell(&self, scales: &str, scales_shape: impl Into<Vec<usize>>) -> Spelling {
-        Spelling {
+    /// The layout of a weight in `F8_E4M3` with its scales in `F32`.
+    pub(super) fn layout(&self, scales: &str, scales_shape: impl Into<Vec<usize>>) -> TensorLayout {
+        TensorLayout {
             codes: self.name("weight"),
             codes_dtype: Dtype::F8_E4M3,
             scales: self.name(scales),
@@ -170,7 +170,7 @@ impl LayerSpec {
     }
 }
 
-impl Spelling {
+impl TensorLayout {
     /// The same with exponents for scales.
     pub(super) fn with_exponents(self) -> Self {
         Self { scales_dtype: Dtype::U8, ..self }

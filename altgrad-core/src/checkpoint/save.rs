@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::config::{CONFIG, HF_QUANT_CONFIG, QUANTIZATION, read, without_quantization};
 use super::dialect::{Description, Dialect};
-use super::layer_spec::{Kind, LayerSpec, Spelling};
+use super::layer_spec::{Kind, LayerSpec, TensorLayout};
 use super::writer::{CheckpointWriter, Entry};
 use crate::model::{Path, Visit, Visitor};
 use crate::quantizer::{Operand, is_power_of_two};
@@ -138,28 +138,28 @@ impl Writer {
         let parts = Parts::of(model)?;
         let mut specs = Vec::new();
         let mut entries = Vec::new();
-        let mut spellings = Vec::new();
+        let mut layouts = Vec::new();
         for (name, tensor) in &parts.tensors {
             entries.push(Entry::new(name, View::dtype(tensor), tensor.dims()));
         }
         for (path, layer) in &parts.quantized {
             let spec = layer_spec(path, layer.kind, layer.codes())?;
-            let spelling = self.dialect.spell(&spec)?;
-            entries.extend(spelling.entries(&spec));
+            let layout = self.dialect.layout(&spec)?;
+            entries.extend(layout.entries(&spec));
             specs.push(spec);
-            spellings.push(spelling);
+            layouts.push(layout);
         }
         let description = self.dialect.describe(&specs, &parts.full_precision)?;
         let mut writer = CheckpointWriter::create(folder.as_ref(), &entries, self.shard_bytes)?;
         for (name, tensor) in &parts.tensors {
             writer.append(name, &View::data(tensor))?;
         }
-        for ((path, layer), spelling) in parts.quantized.iter().zip(&spellings) {
+        for ((path, layer), layout) in parts.quantized.iter().zip(&layouts) {
             let weight = layer.codes().weight.to_tensor()?;
             let codes = weight.codes().flatten_all()?.to_vec1::<u8>()?;
-            writer.append(&spelling.codes, &codes)?;
+            writer.append(&layout.codes, &codes)?;
             let scales = weight.scales().flatten_all()?.to_vec1::<f32>()?;
-            spelling.write_scales(&mut writer, &scales).map_err(|error| error.at(path))?;
+            layout.write_scales(&mut writer, &scales).map_err(|error| error.at(path))?;
         }
         description.add_to(&mut writer, self.config.clone())?;
         writer.finish()
@@ -291,7 +291,7 @@ impl Description {
     }
 }
 
-impl Spelling {
+impl TensorLayout {
     /// The tensors of a layer.
     pub(super) fn entries(&self, layer: &LayerSpec) -> Vec<Entry> {
         let mut entries = vec![

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Found;
 use super::facts::{Facts, Names, Write};
 use crate::checkpoint::config::Configs;
-use crate::checkpoint::layer_spec::{LayerSpec, Spelling};
+use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of};
 use crate::quantizer::{Granularity, Quantizer};
@@ -37,7 +37,7 @@ pub(super) const FACTS: Facts = Facts {
     names: Names::NONE,
     read,
     write: Some(Write {
-        spell: |layer| Ok(spell(layer)),
+        layout: |layer| Ok(layout(layer)),
         config: |layers, full_precision| Ok(config(layers, full_precision)),
         repertoire: "",
     }),
@@ -62,13 +62,13 @@ fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
     Ok(found)
 }
 
-/// The spelling of a layer of any kind.
-fn spell(layer: &LayerSpec) -> Spelling {
+/// The layout of a layer of any kind.
+fn layout(layer: &LayerSpec) -> TensorLayout {
     let shape = layer.granularity.scale_dims(&layer.dims);
     let dtypes = [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ];
     let codes_dtype = dtypes.into_iter().find(|dtype| format_of(*dtype) == Some(layer.format)).unwrap_or(Dtype::U8);
-    let spelling = Spelling { codes_dtype, ..layer.spell("weight_scale", shape) };
-    if layer.exponents { spelling.with_exponents() } else { spelling }
+    let layout = TensorLayout { codes_dtype, ..layer.layout("weight_scale", shape) };
+    if layer.exponents { layout.with_exponents() } else { layout }
 }
 
 /// What `quantization_config` says.

@@ -12,7 +12,7 @@ use super::layer_of;
 use super::pair::{Pairing, present};
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::json;
-use crate::checkpoint::layer_spec::{Inputs, LayerSpec, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::Granularity;
@@ -29,7 +29,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: Some(Write {
-        spell,
+        layout,
         config: |_, _| Ok(Value::Null),
         repertoire: "; it has E4M3 and E5M2 weights per tensor, with inputs in full precision or in E4M3 under a static scale",
     }),
@@ -124,8 +124,8 @@ fn read(shards: &Shards, _: &Configs) -> Result<Found> {
     Ok(found)
 }
 
-/// The spelling of a layer, or what of it the dialect cannot say.
-fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
+/// The layout of a layer, or what of it the dialect cannot say.
+fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     let (format, dtype) = match layer.format {
         Fp8::E4M3 => ("float8_e4m3fn", safetensors::Dtype::F8_E4M3),
         Fp8::E5M2 => ("float8_e5m2", safetensors::Dtype::F8_E5M2),
@@ -135,13 +135,13 @@ fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
     if layer.granularity != Granularity::PerTensor {
         return Err(format!("weights {}", layer.granularity));
     }
-    let spelling = Spelling { codes_dtype: dtype, ..layer.spell("weight_scale", []) };
-    let (spelling, leaves_inputs) = match layer.inputs()? {
-        Inputs::Full => (spelling, true),
-        Inputs::Static(scale) => (spelling.with_input_scale(layer.name("input_scale"), scale, []), false),
+    let layout = TensorLayout { codes_dtype: dtype, ..layer.layout("weight_scale", []) };
+    let (layout, leaves_inputs) = match layer.inputs()? {
+        Inputs::Full => (layout, true),
+        Inputs::Static(scale) => (layout.with_input_scale(layer.name("input_scale"), scale, []), false),
         Inputs::Dynamic(_) | Inputs::Mx(_) => return Err("inputs with dynamic scales".to_owned()),
     };
     let mark = Layer { format: format.to_owned(), full_precision_matrix_mult: leaves_inputs };
     let mark = serde_json::to_vec(&mark).map_err(|error| error.to_string())?;
-    Ok(spelling.with_mark(layer.name(MARK), mark))
+    Ok(layout.with_mark(layer.name(MARK), mark))
 }

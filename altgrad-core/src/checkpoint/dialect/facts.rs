@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Found;
 use crate::Result;
 use crate::checkpoint::config::Configs;
-use crate::checkpoint::layer_spec::{LayerSpec, Spelling};
+use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
 
 /// A dialect.
@@ -24,8 +24,8 @@ pub(super) struct Facts {
 
 /// Who writes a dialect.
 pub(super) struct Write {
-    /// The spelling of a layer, or what of it the dialect cannot say.
-    pub(super) spell: fn(&LayerSpec) -> Result<Spelling, String>,
+    /// The layout of a layer, or what of it the dialect cannot say.
+    pub(super) layout: fn(&LayerSpec) -> Result<TensorLayout, String>,
     /// `quantization_config`, or `hf_quant_config.json` where that is what describes layers, from layers and the paths of
     /// those that are left alone; or why it cannot say so.
     pub(super) config: fn(&[LayerSpec], &[String]) -> Result<Value, String>,

@@ -1,4 +1,4 @@
-//! The spellings of FP8 checkpoints: which there are, and how to tell which one a checkpoint is written in.
+//! The layouts of FP8 checkpoints: which there are, and how to tell which one a checkpoint is written in.
 
 mod altgrad;
 mod comfyui;
@@ -25,12 +25,12 @@ pub(super) use self::pair::Found;
 use self::pair::quoted;
 use super::config::Configs;
 use super::kv;
-use super::layer_spec::{LayerSpec, Spelling};
+use super::layer_spec::{LayerSpec, TensorLayout};
 use super::shards::Shards;
 use super::stored::{format_of, may_be_scale};
 use crate::{Error, Result};
 
-/// One ecosystem's spelling of an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
+/// One ecosystem's layout of an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
 ///
 /// | dialect | codes | scales | told by |
 /// |---|---|---|---|
@@ -138,7 +138,7 @@ impl Dialect {
     }
 
     /// How a layer is spelled in this dialect.
-    pub(super) fn spell(self, layer: &LayerSpec) -> Result<Spelling> {
+    pub(super) fn layout(self, layer: &LayerSpec) -> Result<TensorLayout> {
         self.try_spell(layer).map_err(|what| {
             let able = Self::ALL.into_iter().filter(|dialect| dialect.try_spell(layer).is_ok()).collect();
             Error::NotExpressible { dialect: self, what, able }.at(&layer.path)
@@ -149,8 +149,8 @@ impl Dialect {
         self.facts().write.as_ref().ok_or_else(|| "layers, as altgrad only reads it".to_owned())
     }
 
-    fn try_spell(self, layer: &LayerSpec) -> Result<Spelling, String> {
-        (self.write()?.spell)(layer)
+    fn try_spell(self, layer: &LayerSpec) -> Result<TensorLayout, String> {
+        (self.write()?.layout)(layer)
     }
 
     /// The files and fields that say how layers are quantized, and which layers are not.

@@ -10,7 +10,7 @@ use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, present};
 use crate::checkpoint::config::{Configs, Section, is_listed};
-use crate::checkpoint::layer_spec::{Inputs, LayerSpec, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored, format_of, has_blocks_of};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
@@ -28,7 +28,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: Some(Write {
-        spell,
+        layout,
         config,
         repertoire: "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a static \
                      scale of the input, and per 1×32 block under powers of two with the same for inputs, rounded up",
@@ -201,17 +201,17 @@ fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
     SIDES.into_iter().find(|side| is_cut_by(*side)).unwrap_or(BLOCK)
 }
 
-/// The spelling of a layer, or what of it the dialect cannot say.
-fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
+/// The layout of a layer, or what of it the dialect cannot say.
+fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     let [outputs, _] = layer.linear()?;
-    let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
+    let layout = |shape: &[usize]| layer.layout("weight_scale", shape);
     match (algorithm(layer)?, layer.inputs()?) {
-        (FP8, Inputs::Static(scale)) => Ok(spelling(&[]).with_input_scale(layer.name("input_scale"), scale, [])),
-        (PER_CHANNEL, _) => Ok(spelling(&[outputs])),
-        (MX, _) => Ok(spelling(&layer.grid()).with_exponents()),
+        (FP8, Inputs::Static(scale)) => Ok(layout(&[]).with_input_scale(layer.name("input_scale"), scale, [])),
+        (PER_CHANNEL, _) => Ok(layout(&[outputs])),
+        (MX, _) => Ok(layout(&layer.grid()).with_exponents()),
         _ => {
             let [rows, cols] = layer.grid();
-            Ok(spelling(&[rows, 1, cols, 1]))
+            Ok(layout(&[rows, 1, cols, 1]))
         }
     }
 }

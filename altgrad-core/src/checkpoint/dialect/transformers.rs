@@ -7,7 +7,7 @@ use super::Found;
 use super::facts::{Facts, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
 use crate::checkpoint::config::{Configs, Section, is_listed};
-use crate::checkpoint::layer_spec::{Inputs, LayerSpec, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
@@ -37,7 +37,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: Some(Write {
-        spell,
+        layout,
         config,
         repertoire: "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and E4M3 \
                      weights per tensor with inputs per row or under a static scale",
@@ -117,8 +117,8 @@ fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Acti
     Ok(Activations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
 }
 
-/// The spelling of a layer, or what of it the dialect cannot say.
-fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
+/// The layout of a layer, or what of it the dialect cannot say.
+fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     layer.check_e4m3()?;
     layer.linear()?;
     let (shape, inputs) = match layer.granularity {
@@ -126,10 +126,10 @@ fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
         Granularity::PerBlock { cols, .. } => (layer.grid().to_vec(), Granularity::PerBlock { rows: 1, cols }),
         Granularity::PerRow | Granularity::PerChannel => return Err("one scale a row".to_owned()),
     };
-    let spelling = layer.spell("weight_scale_inv", shape);
+    let layout = layer.layout("weight_scale_inv", shape);
     match layer.inputs()? {
-        Inputs::Static(scale) => Ok(spelling.with_input_scale(layer.name("activation_scale"), scale, [])),
-        Inputs::Dynamic(granularity) if granularity == inputs => Ok(spelling),
+        Inputs::Static(scale) => Ok(layout.with_input_scale(layer.name("activation_scale"), scale, [])),
+        Inputs::Dynamic(granularity) if granularity == inputs => Ok(layout),
         Inputs::Full => Err("inputs in full precision".to_owned()),
         Inputs::Dynamic(_) | Inputs::Mx(_) => Err(format!(
             "inputs quantized otherwise than {inputs} with scales in f32, with weights {}",

@@ -1,7 +1,7 @@
 //! The dialect of compressed-tensors: `weight_scale`, and groups of layers with their schemes in `config.json`.
 
+mod layout;
 mod scheme;
-mod spell;
 
 use fancy_regex::Regex;
 use serde_json::Value;
@@ -15,8 +15,8 @@ use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Activations, Stored};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{Error, Fp8, Result};
+use layout::{config, layout};
 use scheme::{Args, Config, Dynamic, Group, preset};
-use spell::{config, spell};
 
 /// How exponents of inputs come about. Its own rule rounds up from 1.9375 on, as no other does; this is the nearest.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
@@ -37,7 +37,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: Some(Write {
-        spell,
+        layout,
         config,
         repertoire: "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 with \
                      dynamic or static scales",

@@ -3,30 +3,30 @@
 use serde_json::{Map, Value, json};
 
 use super::MX_INPUTS;
-use crate::checkpoint::layer_spec::{Inputs, Kind, LayerSpec, Spelling};
+use crate::checkpoint::layer_spec::{Inputs, Kind, LayerSpec, TensorLayout};
 use crate::quantizer::Granularity;
 
 /// The dtype of exponents for scales.
 const MX_SCALES: &str = "torch.uint8";
 
-/// The spelling of a layer, or what of it the dialect cannot say.
-pub(in crate::checkpoint::dialect) fn spell(layer: &LayerSpec) -> Result<Spelling, String> {
+/// The layout of a layer, or what of it the dialect cannot say.
+pub(in crate::checkpoint::dialect) fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     layer.check_e4m3()?;
     input_args(layer)?;
     let [outputs, inputs] = layer.matrix()?;
-    let spelling = |shape: &[usize]| layer.spell("weight_scale", shape);
-    let spelling = match layer.granularity {
-        Granularity::PerTensor => spelling(&[1]),
-        Granularity::PerRow | Granularity::PerChannel => spelling(&[outputs, 1]),
+    let layout = |shape: &[usize]| layer.layout("weight_scale", shape);
+    let layout = match layer.granularity {
+        Granularity::PerTensor => layout(&[1]),
+        Granularity::PerRow | Granularity::PerChannel => layout(&[outputs, 1]),
         Granularity::PerBlock { cols, .. } if !inputs.is_multiple_of(cols) => {
             return Err(format!("blocks of {cols} columns in a weight of {inputs}, which is no multiple"));
         }
-        Granularity::PerBlock { .. } if layer.is_mx() => spelling(&layer.grid()).with_exponents(),
-        Granularity::PerBlock { .. } => spelling(&layer.grid()),
+        Granularity::PerBlock { .. } if layer.is_mx() => layout(&layer.grid()).with_exponents(),
+        Granularity::PerBlock { .. } => layout(&layer.grid()),
     };
     Ok(match layer.inputs()? {
-        Inputs::Static(scale) => spelling.with_input_scale(layer.name("input_scale"), scale, [1]),
-        _ => spelling,
+        Inputs::Static(scale) => layout.with_input_scale(layer.name("input_scale"), scale, [1]),
+        _ => layout,
     })
 }
 
