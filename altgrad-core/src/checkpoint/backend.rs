@@ -5,7 +5,7 @@ use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
 use super::reader::Checkpoint;
-use crate::slot::handed_out::{HandedOut, is_of_slots};
+use crate::slot::slot_codes::{SlotCodes, is_of_slots};
 
 /// Hands out dequantized tensors, and to slots the codes and scales of quantized matrices.
 pub(super) struct Backend(pub(super) Checkpoint);
@@ -16,8 +16,8 @@ impl Backend {
         let Some(stored) = self.0.stored(name)?.filter(|stored| stored.is_of_one_layer()) else { return Ok(None) };
         let shards = self.0.shards();
         let (format, granularity) = (stored.format, stored.granularity);
-        let handed_out = HandedOut { format, granularity, activations: self.0.activations_of(stored)? };
-        handed_out.to_tensor(&stored.scale_values(shards)?, &shards.read(&stored.codes)?, device).map(Some)
+        let slot_codes = SlotCodes { format, granularity, activations: self.0.activations_of(stored)? };
+        slot_codes.to_tensor(&stored.scale_values(shards)?, &shards.read(&stored.codes)?, device).map(Some)
     }
 }
 

@@ -9,7 +9,6 @@ mod conv;
 mod embedding;
 mod frozen;
 mod full;
-pub(crate) mod handed_out;
 mod linear;
 mod lookup;
 mod lowering;
@@ -23,6 +22,7 @@ mod quantized;
 mod recipe;
 #[allow(clippy::module_inception, reason = "the module is named after its main item")]
 mod slot;
+pub(crate) mod slot_codes;
 mod text;
 
 pub use any::AnySlot;

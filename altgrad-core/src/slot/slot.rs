@@ -3,8 +3,8 @@
 use candle_core::{Module, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::handed_out::{self, OF_PRODUCTS};
 use super::mode::Mode;
+use super::slot_codes::{self, OF_PRODUCTS};
 use super::{Frozen, Full, Operation, Quantized, Recipe};
 use crate::quantizer::Quantizer;
 use crate::{Fp8, Result};
@@ -67,7 +67,7 @@ impl<O: Operation> Slot<O> {
         vb: VarBuilder<'_>,
     ) -> candle_core::Result<Self> {
         let bias = bias.map(|elements| (elements, candle_nn::init::ZERO));
-        Ok(handed_out::slot(config, weight, OF_PRODUCTS, bias, &vb)?)
+        Ok(slot_codes::slot(config, weight, OF_PRODUCTS, bias, &vb)?)
     }
 
     /// What the slot holds.

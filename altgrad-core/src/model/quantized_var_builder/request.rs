@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::model::names::layer_of_weight;
-use crate::slot::handed_out::of_candle;
+use crate::slot::slot_codes::of_candle;
 
 /// What a model asks for.
 #[derive(Clone, Debug)]

@@ -25,12 +25,12 @@ pub(super) struct Weights<'a> {
     /// At its root.
     vb: VarBuilder<'a>,
     rulebook: Rulebook,
-    handed_out: Lock<HandedOut>,
+    state: Lock<BuilderState>,
     is_requantizing: AtomicBool,
 }
 
 #[derive(Default)]
-struct HandedOut {
+struct BuilderState {
     /// In the order in which they were asked for.
     weights: Vec<Weight>,
     /// What each matrix, linear weight or not, was handed out as.
@@ -95,7 +95,7 @@ enum Recorded {
 
 impl<'a> Weights<'a> {
     pub(super) fn new(vb: &VarBuilder<'a>, rulebook: Rulebook) -> Self {
-        Self { vb: vb.root(), rulebook, handed_out: Lock::default(), is_requantizing: AtomicBool::new(false) }
+        Self { vb: vb.root(), rulebook, state: Lock::default(), is_requantizing: AtomicBool::new(false) }
     }
 
     pub(super) fn rulebook(&self) -> &Rulebook {
@@ -108,7 +108,7 @@ impl<'a> Weights<'a> {
 
     /// The tensor that the model gets.
     pub(super) fn get(&self, request: &Request) -> Result<Tensor> {
-        if let Some(tensor) = self.handed_out.with(|handed_out| handed_out.again(request)) {
+        if let Some(tensor) = self.state.with(|state| state.again(request)) {
             return Ok(tensor);
         }
         let tensor = request.fetch(&self.vb)?;
@@ -117,24 +117,24 @@ impl<'a> Weights<'a> {
         }
         loop {
             let mut this = Use { name: request.name.clone(), id: tensor.id(), is_linear: false };
-            let tied_to = self.handed_out.with(|handed_out| handed_out.tied_to(&this));
+            let tied_to = self.state.with(|state| state.tied_to(&this));
             let weight = self.weight(request, &tensor, &mut this, tied_to.as_deref())?;
             let keeps_ties = self.rulebook.config().ties == TiePolicy::KeepFullPrecision;
-            let ties = self.handed_out.with(|handed_out| handed_out.quantized_ties(&this, keeps_ties));
+            let ties = self.state.with(|state| state.quantized_ties(&this, keeps_ties));
             let source = |held: &Arc<HeldWeight>| {
                 Ok((Arc::clone(held), held.source(&self.vb).map_err(|error| error.at(&held.path))?))
             };
             let sources = ties.iter().map(source).collect::<Result<Vec<_>>>()?;
-            let recorded = self.handed_out.with(|handed_out| {
-                if let Some(tensor) = handed_out.again(request) {
+            let recorded = self.state.with(|state| {
+                if let Some(tensor) = state.again(request) {
                     return Recorded::Before(tensor);
                 }
-                let ties = handed_out.quantized_ties(&this, keeps_ties);
+                let ties = state.quantized_ties(&this, keeps_ties);
                 let are_known = ties.iter().all(|tie| sources.iter().any(|(known, _)| Arc::ptr_eq(tie, known)));
-                if handed_out.tied_to(&this) != tied_to || !are_known {
+                if state.tied_to(&this) != tied_to || !are_known {
                     return Recorded::Outdated;
                 }
-                handed_out.record(this, weight.clone(), &ties);
+                state.record(this, weight.clone(), &ties);
                 Recorded::Now(weight.map_or_else(|| tensor.clone(), |weight| weight.held.tensor().clone()))
             });
             match recorded {
@@ -193,8 +193,8 @@ impl<'a> Weights<'a> {
         let (operand, conversion) = step.unzip();
         held.update(&source, conversion)?;
         let Some(operand) = operand else { return Ok(()) };
-        let is_quantized = self.handed_out.with(|handed_out| {
-            let weight = handed_out.weights.iter_mut().find(|weight| Arc::ptr_eq(&weight.held, held));
+        let is_quantized = self.state.with(|state| {
+            let weight = state.weights.iter_mut().find(|weight| Arc::ptr_eq(&weight.held, held));
             match weight.map(|weight| &mut weight.quantized) {
                 Some(Ok(quantized)) => quantized.operand = operand,
                 _ => return false,
@@ -217,7 +217,7 @@ impl<'a> Weights<'a> {
 
     /// The weights as they are now.
     fn weights(&self) -> Vec<Weight> {
-        self.handed_out.with(|handed_out| handed_out.weights.clone())
+        self.state.with(|state| state.weights.clone())
     }
 }
 
@@ -230,7 +230,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-impl HandedOut {
+impl BuilderState {
     /// What was handed out for the same request.
     fn again(&self, request: &Request) -> Option<Tensor> {
         let kind = request.kind();

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::{BatchNorm, Conv1dConfig, Conv2dConfig, Init, VarBuilder};
 
 use super::Slot;
-use super::handed_out::{self, OF_PRODUCTS};
+use super::slot_codes::{self, OF_PRODUCTS};
 
 /// A convolution over one dimension that can be quantized in place: declare it where a model would have a
 /// `candle_nn::Conv1d`.
@@ -84,7 +84,7 @@ pub fn conv1d(
     vb: VarBuilder<'_>,
 ) -> candle_core::Result<Conv1d> {
     let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size);
-    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, Some((out_channels, bias_init(in_channels))), &vb)?)
+    Ok(slot_codes::slot(cfg, dims, OF_PRODUCTS, Some((out_channels, bias_init(in_channels))), &vb)?)
 }
 
 /// [`conv1d()`] without a bias, as [`candle_nn::conv1d_no_bias`].
@@ -101,7 +101,7 @@ pub fn conv1d_no_bias(
     vb: VarBuilder<'_>,
 ) -> candle_core::Result<Conv1d> {
     let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size);
-    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
+    Ok(slot_codes::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
 }
 
 /// [`candle_nn::conv2d()`] into a slot: weight `(out_channels, in_channels / groups, kernel_size, kernel_size)` and bias from
@@ -119,7 +119,7 @@ pub fn conv2d(
     vb: VarBuilder<'_>,
 ) -> candle_core::Result<Conv2d> {
     let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size, kernel_size);
-    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, Some((out_channels, bias_init(in_channels))), &vb)?)
+    Ok(slot_codes::slot(cfg, dims, OF_PRODUCTS, Some((out_channels, bias_init(in_channels))), &vb)?)
 }
 
 /// [`conv2d()`] without a bias, as [`candle_nn::conv2d_no_bias`].
@@ -136,7 +136,7 @@ pub fn conv2d_no_bias(
     vb: VarBuilder<'_>,
 ) -> candle_core::Result<Conv2d> {
     let dims = (out_channels, in_channels / cfg.groups.max(1), kernel_size, kernel_size);
-    Ok(handed_out::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
+    Ok(slot_codes::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
 }
 
 /// As `candle_nn` initializes the bias of a convolution.

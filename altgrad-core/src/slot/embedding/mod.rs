@@ -5,7 +5,7 @@ mod operation;
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 
-use super::{Full, Linear, Quantized, Slot, handed_out};
+use super::{Full, Linear, Quantized, Slot, slot_codes};
 use crate::Result;
 
 /// An embedding that can be quantized in place: declare it where a model would have a `candle_nn::Embedding`.
@@ -99,7 +99,7 @@ impl Embedding {
 /// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized table.
 #[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
 pub fn embedding(in_size: usize, out_size: usize, vb: VarBuilder<'_>) -> candle_core::Result<Embedding> {
-    Ok(handed_out::slot((), (in_size, out_size), OF_SLOTS, None, &vb)?)
+    Ok(slot_codes::slot((), (in_size, out_size), OF_SLOTS, None, &vb)?)
 }
 
 /// How a slot asks for its table: as `candle_nn` does, with the mean as another zero.

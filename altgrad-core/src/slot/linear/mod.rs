@@ -5,7 +5,7 @@ mod operation;
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 
-use super::handed_out::{self, OF_PRODUCTS};
+use super::slot_codes::{self, OF_PRODUCTS};
 use super::{Frozen, Full, Quantized, Slot};
 use crate::Result;
 use crate::quantizer::Fp8Tensor;
@@ -119,5 +119,5 @@ pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder<'_>) -
     // As `candle_nn::linear` initializes it.
     let bound = 1.0 / (in_dim as f64).sqrt();
     let bias = bias.then_some((out_dim, Init::Uniform { lo: -bound, up: bound }));
-    Ok(handed_out::slot((), (out_dim, in_dim), OF_PRODUCTS, bias, &vb)?)
+    Ok(slot_codes::slot((), (out_dim, in_dim), OF_PRODUCTS, bias, &vb)?)
 }

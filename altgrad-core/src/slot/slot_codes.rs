@@ -46,7 +46,7 @@ pub(crate) fn of_candle(init: Init) -> Init {
 
 /// What a slot has to know of a quantized weight besides its codes and scales.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct HandedOut {
+pub(crate) struct SlotCodes {
     pub(crate) format: Fp8,
     pub(crate) granularity: Granularity,
     pub(crate) activations: Option<Quantizer>,
@@ -55,7 +55,7 @@ pub(crate) struct HandedOut {
 /// Bytes of the length that the description begins with.
 const PREFIX: usize = size_of::<u32>();
 
-impl HandedOut {
+impl SlotCodes {
     /// The one tensor: the length of the description, the description as JSON, the scales as `f32`, and the codes.
     pub(crate) fn to_tensor(&self, scales: &[f32], codes: &[u8], device: &Device) -> Result<Tensor> {
         let description = serde_json::to_vec(self).map_err(candle_core::Error::wrap)?;
@@ -113,7 +113,7 @@ pub(super) fn slot<O: Operation>(
         if weight.dtype() != DType::U8 || vb.dtype() == DType::U8 {
             return Ok(Slot::from(O::from_parts(config, weight, bias)));
         }
-        let (weight, activations) = HandedOut::from_tensor(&weight, &dims, vb.dtype())?;
+        let (weight, activations) = SlotCodes::from_tensor(&weight, &dims, vb.dtype())?;
         let layer = Frozen::from_codes(config, &weight, bias)?.at(Some(vb.prefix().into()));
         Ok(Slot::from(match activations {
             Some(activations) => layer.with_activations(activations, Ste::default())?,
