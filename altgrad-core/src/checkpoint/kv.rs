@@ -1,4 +1,4 @@
-//! The scales of keys and values in a key-value cache, from all layouts.
+//! The scales of keys and values in a key-value cache, in all dialects.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ fn scales(shards: &Shards) -> Result<BTreeMap<String, KvScales>> {
 }
 
 impl Checkpoint {
-    /// The scales of keys and values, by the path of the attention layer (`model.layers.0.self_attn`), from all layouts that
+    /// The scales of keys and values, by the path of the attention layer (`model.layers.0.self_attn`), in all dialects that
     /// checkpoints have for them: `k_scale` and `v_scale` beside the layer or its projections, `output_scale` of the
     /// projections, `kv_scale`, and `kv_cache_scaling_factor`.
     ///

@@ -175,7 +175,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Computes a output tile of the result.
+    /// Computes an output tile of the result.
     fn compute(&self, scratch: &mut Scratch, mut output_tile: OutputTile<'_>) {
         let Self { level, dot, ref table, .. } = *self;
         let Scratch { near, pairs, decoded, row_scales } = scratch;

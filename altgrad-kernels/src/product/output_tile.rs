@@ -15,7 +15,7 @@ pub(super) struct OutputTile<'a> {
     matrix: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a output tile is a mutable borrow of its elements, which it shares with nothing, and `f32` is `Send`.
+// SAFETY: an output tile is a mutable borrow of its elements, which it shares with nothing, and `f32` is `Send`.
 #[allow(unsafe_code, reason = "see the proof")]
 unsafe impl Send for OutputTile<'_> {}
 
@@ -66,7 +66,7 @@ impl<'a> OutputTile<'a> {
             return &mut [];
         }
         // SAFETY: `divide` made the ranges of rows and columns of tiles so that no two share an element and all lie in
-        // the matrix, which is borrowed mutably for `'a`. The elements of one row of a output tile lie next to one another. The
+        // the matrix, which is borrowed mutably for `'a`. The elements of one row of an output tile lie next to one another. The
         // result borrows the output tile mutably, so there is no other slice of it.
         unsafe {
             std::slice::from_raw_parts_mut(self.start.add((row - self.rows.start) * self.stride), self.cols.len())

@@ -1,4 +1,4 @@
-//! The layouts of FP8 checkpoints: which there are, and how to tell which one a checkpoint is written in.
+//! The dialects of FP8 checkpoints: which there are, and how to tell which one a checkpoint is written in.
 
 mod altgrad;
 mod comfyui;
@@ -30,7 +30,7 @@ use super::shards::Shards;
 use super::stored::{format_of, may_be_scale};
 use crate::{Error, Result};
 
-/// One ecosystem's layout of an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
+/// One ecosystem's way to write an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
 ///
 /// | dialect | codes | scales | told by |
 /// |---|---|---|---|
