@@ -12,7 +12,7 @@ use super::save::Writer;
 use super::source::{Piece, Reading, Source};
 use super::writer::{CheckpointWriter, Entry};
 use crate::model::names::{layer_of_weight, looks_like_embedding, looks_like_router};
-use crate::model::{Action, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, Undecided, natural_order};
+use crate::model::{Action, LayerFacts, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, natural_order};
 use crate::quantizer::{
     DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEncoding, Scaling, check_finite, stream,
 };
@@ -169,8 +169,8 @@ impl Writer {
 
     fn decide(&self, rulebook: &Rulebook, path: &str, source: &Source<'_>) -> Result<Result<Quantized, SkipReason>> {
         let unsupported = |why: String| Ok(Err(SkipReason::Unsupported(why)));
-        let undecided = Undecided { path, skipped: false, recipe: None, tied_to: None, dtype: None };
-        let decision = rulebook.decide(&undecided);
+        let facts = LayerFacts { path, skipped: false, recipe: None, tied_to: None, dtype: None };
+        let decision = rulebook.decide(&facts);
         if let Err(reason @ SkipReason::Rule(_)) = decision {
             return Ok(Err(reason));
         }
@@ -351,9 +351,8 @@ fn tied_head(original: &Checkpoint, fields: &serde_json::Map<String, serde_json:
 
 impl TiedHead {
     fn report(self, rulebook: &Rulebook) -> LayerReport {
-        let undecided =
-            Undecided { path: self.path, skipped: false, recipe: None, tied_to: Some(&self.to), dtype: None };
-        let reason = match rulebook.decide(&undecided) {
+        let facts = LayerFacts { path: self.path, skipped: false, recipe: None, tied_to: Some(&self.to), dtype: None };
+        let reason = match rulebook.decide(&facts) {
             Err(reason @ SkipReason::Rule(_)) => reason,
             _ => SkipReason::Tied(self.to.clone()),
         };

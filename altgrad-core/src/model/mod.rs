@@ -30,7 +30,7 @@ pub use path::Path;
 pub use quantizable::Quantizable;
 pub use quantized_var_builder::QuantizedVarBuilder;
 pub use report::{Action, LayerReport, QuantReport, SkipReason};
-pub(crate) use rulebook::{Rulebook, Undecided};
+pub(crate) use rulebook::{LayerFacts, Rulebook};
 pub(crate) use table::{Column, human_bytes, shape_text, write_table};
 pub use trainable::{Constant, Trainable};
 pub use visit::{MapKey, Visit};

@@ -18,7 +18,7 @@ pub(crate) struct Rulebook {
 }
 
 /// A layer that is to be decided about.
-pub(crate) struct Undecided<'l> {
+pub(crate) struct LayerFacts<'l> {
     pub(crate) path: &'l str,
     /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
     pub(crate) skipped: bool,
@@ -42,7 +42,7 @@ impl Rulebook {
     }
 
     /// The layer's recipe, or why it gets none.
-    pub(crate) fn decide<'d>(&'d self, layer: &Undecided<'d>) -> Result<&'d Recipe, SkipReason> {
+    pub(crate) fn decide<'d>(&'d self, layer: &LayerFacts<'d>) -> Result<&'d Recipe, SkipReason> {
         if layer.skipped {
             return Err(SkipReason::Attribute);
         }

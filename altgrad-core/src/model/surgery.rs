@@ -9,7 +9,7 @@ use super::Visit;
 use super::config::QuantConfig;
 use super::inspect::{self, Found, Inspection, Slots};
 use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
-use super::rulebook::{Rulebook, Undecided};
+use super::rulebook::{LayerFacts, Rulebook};
 use crate::quantizer::{FixedWeight, Operand};
 use crate::slot::{AnySlot, Compute, Recipe, SlotState, WeightId};
 use crate::{Error, Result};
@@ -73,7 +73,7 @@ fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Ve
     let rulebook = Rulebook::new(config)?;
     rulebook.check_rules(model.slots.iter().map(|found| found.path.as_str()))?;
     let decide = |found: &Found<'_>| {
-        let layer = Undecided {
+        let layer = LayerFacts {
             path: &found.path,
             skipped: found.skipped,
             recipe: found.recipe.as_ref(),

@@ -12,7 +12,7 @@ use super::request::{Kind, Request};
 use crate::model::config::TiePolicy;
 use crate::model::names::looks_like_embedding;
 use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
-use crate::model::rulebook::{Rulebook, Undecided};
+use crate::model::rulebook::{LayerFacts, Rulebook};
 use crate::quantizer::{InPlace, Layout, Operand, check_finite};
 use crate::slot::{Operation, Recipe};
 use crate::{Error, Result};
@@ -164,7 +164,7 @@ impl<'a> Weights<'a> {
             && looks_like_embedding(path)
             && !self.rulebook.names(path);
         this.is_linear = !is_embedding;
-        let layer = Undecided { path, skipped: false, recipe: None, tied_to, dtype: Some(tensor.dtype()) };
+        let layer = LayerFacts { path, skipped: false, recipe: None, tied_to, dtype: Some(tensor.dtype()) };
         let decision = match self.rulebook.decide(&layer) {
             Ok(_) if is_embedding => Err(SkipReason::Embedding),
             decision => decision.cloned(),
