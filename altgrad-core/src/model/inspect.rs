@@ -10,7 +10,7 @@ use crate::slot::{AnySlot, Linear, Quantization, Recipe, WeightId};
 use crate::{Error, Result};
 
 /// A slot as the model shows it.
-pub(super) struct Found<'m> {
+pub(super) struct VisitedSlot<'m> {
     pub(super) path: String,
     pub(super) slot: &'m dyn AnySlot,
     /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
@@ -21,7 +21,7 @@ pub(super) struct Found<'m> {
 
 /// What a walk through a model saw.
 pub(super) struct Inspection<'m> {
-    pub(super) slots: Vec<Found<'m>>,
+    pub(super) slots: Vec<VisitedSlot<'m>>,
     /// For each tensor where it is used, in the order of declaration.
     uses: HashMap<TensorId, Vec<String>>,
     /// For each tensor where a part other than a slot uses it first.
@@ -33,22 +33,22 @@ impl<'m> Inspection<'m> {
         let mut inspection = Self { slots: Vec::new(), uses: HashMap::new(), others: HashMap::new() };
         model.visit(&Path::root(), &mut inspection)?;
         let mut paths = HashSet::new();
-        match inspection.slots.iter().find(|found| !paths.insert(&found.path)) {
-            Some(found) => Err(Error::DuplicatePath { path: found.path.clone() }),
+        match inspection.slots.iter().find(|visited| !paths.insert(&visited.path)) {
+            Some(visited) => Err(Error::DuplicatePath { path: visited.path.clone() }),
             None => Ok(inspection),
         }
     }
 
     /// The other tensor of the model that is the layer's weight, if there is one.
-    pub(super) fn tied_to(&self, found: &Found<'_>) -> Option<&str> {
-        let places = self.uses.get(&found.slot.master_weight()?.id())?;
-        let own = below(&found.path, "weight");
+    pub(super) fn tied_to(&self, visited: &VisitedSlot<'_>) -> Option<&str> {
+        let places = self.uses.get(&visited.slot.master_weight()?.id())?;
+        let own = below(&visited.path, "weight");
         places.iter().find(|place| **place != own).map(String::as_str)
     }
 
     /// The numbers of the slots that have the same weight as this one, itself among them, in the order of declaration.
     pub(super) fn tied_slots(&self, weight: WeightId) -> impl Iterator<Item = usize> {
-        let is_tied = move |(_, found): &(usize, &Found<'_>)| found.slot.weight_id() == weight;
+        let is_tied = move |(_, visited): &(usize, &VisitedSlot<'_>)| visited.slot.weight_id() == weight;
         self.slots.iter().enumerate().filter(is_tied).map(|(number, _)| number)
     }
 
@@ -74,7 +74,7 @@ impl<'m> Visitor<'m> for Inspection<'m> {
                 self.record(&path.field(name), tensor);
             }
         }
-        self.slots.push(Found {
+        self.slots.push(VisitedSlot {
             path: path.to_string(),
             slot,
             skipped: path.is_skipped(),
@@ -165,7 +165,7 @@ pub(super) fn check_same_paths<'p>(
 /// All slots with their paths.
 pub(super) fn slots<M: Visit + ?Sized>(model: &M) -> Result<Vec<(String, &dyn AnySlot)>> {
     let slots = Inspection::of(model)?.slots;
-    Ok(slots.into_iter().map(|found| (found.path, found.slot)).collect())
+    Ok(slots.into_iter().map(|visited| (visited.path, visited.slot)).collect())
 }
 
 /// The linear layers with their paths.

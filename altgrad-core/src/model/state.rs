@@ -16,11 +16,11 @@ const SCALE: &str = "scale";
 
 pub(super) fn save<M: Visit + ?Sized>(model: &M) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::new();
-    for found in Inspection::of(model)?.slots {
-        let Some(layer) = found.slot.quantization() else { continue };
+    for visited in Inspection::of(model)?.slots {
+        let Some(layer) = visited.slot.quantization() else { continue };
         for (operand, quantizer) in layer.operands.quantized(&layer.recipe) {
             let state = operand.state();
-            let mut save = |name, tensor| tensors.insert(key(&found.path, operand.name, name), tensor);
+            let mut save = |name, tensor| tensors.insert(key(&visited.path, operand.name, name), tensor);
             save(STEP, Tensor::new(state.step as i64, &Device::Cpu)?);
             if !state.history.is_empty() {
                 save(HISTORY, Tensor::from_iter(state.history.iter(), &Device::Cpu)?);
@@ -36,16 +36,16 @@ pub(super) fn save<M: Visit + ?Sized>(model: &M) -> Result<HashMap<String, Tenso
 pub(super) fn load<M: Visit + ?Sized>(model: &mut M, tensors: &HashMap<String, Tensor>) -> Result<()> {
     let mut rest: HashMap<&str, &Tensor> = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
     let mut loaded = Vec::new();
-    for found in Inspection::of(&*model)?.slots {
-        let Some(layer) = found.slot.quantization() else {
-            refuse(&rest, &found.path, found.slot)?;
-            loaded.push((found.path, Vec::new()));
+    for visited in Inspection::of(&*model)?.slots {
+        let Some(layer) = visited.slot.quantization() else {
+            refuse(&rest, &visited.path, visited.slot)?;
+            loaded.push((visited.path, Vec::new()));
             continue;
         };
-        let take = |(operand, quantizer)| Loaded::take(&mut rest, &found.path, operand, quantizer);
+        let take = |(operand, quantizer)| Loaded::take(&mut rest, &visited.path, operand, quantizer);
         let states = layer.operands.quantized(&layer.recipe).map(take).collect::<Result<Vec<_>>>();
-        let states = states.map_err(|error| error.at(&found.path))?;
-        loaded.push((found.path, states));
+        let states = states.map_err(|error| error.at(&visited.path))?;
+        loaded.push((visited.path, states));
     }
     let mut unknown: Vec<&str> = rest.into_keys().collect();
     unknown.sort_unstable();

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::Visit;
 use super::config::QuantConfig;
-use super::inspect::{self, Found, Inspection, Slots};
+use super::inspect::{self, Inspection, Slots, VisitedSlot};
 use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use super::rulebook::{LayerFacts, Rulebook};
 use crate::quantizer::{FixedWeight, Operand};
@@ -23,16 +23,16 @@ struct Step {
 
 impl Step {
     fn new(
-        found: &Found<'_>,
+        visited: &VisitedSlot<'_>,
         action: Action,
         replacement: Option<Box<dyn AnySlot>>,
         measured: Option<Measured>,
     ) -> Self {
-        let after = replacement.as_deref().unwrap_or(found.slot);
+        let after = replacement.as_deref().unwrap_or(visited.slot);
         let report = LayerReport {
-            path: found.path.clone(),
-            kind: found.slot.kind(),
-            shape: found.slot.weight_dims().to_vec(),
+            path: visited.path.clone(),
+            kind: visited.slot.kind(),
+            shape: visited.slot.weight_dims().to_vec(),
             action,
             format: after.format(),
             recipe: after.recipe().cloned(),
@@ -40,22 +40,22 @@ impl Step {
             gradients: after.gradients().map(|quantizer| quantizer.format),
             distortion: measured.map(|measured| measured.distortion),
             bytes_frozen: measured.map(|measured| measured.bytes),
-            bytes_before: found.slot.weight_bytes(),
+            bytes_before: visited.slot.weight_bytes(),
             bytes_after: after.weight_bytes(),
         };
         Self { replacement, report }
     }
 
     /// The layer as it is.
-    fn leave(found: &Found<'_>, action: Action) -> Self {
-        Self::new(found, action, None, None)
+    fn leave(visited: &VisitedSlot<'_>, action: Action) -> Self {
+        Self::new(visited, action, None, None)
     }
 
     /// The layer in full precision, as far as it still can be.
-    fn skip(found: &Found<'_>, reason: SkipReason) -> Self {
-        let is_quantized = found.slot.state() == SlotState::Quantized;
-        let replacement = if is_quantized { found.slot.to_full(None) } else { None };
-        Self::new(found, Action::Skipped(reason), replacement, None)
+    fn skip(visited: &VisitedSlot<'_>, reason: SkipReason) -> Self {
+        let is_quantized = visited.slot.state() == SlotState::Quantized;
+        let replacement = if is_quantized { visited.slot.to_full(None) } else { None };
+        Self::new(visited, Action::Skipped(reason), replacement, None)
     }
 }
 
@@ -71,24 +71,25 @@ fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Ve
         return Err(Error::NoLayers);
     }
     let rulebook = Rulebook::new(config)?;
-    rulebook.check_rules(model.slots.iter().map(|found| found.path.as_str()))?;
-    let decide = |found: &Found<'_>| {
+    rulebook.check_rules(model.slots.iter().map(|visited| visited.path.as_str()))?;
+    let decide = |visited: &VisitedSlot<'_>| {
         let layer = LayerFacts {
-            path: &found.path,
-            skipped: found.skipped,
-            recipe: found.recipe.as_ref(),
-            tied_to: model.tied_to(found),
-            dtype: found.slot.master_weight().map(Tensor::dtype),
+            path: &visited.path,
+            skipped: visited.skipped,
+            recipe: visited.recipe.as_ref(),
+            tied_to: model.tied_to(visited),
+            dtype: visited.slot.master_weight().map(Tensor::dtype),
         };
-        rulebook.decide(&layer).map(|recipe| found.slot.adapt(recipe.clone()))
+        rulebook.decide(&layer).map(|recipe| visited.slot.adapt(recipe.clone()))
     };
     let mut decisions: Vec<Result<Recipe, SkipReason>> = model.slots.iter().map(decide).collect();
     let ties = quantize_ties_as_one(model, &mut decisions);
     let mut shared = HashMap::new();
-    let step = |((found, decision), tie): ((&Found<'_>, Result<Recipe, SkipReason>), Option<usize>)| match decision {
-        Ok(recipe) => quantize_layer(found, recipe, tie, &mut shared),
-        Err(reason) => Ok(Step::skip(found, reason)),
-    };
+    let step =
+        |((visited, decision), tie): ((&VisitedSlot<'_>, Result<Recipe, SkipReason>), Option<usize>)| match decision {
+            Ok(recipe) => quantize_layer(visited, recipe, tie, &mut shared),
+            Err(reason) => Ok(Step::skip(visited, reason)),
+        };
     model.slots.iter().zip(decisions).zip(ties).map(step).collect()
 }
 
@@ -129,15 +130,15 @@ fn quantize_ties_as_one(model: &Inspection<'_>, decisions: &mut [Result<Recipe, 
 }
 
 fn quantize_layer(
-    found: &Found<'_>,
+    visited: &VisitedSlot<'_>,
     recipe: Recipe,
     tie: Option<usize>,
     shared: &mut HashMap<usize, Arc<Operand>>,
 ) -> Result<Step> {
     let build = || {
         let weights = tie.and_then(|tie| shared.get(&tie).cloned());
-        let Some(slot) = found.slot.to_quantized(recipe, &found.path, weights)? else {
-            return Err(Error::Frozen { path: found.path.clone() });
+        let Some(slot) = visited.slot.to_quantized(recipe, &visited.path, weights)? else {
+            return Err(Error::Frozen { path: visited.path.clone() });
         };
         if let (Some(tie), Some(quantization)) = (tie, slot.quantization()) {
             shared.entry(tie).or_insert_with(|| Arc::clone(&quantization.operands.weights));
@@ -145,8 +146,8 @@ fn quantize_layer(
         let measured = measure(&*slot)?;
         Ok((slot, measured))
     };
-    let (slot, measured) = build().map_err(|error: Error| error.at(&found.path))?;
-    Ok(Step::new(found, Action::Quantized, Some(slot), measured))
+    let (slot, measured) = build().map_err(|error: Error| error.at(&visited.path))?;
+    Ok(Step::new(visited, Action::Quantized, Some(slot), measured))
 }
 
 /// How far the weight of a quantized layer lies from the values that the layer computes with.
@@ -162,32 +163,32 @@ pub(super) fn freeze<M: Visit + ?Sized>(model: &mut M) -> Result<QuantReport> {
 }
 
 fn steps_of_freezing(model: &Inspection<'_>) -> Result<Vec<Step>> {
-    if model.slots.iter().all(|found| found.slot.state() == SlotState::Full) {
+    if model.slots.iter().all(|visited| visited.slot.state() == SlotState::Full) {
         return Err(Error::NothingToFreeze);
     }
     let mut shared = HashMap::new();
-    model.slots.iter().map(|found| freeze_layer(model, found, &mut shared)).collect()
+    model.slots.iter().map(|visited| freeze_layer(model, visited, &mut shared)).collect()
 }
 
 fn freeze_layer(
     model: &Inspection<'_>,
-    found: &Found<'_>,
+    visited: &VisitedSlot<'_>,
     shared: &mut HashMap<WeightId, Arc<FixedWeight>>,
 ) -> Result<Step> {
-    let (Some(quantization), Some(weight)) = (found.slot.quantization(), found.slot.master_weight()) else {
-        let is_frozen = found.slot.state() == SlotState::Frozen;
+    let (Some(quantization), Some(weight)) = (visited.slot.quantization(), visited.slot.master_weight()) else {
+        let is_frozen = visited.slot.state() == SlotState::Frozen;
         let action = if is_frozen { Action::Frozen } else { Action::Skipped(SkipReason::NotQuantized) };
-        return Ok(Step::leave(found, action));
+        return Ok(Step::leave(visited, action));
     };
-    let id = found.slot.weight_id();
-    let tied: Vec<&Found<'_>> = model.tied_slots(id).map(|number| &model.slots[number]).collect();
-    let is_quantized_as_one = |other: &&Found<'_>| {
+    let id = visited.slot.weight_id();
+    let tied: Vec<&VisitedSlot<'_>> = model.tied_slots(id).map(|number| &model.slots[number]).collect();
+    let is_quantized_as_one = |other: &&VisitedSlot<'_>| {
         let other = other.slot.quantization().map(|quantization| &quantization.operands.weights);
         other.is_some_and(|weights| Arc::ptr_eq(weights, &quantization.operands.weights))
     };
     let can_freeze = model.is_of_slots_alone(weight, tied.len()) && tied.iter().all(is_quantized_as_one);
-    if let Some(other) = model.tied_to(found).filter(|_| !can_freeze) {
-        return Ok(Step::leave(found, Action::Skipped(SkipReason::Tied(other.to_owned()))));
+    if let Some(other) = model.tied_to(visited).filter(|_| !can_freeze) {
+        return Ok(Step::leave(visited, Action::Skipped(SkipReason::Tied(other.to_owned()))));
     }
     let mut build = || {
         let codes = match shared.get(&id) {
@@ -198,15 +199,15 @@ fn freeze_layer(
             }
             None => None,
         };
-        let Some(slot) = found.slot.to_frozen(&found.path, codes)? else { return Ok(None) };
+        let Some(slot) = visited.slot.to_frozen(&visited.path, codes)? else { return Ok(None) };
         let Some(frozen) = slot.frozen() else { return Ok(None) };
         shared.insert(id, Arc::clone(&frozen.weight));
         let measured = Measured::of(weight, &frozen.weight.to_tensor()?, slot.layout()?)?;
         Ok(Some((slot, measured)))
     };
-    Ok(match build().map_err(|error: Error| error.at(&found.path))? {
-        Some((slot, measured)) => Step::new(found, Action::Frozen, Some(slot), Some(measured)),
-        None => Step::leave(found, Action::Skipped(SkipReason::NotQuantized)),
+    Ok(match build().map_err(|error: Error| error.at(&visited.path))? {
+        Some((slot, measured)) => Step::new(visited, Action::Frozen, Some(slot), Some(measured)),
+        None => Step::leave(visited, Action::Skipped(SkipReason::NotQuantized)),
     })
 }
 
@@ -218,20 +219,20 @@ pub(super) fn dequantize<M: Visit + ?Sized>(model: &mut M) -> Result<QuantReport
 fn steps_of_dequantizing(model: &Inspection<'_>) -> Result<Vec<Step>> {
     // Layers that share codes share the tensor as well.
     let mut values: HashMap<WeightId, Tensor> = HashMap::new();
-    let restore = |found: &Found<'_>| {
-        if found.slot.state() == SlotState::Full {
-            return Ok(Step::leave(found, Action::Skipped(SkipReason::NotQuantized)));
+    let restore = |visited: &VisitedSlot<'_>| {
+        if visited.slot.state() == SlotState::Full {
+            return Ok(Step::leave(visited, Action::Skipped(SkipReason::NotQuantized)));
         }
-        let weight = match (found.slot.frozen(), values.get(&found.slot.weight_id())) {
+        let weight = match (visited.slot.frozen(), values.get(&visited.slot.weight_id())) {
             (None, _) => None,
             (Some(_), Some(weight)) => Some(weight.clone()),
             (Some(codes), None) => {
-                let weight = codes.values().map_err(|error| error.at(&found.path))?;
-                values.insert(found.slot.weight_id(), weight.clone());
+                let weight = codes.values().map_err(|error| error.at(&visited.path))?;
+                values.insert(visited.slot.weight_id(), weight.clone());
                 Some(weight)
             }
         };
-        Ok(Step::new(found, Action::Restored, found.slot.to_full(weight), None))
+        Ok(Step::new(visited, Action::Restored, visited.slot.to_full(weight), None))
     };
     model.slots.iter().map(restore).collect()
 }
@@ -242,14 +243,14 @@ pub(super) fn report<M: Visit + ?Sized>(model: &M) -> Result<QuantReport> {
 }
 
 fn report_of(model: &Inspection<'_>) -> Result<QuantReport> {
-    let describe = |found: &Found<'_>| {
-        let action = match found.slot.state() {
+    let describe = |visited: &VisitedSlot<'_>| {
+        let action = match visited.slot.state() {
             SlotState::Full => Action::Skipped(SkipReason::NotQuantized),
             SlotState::Quantized => Action::Quantized,
             SlotState::Frozen => Action::Frozen,
         };
-        let measured = measure(found.slot).map_err(|error| error.at(&found.path))?;
-        Ok(Step::new(found, action, None, measured).report)
+        let measured = measure(visited.slot).map_err(|error| error.at(&visited.path))?;
+        Ok(Step::new(visited, action, None, measured).report)
     };
     let layers = model.slots.iter().map(describe).collect::<Result<Vec<_>>>()?;
     Ok(QuantReport { layers, warnings: Vec::new() })

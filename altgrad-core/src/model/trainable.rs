@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use candle_core::{Tensor, TensorId, Var};
 
 use super::Visit;
-use super::inspect::{self, Found, Inspection, Slots, below};
+use super::inspect::{self, Inspection, Slots, VisitedSlot, below};
 use crate::slot::{AnySlot, SlotState};
 use crate::{Error, Result};
 
-/// What [`make_trainable`](crate::Quantizable::make_trainable) found in the linear layers of a model: what an optimizer can
+/// What [`make_trainable`](crate::Quantizable::make_trainable) visited in the linear layers of a model: what an optimizer can
 /// train, and what it cannot.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -48,11 +48,13 @@ pub(super) fn make_trainable<M: Visit + ?Sized>(model: &mut M) -> Result<Trainab
     let mut replacements = {
         let inspection = Inspection::of(model)?;
         let slots = inspection.slots.iter();
-        let is_frozen = |found: &Found<'_>| found.slot.state() == SlotState::Frozen;
+        let is_frozen = |visited: &VisitedSlot<'_>| visited.slot.state() == SlotState::Frozen;
         if !inspection.slots.is_empty() && slots.clone().all(is_frozen) {
             return Err(Error::NothingToTrain);
         }
-        slots.map(|found| Ok((found.path.clone(), made.replace(&inspection, found)?))).collect::<Result<Vec<_>>>()?
+        slots
+            .map(|visited| Ok((visited.path.clone(), made.replace(&inspection, visited)?)))
+            .collect::<Result<Vec<_>>>()?
     };
     inspect::replace(
         Slots::of(model)?,
@@ -71,15 +73,15 @@ struct Made {
 
 impl Made {
     /// The layer with variables, if it can have any.
-    fn replace(&mut self, model: &Inspection<'_>, found: &Found<'_>) -> Result<Option<Box<dyn AnySlot>>> {
-        let mut tensor = |name, tensor: &Tensor| self.tensor(model, below(&found.path, name), tensor);
-        let slot = found.slot;
+    fn replace(&mut self, model: &Inspection<'_>, visited: &VisitedSlot<'_>) -> Result<Option<Box<dyn AnySlot>>> {
+        let mut tensor = |name, tensor: &Tensor| self.tensor(model, below(&visited.path, name), tensor);
+        let slot = visited.slot;
         let Some(weight) = slot.master_weight() else {
             // Its bias may be a variable, which stays what it is.
             if let Some(bias) = slot.bias().filter(|bias| bias.is_variable()) {
                 tensor("bias", bias)?;
             }
-            self.trainable.constants.push((below(&found.path, "weight"), Constant::Frozen));
+            self.trainable.constants.push((below(&visited.path, "weight"), Constant::Frozen));
             return Ok(None);
         };
         let weight = tensor("weight", weight)?;
