@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Names, Write};
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
@@ -44,9 +44,9 @@ pub(super) const FACTS: Facts = Facts {
 };
 
 /// Weights with their `weight_scale`, as the configuration lists them.
-fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let Some(section) = &configs.quantization else { return super::plain::read(shards, configs) };
-    let mut found = Found::default();
+    let mut found = DialectTensors::default();
     for (path, layer) in section.parse::<Config>()?.layers {
         let name = |tensor: &str| if path.is_empty() { tensor.to_owned() } else { format!("{path}.{tensor}") };
         let (codes, scales) = (name("weight"), name("weight_scale"));

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, present};
@@ -71,7 +71,7 @@ pub(super) fn is_marked(shards: &Shards) -> bool {
 }
 
 /// Weights with their scale; those without are values.
-fn read(shards: &Shards, _: &Configs) -> Result<Found> {
+fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
     let mut layers = HashMap::new();
     for file in shards.files() {
         if let Some(text) = file.metadata().get(METADATA) {

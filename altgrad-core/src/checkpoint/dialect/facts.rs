@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Found;
+use super::DialectTensors;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
@@ -17,7 +17,7 @@ pub(super) struct Facts {
     /// What the tensors around codes are called.
     pub(super) names: Names,
     /// Reads the quantized tensors of a checkpoint.
-    pub(super) read: fn(&Shards, &Configs) -> Result<Found>,
+    pub(super) read: fn(&Shards, &Configs) -> Result<DialectTensors>,
     /// Writes layers, if altgrad does.
     pub(super) write: Option<Write>,
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
 use super::layer_of;
 use super::pair::Pairing;
@@ -35,7 +35,7 @@ struct Config {
 }
 
 /// Weights with one scale a row; those of fused experts, which are transposed, one a column.
-fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let config = configs.quantization.as_ref().map(Section::parse::<Config>).transpose()?;
     let config = config.unwrap_or_default();
     let describe = |codes: &str, scales: &str| {

@@ -1,6 +1,6 @@
 //! The dialect of Mistral's own files: `qscale_weight`, and `qscale_act` for the layer's input.
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
 use super::pair::find_by_names;
 use crate::Result;
@@ -21,6 +21,6 @@ pub(super) const FACTS: Facts = Facts {
 };
 
 /// Weights with their `qscale_weight`.
-fn read(shards: &Shards, _: &Configs) -> Result<Found> {
+fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
     find_by_names(shards, &FACTS.names)
 }

@@ -21,7 +21,7 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use self::facts::{Facts, Write};
-pub(super) use self::pair::Found;
+pub(super) use self::pair::DialectTensors;
 use self::pair::quoted;
 use super::config::Configs;
 use super::kv;
@@ -133,7 +133,7 @@ impl Dialect {
     }
 
     /// The quantized tensors of a checkpoint in this dialect.
-    pub(super) fn read(self, shards: &Shards, configs: &Configs) -> Result<Found> {
+    pub(super) fn read(self, shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
         (self.facts().read)(shards, configs)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, present};
@@ -142,7 +142,7 @@ fn is_blocks(algorithm: &str) -> bool {
 }
 
 /// Weights with their `weight_scale`.
-fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let algorithms = algorithms(configs)?;
     let side_of_blocks = side_of_blocks(shards, &algorithms);
     let describe = |codes: &str, scales: &str| {

@@ -9,14 +9,14 @@ use crate::{Error, Fp8, Result};
 
 /// The quantized tensors of a checkpoint, and what belongs to them.
 #[derive(Debug, Default)]
-pub(in crate::checkpoint) struct Found {
+pub(in crate::checkpoint) struct DialectTensors {
     /// By the name that a model asks for; one that cannot be read with the reason.
     pub(in crate::checkpoint) tensors: BTreeMap<String, Result<Stored, Fault>>,
     /// Tensors that models do not ask for: parts of quantized ones, and what else stands beside codes.
     pub(in crate::checkpoint) parts: HashSet<String>,
 }
 
-impl Found {
+impl DialectTensors {
     /// Adds a tensor, or what is wrong with it.
     pub(in crate::checkpoint) fn add(&mut self, name: &str, stored: Result<Stored>) -> Result<()> {
         let stored = match stored {
@@ -45,8 +45,8 @@ pub(super) struct Pairing<'p> {
 impl Pairing<'_> {
     /// The tensors of FP8 dtypes, each with the one scale that there is of it. What does not go together is a fault of the
     /// tensor that it is about.
-    pub(super) fn find(&self, shards: &Shards) -> Result<Found> {
-        let mut found = Found::default();
+    pub(super) fn find(&self, shards: &Shards) -> Result<DialectTensors> {
+        let mut found = DialectTensors::default();
         for (codes, info) in shards.tensors() {
             if self.names.is_scale_of_some(shards, codes) || self.is_scale_of_a_weight(codes) {
                 continue;
@@ -105,7 +105,7 @@ impl Pairing<'_> {
     }
 
     /// Scales that are left over are faults of their own: the checkpoint is not what it was taken for.
-    fn find_left_over(&self, shards: &Shards, found: &mut Found) -> Result<()> {
+    fn find_left_over(&self, shards: &Shards, found: &mut DialectTensors) -> Result<()> {
         for (name, info) in shards.tensors() {
             let is_left_over = self.is_scale_of_a_weight(name)
                 && !found.parts.contains(name)
@@ -126,7 +126,7 @@ impl Pairing<'_> {
 
 /// What there is in a dialect that says everything by names: codes with a scale each, and a static scale of the layer's input
 /// where there is one.
-pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<Found> {
+pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<DialectTensors> {
     let describe = |codes: &str, scales: &str| {
         let mut stored = Stored::new(shards, codes, Some(scales), None)?;
         let input = present(shards, names.inputs_of(codes)).into_iter().next();

@@ -1,6 +1,6 @@
 //! Tensors of FP8 dtypes that are the values themselves, with no scale.
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Names};
 use crate::Result;
 use crate::checkpoint::config::Configs;
@@ -10,8 +10,8 @@ use crate::checkpoint::stored::{Stored, format_of};
 pub(super) const FACTS: Facts = Facts { name: "plain", methods: &[], names: Names::NONE, read, write: None };
 
 /// Every tensor of an FP8 dtype.
-pub(super) fn read(shards: &Shards, _: &Configs) -> Result<Found> {
-    let mut found = Found::default();
+pub(super) fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
+    let mut found = DialectTensors::default();
     for (name, _) in shards.tensors().filter(|(_, info)| format_of(info.dtype).is_some()) {
         found.add(name, Stored::new(shards, name, None, None))?;
     }

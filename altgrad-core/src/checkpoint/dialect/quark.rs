@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
 use super::layer_of;
 use super::pair::{Pairing, input_scale};
@@ -69,7 +69,7 @@ impl Spec {
     }
 }
 
-fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let config = configs.quantization.as_ref().map(Section::parse::<Config>).transpose()?.unwrap_or_default();
     let scheme_of = |layer: &str| {
         let named = config.layers.iter().find(|(pattern, _)| glob_matches(pattern, layer));

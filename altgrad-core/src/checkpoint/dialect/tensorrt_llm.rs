@@ -1,6 +1,6 @@
 //! The dialect of checkpoints for TensorRT-LLM: `weights_scaling_factor`, and `activation_scaling_factor` for the layer's input.
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
 use super::pair::find_by_names;
 use crate::Result;
@@ -21,6 +21,6 @@ pub(super) const FACTS: Facts = Facts {
 };
 
 /// Weights with their scaling factor: one for all, or one a row.
-fn read(shards: &Shards, _: &Configs) -> Result<Found> {
+fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
     find_by_names(shards, &FACTS.names)
 }

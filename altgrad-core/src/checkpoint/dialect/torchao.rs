@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Names};
 
 use crate::checkpoint::config::Configs;
@@ -84,8 +84,8 @@ pub(super) fn is_described(shards: &Shards) -> bool {
 pub(super) const FACTS: Facts = Facts { name: "torchao", methods: &["torchao"], names: Names::NONE, read, write: None };
 
 /// The tensors that the metadata describes as FP8.
-fn read(shards: &Shards, _: &Configs) -> Result<Found> {
-    let mut found = Found::default();
+fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
+    let mut found = DialectTensors::default();
     for file in shards.files() {
         for (name, described) in described(file)? {
             if described.kind != "Tensor" {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
 use crate::checkpoint::config::{Configs, Section, is_listed};
@@ -75,7 +75,7 @@ impl Default for Config {
 }
 
 /// Weights with their `weight_scale_inv`, or what later checkpoints call it.
-fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let section = configs.quantization.as_ref();
     let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
     let describe = |codes: &str, scales: &str| {

@@ -6,7 +6,7 @@ mod scheme;
 use fancy_regex::Regex;
 use serde_json::Value;
 
-use super::Found;
+use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
 use super::layer_of;
 use super::pair::{Pairing, input_scale};
@@ -45,7 +45,7 @@ pub(super) const FACTS: Facts = Facts {
 };
 
 /// Weights with their `weight_scale`. In a model that was saved uncompressed they are in full precision, as they are.
-fn read(shards: &Shards, configs: &Configs) -> Result<Found> {
+fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let section = configs.quantization.as_ref();
     let known = section.map(groups).transpose()?.unwrap_or_default();
     let (groups, ignored) = (Groups::new(shards, &known.groups, section)?, known.ignore);
