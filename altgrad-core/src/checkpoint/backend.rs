@@ -8,9 +8,9 @@ use super::reader::Checkpoint;
 use crate::slot::slot_codes::{SlotCodes, is_of_slots};
 
 /// Hands out dequantized tensors, and to slots the codes and scales of quantized matrices.
-pub(super) struct Backend(pub(super) Checkpoint);
+pub(super) struct CheckpointBackend(pub(super) Checkpoint);
 
-impl Backend {
+impl CheckpointBackend {
     /// A quantized matrix as a slot takes it; `None` if the tensor is anything else.
     fn for_slot(&self, name: &str, device: &Device) -> crate::Result<Option<Tensor>> {
         let Some(stored) = self.0.stored(name)?.filter(|stored| stored.is_of_one_layer()) else { return Ok(None) };
@@ -21,7 +21,7 @@ impl Backend {
     }
 }
 
-impl SimpleBackend for Backend {
+impl SimpleBackend for CheckpointBackend {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         match self.0.dims(name)? {
             Some(dims) if dims == shape.dims() => {}

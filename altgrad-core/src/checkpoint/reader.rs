@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 
-use super::backend::Backend;
+use super::backend::CheckpointBackend;
 use super::config::Configs;
 use super::dialect::Dialect;
 use super::shards::Shards;
@@ -204,7 +204,7 @@ impl Checkpoint {
     /// A `VarBuilder` over the checkpoint; see [`var_builder`].
     #[must_use]
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(Backend(self.clone())), dtype, device.clone())
+        VarBuilder::from_backend(Box::new(CheckpointBackend(self.clone())), dtype, device.clone())
     }
 
     /// Sets the variables of a model to the dequantized tensors of the checkpoint, so that it can be trained from there.

@@ -96,7 +96,7 @@ impl<'a> QuantizedVarBuilder<'a> {
         rulebook.config().check()?;
         check_weight_only(rulebook.config())?;
         let weights = Arc::new(Weights::new(&vb, rulebook));
-        let backend = Box::new(Backend(Arc::clone(&weights)));
+        let backend = Box::new(QuantizingBackend(Arc::clone(&weights)));
         let builder = VarBuilder::from_backend(backend, vb.dtype(), vb.device().clone());
         let prefix = vb.prefix();
         let builder = if prefix.is_empty() { builder } else { builder.set_prefix(prefix) };
@@ -166,9 +166,9 @@ fn check_weight_only(config: &QuantConfig) -> Result<()> {
 }
 
 /// What the builder that is handed to models reads from.
-struct Backend<'a>(Arc<Weights<'a>>);
+struct QuantizingBackend<'a>(Arc<Weights<'a>>);
 
-impl SimpleBackend for Backend<'_> {
+impl SimpleBackend for QuantizingBackend<'_> {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let (name, device) = (name.to_owned(), device.clone());
         Ok(self.0.get(&Request { name, shape: Some(shape), init, dtype, device })?)

@@ -32,7 +32,7 @@ pub(super) struct Weights<'a> {
 #[derive(Default)]
 struct BuilderState {
     /// In the order in which they were asked for.
-    weights: Vec<Weight>,
+    weights: Vec<LinearWeight>,
     /// What each matrix, linear weight or not, was handed out as.
     uses: Vec<Use>,
 }
@@ -47,22 +47,22 @@ struct Use {
 
 /// One linear weight, and how it is quantized now.
 #[derive(Clone)]
-struct Weight {
-    held: Arc<HeldWeight>,
-    quantized: Result<Quantized, SkipReason>,
+struct LinearWeight {
+    held: Arc<ModelWeight>,
+    quantized: Result<WeightQuantization, SkipReason>,
 }
 
 /// One linear weight as its model holds it.
-struct HeldWeight {
+struct ModelWeight {
     path: String,
     request: Request,
     /// That of the tensor in the wrapped builder.
     id: TensorId,
-    tensor: Held,
+    tensor: ModelTensor,
 }
 
 /// What the model holds.
-enum Held {
+enum ModelTensor {
     /// The wrapped builder's own tensor.
     Own(Tensor),
     /// A tensor that is computed from it, and the variable that it is, if it is one.
@@ -71,7 +71,7 @@ enum Held {
 
 /// How a weight is quantized.
 #[derive(Clone)]
-struct Quantized {
+struct WeightQuantization {
     recipe: Recipe,
     operand: Operand,
 }
@@ -121,7 +121,7 @@ impl<'a> Weights<'a> {
             let weight = self.weight(request, &tensor, &mut this, tied_to.as_deref())?;
             let keeps_ties = self.rulebook.config().ties == TiePolicy::KeepFullPrecision;
             let ties = self.state.with(|state| state.quantized_ties(&this, keeps_ties));
-            let source = |held: &Arc<HeldWeight>| {
+            let source = |held: &Arc<ModelWeight>| {
                 Ok((Arc::clone(held), held.source(&self.vb).map_err(|error| error.at(&held.path))?))
             };
             let sources = ties.iter().map(source).collect::<Result<Vec<_>>>()?;
@@ -157,7 +157,7 @@ impl<'a> Weights<'a> {
         tensor: &Tensor,
         this: &mut Use,
         tied_to: Option<&str>,
-    ) -> Result<Option<Weight>> {
+    ) -> Result<Option<LinearWeight>> {
         let Some(path) = request.layer().filter(|_| request.kind() != Kind::Embedding) else { return Ok(None) };
         let is_embedding = request.kind() == Kind::Unsaid
             && tied_to.is_none()
@@ -169,7 +169,7 @@ impl<'a> Weights<'a> {
             Ok(_) if is_embedding => Err(SkipReason::Embedding),
             decision => decision.cloned(),
         };
-        Weight::new(path, request.clone(), tensor.clone(), decision).map_err(|error| error.at(path)).map(Some)
+        LinearWeight::new(path, request.clone(), tensor.clone(), decision).map_err(|error| error.at(path)).map(Some)
     }
 
     /// Computes all weights anew, or on an error none.
@@ -179,7 +179,7 @@ impl<'a> Weights<'a> {
         }
         let _done = OnDrop(|| self.is_requantizing.store(false, Ordering::Release));
         let weights = self.weights();
-        let next = |weight: &Weight| weight.next(&self.vb).map_err(|error| error.at(&weight.held.path));
+        let next = |weight: &LinearWeight| weight.next(&self.vb).map_err(|error| error.at(&weight.held.path));
         let next = weights.iter().map(next).collect::<Result<Vec<_>>>()?;
         for (weight, next) in weights.iter().zip(next) {
             if let Some(next) = next {
@@ -189,7 +189,7 @@ impl<'a> Weights<'a> {
         Ok(())
     }
 
-    fn step(&self, held: &Arc<HeldWeight>, Next { source, step }: Next) -> Result<()> {
+    fn step(&self, held: &Arc<ModelWeight>, Next { source, step }: Next) -> Result<()> {
         let (operand, conversion) = step.unzip();
         held.update(&source, conversion)?;
         let Some(operand) = operand else { return Ok(()) };
@@ -211,12 +211,12 @@ impl<'a> Weights<'a> {
             return Err(Error::NoWeights);
         }
         self.rulebook.check_rules(weights.iter().map(|weight| weight.held.path.as_str()))?;
-        let report = |weight: &Weight| weight.report(&self.vb).map_err(|error| error.at(&weight.held.path));
+        let report = |weight: &LinearWeight| weight.report(&self.vb).map_err(|error| error.at(&weight.held.path));
         Ok(QuantReport { layers: weights.iter().map(report).collect::<Result<_>>()?, warnings: Vec::new() })
     }
 
     /// The weights as they are now.
-    fn weights(&self) -> Vec<Weight> {
+    fn weights(&self) -> Vec<LinearWeight> {
         self.state.with(|state| state.weights.clone())
     }
 }
@@ -234,7 +234,7 @@ impl BuilderState {
     /// What was handed out for the same request.
     fn again(&self, request: &Request) -> Option<Tensor> {
         let kind = request.kind();
-        let repeats = |weight: &&Weight| request.repeats(&weight.held.request, weight.held.tensor());
+        let repeats = |weight: &&LinearWeight| request.repeats(&weight.held.request, weight.held.tensor());
         let weight = self.weights.iter().find(repeats)?;
         let is_other_use = kind == Kind::Embedding || (kind == Kind::Linear && weight.is_embedding());
         (!is_other_use).then(|| weight.held.tensor().clone())
@@ -246,15 +246,15 @@ impl BuilderState {
     }
 
     /// The quantized weights that `other` turns out to be tied to, if those are to be in full precision.
-    fn quantized_ties(&self, other: &Use, keeps_ties: bool) -> Vec<Arc<HeldWeight>> {
-        let is_tie = |weight: &&Weight| {
+    fn quantized_ties(&self, other: &Use, keeps_ties: bool) -> Vec<Arc<ModelWeight>> {
+        let is_tie = |weight: &&LinearWeight| {
             keeps_ties && weight.quantized.is_ok() && other.is_tie(&weight.held.request.name, weight.held.id)
         };
         self.weights.iter().filter(is_tie).map(|weight| Arc::clone(&weight.held)).collect()
     }
 
     /// Adds a use of a matrix, and the weight that it is. Because of it, `ties` are not quantized any more.
-    fn record(&mut self, this: Use, weight: Option<Weight>, ties: &[Arc<HeldWeight>]) {
+    fn record(&mut self, this: Use, weight: Option<LinearWeight>, ties: &[Arc<ModelWeight>]) {
         for other in &mut self.weights {
             if ties.iter().any(|tie| Arc::ptr_eq(tie, &other.held)) {
                 other.quantized = Err(SkipReason::Tied(this.name.clone()));
@@ -277,20 +277,23 @@ impl Use {
     }
 }
 
-impl Weight {
+impl LinearWeight {
     fn new(path: &str, request: Request, source: Tensor, decision: Result<Recipe, SkipReason>) -> Result<Self> {
         let id = source.id();
         let (tensor, quantized) = match decision {
-            Err(reason) => (Held::Own(source), Err(reason)),
+            Err(reason) => (ModelTensor::Own(source), Err(reason)),
             Ok(recipe) => {
                 check_finite(&source, "the weight")?;
                 let operand = Operand::new("weights", Some(&recipe.weights), path);
                 let (conversion, _) = operand.advance(&recipe.weights, &source, true)?;
                 let in_place = InPlace::new(&source, conversion, recipe.ste)?;
-                (Held::Computed(in_place, source.is_variable().then_some(source)), Ok(Quantized { recipe, operand }))
+                (
+                    ModelTensor::Computed(in_place, source.is_variable().then_some(source)),
+                    Ok(WeightQuantization { recipe, operand }),
+                )
             }
         };
-        let held = Arc::new(HeldWeight { path: path.to_owned(), request, id, tensor });
+        let held = Arc::new(ModelWeight { path: path.to_owned(), request, id, tensor });
         Ok(Self { held, quantized })
     }
 
@@ -300,11 +303,11 @@ impl Weight {
 
     /// What is to be computed next; nothing if the model holds the weight itself.
     fn next(&self, vb: &VarBuilder<'_>) -> Result<Option<Next>> {
-        let Held::Computed(..) = self.held.tensor else { return Ok(None) };
+        let ModelTensor::Computed(..) = self.held.tensor else { return Ok(None) };
         let source = self.held.source(vb)?;
         let step = match &self.quantized {
             Err(_) => None,
-            Ok(Quantized { recipe, operand }) => {
+            Ok(WeightQuantization { recipe, operand }) => {
                 check_finite(&source, "the weight")?;
                 // The clone's state moves, until it is known that all weights have a next step.
                 let operand = operand.clone();
@@ -321,7 +324,7 @@ impl Weight {
             Err(reason) => (Action::Skipped(reason.clone()), None),
         };
         let measured = match (&self.held.tensor, &recipe) {
-            (Held::Computed(in_place, _), Some(recipe)) => {
+            (ModelTensor::Computed(in_place, _), Some(recipe)) => {
                 let source = self.held.source(vb)?;
                 let codes = in_place.codes(&source, recipe.weights.granularity)?;
                 codes.map(|codes| Measured::of(&source, &codes, Layout::Products { groups: 1 })).transpose()?
@@ -347,11 +350,11 @@ impl Weight {
     }
 }
 
-impl HeldWeight {
+impl ModelWeight {
     fn tensor(&self) -> &Tensor {
         match &self.tensor {
-            Held::Own(tensor) => tensor,
-            Held::Computed(in_place, _) => in_place.tensor(),
+            ModelTensor::Own(tensor) => tensor,
+            ModelTensor::Computed(in_place, _) => in_place.tensor(),
         }
     }
 
@@ -359,16 +362,16 @@ impl HeldWeight {
     /// moved, in another dtype, and if not, nobody else needs it in memory.
     fn source(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
         match &self.tensor {
-            Held::Own(tensor) | Held::Computed(_, Some(tensor)) => Ok(tensor.clone()),
-            Held::Computed(_, None) => Ok(self.request.fetch(vb)?),
+            ModelTensor::Own(tensor) | ModelTensor::Computed(_, Some(tensor)) => Ok(tensor.clone()),
+            ModelTensor::Computed(_, None) => Ok(self.request.fetch(vb)?),
         }
     }
 
     /// Computes the values anew, if they are not the wrapped builder's own.
     fn update(&self, source: &Tensor, conversion: Option<Conversion>) -> Result<()> {
         match &self.tensor {
-            Held::Own(_) => Ok(()),
-            Held::Computed(in_place, _) => in_place.update(source, conversion),
+            ModelTensor::Own(_) => Ok(()),
+            ModelTensor::Computed(in_place, _) => in_place.update(source, conversion),
         }
     }
 
