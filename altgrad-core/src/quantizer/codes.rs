@@ -26,15 +26,15 @@ pub(crate) struct Codes {
 
 impl Codes {
     /// The codes of `x`; `None` if it holds NaN and the format does
-    /// not. The buffer comes from `spare`, which gets it back when nobody needs the codes any more.
-    pub(crate) fn encode(x: &Tensor, conversion: &Conversion, spare: Option<&Spare>) -> Result<Option<Self>> {
-        let mut bytes = spare.map_or_else(|| kernels::zeroed(x.elem_count()), |spare| spare.take(x.elem_count()));
+    /// not. The buffer comes from `buffer`, which gets it back when nobody needs the codes any more.
+    pub(crate) fn encode(x: &Tensor, conversion: &Conversion, buffer: Option<&CodeBuffer>) -> Result<Option<Self>> {
+        let mut bytes = buffer.map_or_else(|| kernels::zeroed(x.elem_count()), |buffer| buffer.take(x.elem_count()));
         let encoded = dispatch_float!(x.dtype(), "the tensor", T => {
             with_values(x, |values: &[T]| kernels::encode(values, &mut bytes, conversion))
         })?;
         let bytes = Arc::new(bytes);
-        if let Some(spare) = spare {
-            spare.put(&bytes);
+        if let Some(buffer) = buffer {
+            buffer.put(&bytes);
         }
         match encoded {
             Ok(()) => {}
@@ -70,9 +70,9 @@ impl Codes {
 
 /// The buffer that the codes of one of a layer's tensors were in last, for those of the next step.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Lock<Option<Arc<Vec<u8>>>>);
+pub(crate) struct CodeBuffer(Lock<Option<Arc<Vec<u8>>>>);
 
-impl Spare {
+impl CodeBuffer {
     fn take(&self, len: usize) -> Vec<u8> {
         match self.0.replace(None).map(Arc::try_unwrap) {
             Some(Ok(mut bytes)) => {

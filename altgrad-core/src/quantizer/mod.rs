@@ -21,7 +21,7 @@ pub(crate) mod text;
 mod watch;
 
 pub(crate) use codes::{
-    Codes, Spare, gather_windows, has_kernels, scatter_windows, sum_rows, to_storage, transposed, with_floats,
+    CodeBuffer, Codes, gather_windows, has_kernels, scatter_windows, sum_rows, to_storage, transposed, with_floats,
 };
 pub(crate) use cpu::is_supported;
 pub use distortion::Distortion;
@@ -35,7 +35,7 @@ pub use history::AmaxHistory;
 pub(crate) use in_place::InPlace;
 pub(crate) use observer::Observation;
 pub use observer::Observer;
-pub(crate) use operand::{Kept, KeptTranspose, Operand, Uses};
+pub(crate) use operand::{CachedCodes, CachedTranspose, Operand, Uses};
 pub use rounding::Rounding;
 pub(crate) use rounding::stream;
 pub(crate) use scaling::is_power_of_two;

@@ -11,8 +11,8 @@ use candle_core::Tensor;
 
 use super::cache::Cache;
 use super::{
-    AmaxHistory, Clip, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Scaling, Spare, Ste, Watch,
-    stream, transposed,
+    AmaxHistory, Clip, CodeBuffer, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Scaling, Ste,
+    Watch, stream, transposed,
 };
 use crate::{Error, Result};
 
@@ -28,10 +28,10 @@ pub(crate) struct Operand {
     stream: u32,
     transposed_stream: u32,
     /// Where the tensor's codes were in the last step.
-    pub(crate) spare: Spare,
-    pub(crate) transposed_spare: Spare,
+    pub(crate) buffer: CodeBuffer,
+    pub(crate) transposed_buffer: CodeBuffer,
     /// Codes that stay, once they were needed, and what they are needed for.
-    pub(crate) kept: Cache<Kept>,
+    pub(crate) cache: Cache<CachedCodes>,
     uses: Lock<Uses>,
     /// Whoever watches the values.
     pub(crate) watch: Watch,
@@ -39,18 +39,18 @@ pub(crate) struct Operand {
 
 /// The codes of an operand that stay.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct CachedCodes {
     pub(crate) codes: Arc<FixedWeight>,
     /// Where the operand's gradient stops.
     pub(crate) clip: Clip,
     /// The transpose along its own rows, where a recipe has backward passes compute with that. It is made together with the
     /// codes, since the operand may have changed when a backward pass comes to need it.
-    pub(crate) transposed: Option<KeptTranspose>,
+    pub(crate) transposed: Option<CachedTranspose>,
 }
 
 /// The transpose of an operand that stays.
 #[derive(Clone, Debug)]
-pub(crate) enum KeptTranspose {
+pub(crate) enum CachedTranspose {
     /// On the CPU.
     Codes(Codes),
     /// On devices, and where the kernels have no products.
@@ -81,9 +81,9 @@ impl Operand {
             state: Lock::new(quantizer.map_or_else(QuantizerState::nothing, Quantizer::state)),
             stream: stream(&format!("{path}.{name}")),
             transposed_stream: stream(&format!("{path}.{name}.transposed")),
-            spare: Spare::default(),
-            transposed_spare: Spare::default(),
-            kept: Cache::new(),
+            buffer: CodeBuffer::default(),
+            transposed_buffer: CodeBuffer::default(),
+            cache: Cache::new(),
             uses: Lock::new(Uses { layout: Layout::Rows, transposed: false }),
             watch: Watch::default(),
         }
@@ -100,9 +100,9 @@ impl Operand {
     }
 
     /// Gives back the memory that is kept from step to step for speed.
-    pub(crate) fn clear_spares(&self) {
-        self.spare.clear();
-        self.transposed_spare.clear();
+    pub(crate) fn clear_buffers(&self) {
+        self.buffer.clear();
+        self.transposed_buffer.clear();
     }
 
     /// What is remembered.
@@ -183,25 +183,25 @@ impl Operand {
     }
 
     /// The codes of the matrix `x` that stay: those that are kept, or from now on the ones of the next step.
-    pub(crate) fn keep(&self, quantizer: &Quantizer, x: &Tensor, ste: Ste) -> Result<Kept> {
-        self.kept.get_or_compute(|| {
+    pub(crate) fn cached_codes(&self, quantizer: &Quantizer, x: &Tensor, ste: Ste) -> Result<CachedCodes> {
+        self.cache.get_or_compute(|| {
             let Uses { layout, transposed } = self.uses.get();
             let (codes, conversion) = self.packed(quantizer, x)?;
             let clip = ste.clip(x, &conversion)?;
-            let transposed = if transposed { Some(self.keep_transpose(quantizer, x, layout)?) } else { None };
+            let transposed = if transposed { Some(self.cached_transpose(quantizer, x, layout)?) } else { None };
             let codes = Arc::new(FixedWeight::new(codes, layout)?);
-            Ok(Kept { codes, clip, transposed })
+            Ok(CachedCodes { codes, clip, transposed })
         })
     }
 
-    fn keep_transpose(&self, quantizer: &Quantizer, x: &Tensor, layout: Layout) -> Result<KeptTranspose> {
+    fn cached_transpose(&self, quantizer: &Quantizer, x: &Tensor, layout: Layout) -> Result<CachedTranspose> {
         let x = transposed(x, layout.groups())?;
         let conversion = self.transposed(quantizer, &x, self.step())?;
         if x.device().is_cpu() {
             let no_code = Error::NanNotRepresentable { format: quantizer.format };
-            return Codes::encode(&x, &conversion, None)?.map(KeptTranspose::Codes).ok_or(no_code);
+            return Codes::encode(&x, &conversion, None)?.map(CachedTranspose::Codes).ok_or(no_code);
         }
-        Ok(KeptTranspose::Tensor(Fp8Tensor::convert(&x, &conversion, quantizer.granularity)?))
+        Ok(CachedTranspose::Tensor(Fp8Tensor::convert(&x, &conversion, quantizer.granularity)?))
     }
 }
 
@@ -214,9 +214,9 @@ impl Clone for Operand {
             state: self.state.clone(),
             stream,
             transposed_stream,
-            spare: Spare::default(),
-            transposed_spare: Spare::default(),
-            kept: self.kept.clone(),
+            buffer: CodeBuffer::default(),
+            transposed_buffer: CodeBuffer::default(),
+            cache: self.cache.clone(),
             uses: self.uses.clone(),
             watch: Watch::default(),
         }

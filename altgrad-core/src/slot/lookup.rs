@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::products::{self, Arguments, Computed, Gradients};
 use crate::Result;
-use crate::quantizer::{Clip, FixedWeight, Granularity, Kept, Quantizer, Rounding, Scaling};
+use crate::quantizer::{CachedCodes, Clip, FixedWeight, Granularity, Quantizer, Rounding, Scaling};
 
 /// The rows' values, and where their gradients stop.
 pub(super) type LookedUp = (Tensor, Clip);
@@ -31,7 +31,7 @@ pub(super) fn rows(table: &Tensor, rows: &Tensor) -> Result<Tensor> {
 }
 
 /// The rows of codes that are kept.
-pub(super) fn kept(kept: &Kept, rows: &Tensor) -> Result<LookedUp> {
+pub(super) fn kept(kept: &CachedCodes, rows: &Tensor) -> Result<LookedUp> {
     let numbers = numbers(rows)?;
     Ok((kept.codes.rows(&numbers)?, kept.clip.rows(&numbers)?))
 }

@@ -10,7 +10,7 @@ use super::operands::Operands;
 use super::operation::matrix;
 use super::products::{Arguments, Computed, Gradients, Product, Training, Weight, attach, transposed_weights};
 use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
-use crate::quantizer::{Fp8Tensor, Kept, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
+use crate::quantizer::{CachedCodes, Fp8Tensor, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
 use crate::{Error, Result};
 
 /// What a quantized layer is besides the layer that it wraps: the same for every kind.
@@ -74,7 +74,7 @@ impl Quantization {
 
     /// The weight's codes that the next forward pass computes with, which in eval mode may be those that are kept.
     pub(crate) fn quantized_weight(&self, weight: &Tensor) -> Result<Fp8Tensor> {
-        let kept = if self.mode.training { None } else { self.operands.weights.kept.peek() };
+        let kept = if self.mode.training { None } else { self.operands.weights.cache.peek() };
         match kept {
             Some(kept) => kept.codes.to_tensor(),
             None => self.pack(weight),
@@ -85,12 +85,12 @@ impl Quantization {
     pub(super) fn set_training(&mut self, training: bool) {
         self.mode.training = training;
         self.forget_codes();
-        self.operands.all().into_iter().for_each(Operand::clear_spares);
+        self.operands.all().into_iter().for_each(Operand::clear_buffers);
     }
 
     /// Lets the next forward pass in eval mode compute the weight's codes anew.
     pub(crate) fn forget_codes(&self) {
-        self.operands.weights.kept.renew();
+        self.operands.weights.cache.renew();
     }
 
     /// Fails if the weight has a delayed scale and nothing was measured yet.
@@ -101,7 +101,7 @@ impl Quantization {
     /// The same around other tensors of the same shapes and values, in place of this one.
     pub(super) fn moved(&self) -> Self {
         // Whether a gradient of the weight is needed is another matter then.
-        self.operands.weights.kept.forget();
+        self.operands.weights.cache.forget();
         Self { operands: Arc::clone(&self.operands), ..self.split() }
     }
 
@@ -186,7 +186,7 @@ impl Quantization {
             }
         };
         let operands = Arc::clone(&self.operands);
-        lookup::attach(looked_up, weight, rows, move || operands.weights.kept.disable())
+        lookup::attach(looked_up, weight, rows, move || operands.weights.cache.disable())
     }
 
     fn values(&self, weight: &Tensor, x: &Tensor, call: Call<'_>) -> Result<Tensor> {
@@ -217,7 +217,7 @@ impl Quantization {
         let operands = Arc::clone(&self.operands);
         let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
             // An optimizer is about to move the weight.
-            operands.weights.kept.disable();
+            operands.weights.cache.disable();
             let dims = arguments.x.dims();
             let dy = matrix_of(&dy.contiguous()?)?;
             Ok(Gradients { x: Some(clip.stop(&dy)?.reshape(dims)?), ..Gradients::default() })
@@ -242,11 +242,11 @@ impl Quantization {
     }
 
     /// In eval mode the weight's codes, unless it has a value without one.
-    fn kept(&self, matrix: &Tensor) -> Result<Option<Kept>> {
+    fn kept(&self, matrix: &Tensor) -> Result<Option<CachedCodes>> {
         if self.mode.training {
             return Ok(None);
         }
-        match self.operands.weights.keep(&self.recipe.weights, matrix, self.recipe.ste) {
+        match self.operands.weights.cached_codes(&self.recipe.weights, matrix, self.recipe.ste) {
             // NaN stays NaN in fake quantization, even where no code can hold it.
             Err(Error::NanNotRepresentable { .. }) => Ok(None),
             kept => kept.map(Some),

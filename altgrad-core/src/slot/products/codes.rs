@@ -8,7 +8,7 @@ use candle_core::{DType, Storage, Tensor};
 
 use super::values::Values;
 use super::{Computed, Operand, Products, Shape};
-use crate::quantizer::{Codes, FixedWeight, KeptTranspose, Spare, to_storage, with_floats};
+use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, to_storage, with_floats};
 use crate::slot::Compute;
 use crate::{Error, Result};
 
@@ -27,14 +27,19 @@ pub(super) enum Matrix {
 impl Products for FromCodes {
     type Matrix = Matrix;
 
-    fn quantize(x: &Tensor, conversion: &Conversion, groups: usize, spare: Option<&Spare>) -> Result<Option<Matrix>> {
+    fn quantize(
+        x: &Tensor,
+        conversion: &Conversion,
+        groups: usize,
+        buffer: Option<&CodeBuffer>,
+    ) -> Result<Option<Matrix>> {
         let blocks = conversion.blocks();
         let (rows, _) = blocks.shape();
         if groups != 1 && blocks.of_rows(0..rows / groups.max(1)).is_none() {
             return Ok(None);
         }
         // Some values have no code where the format has no NaN.
-        Ok(Codes::encode(x, conversion, spare)?.map(Matrix::Codes))
+        Ok(Codes::encode(x, conversion, buffer)?.map(Matrix::Codes))
     }
 
     fn fixed(codes: &FixedWeight, _: (usize, usize)) -> Result<Option<Matrix>> {
@@ -44,10 +49,10 @@ impl Products for FromCodes {
         })
     }
 
-    fn fixed_transpose(codes: &KeptTranspose, _: (usize, usize), _: DType) -> Result<Option<Matrix>> {
+    fn fixed_transpose(codes: &CachedTranspose, _: (usize, usize), _: DType) -> Result<Option<Matrix>> {
         Ok(match codes {
-            KeptTranspose::Codes(codes) => Some(Matrix::Codes(codes.clone())),
-            KeptTranspose::Tensor(_) => None,
+            CachedTranspose::Codes(codes) => Some(Matrix::Codes(codes.clone())),
+            CachedTranspose::Tensor(_) => None,
         })
     }
 

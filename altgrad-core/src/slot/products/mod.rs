@@ -20,7 +20,7 @@ use candle_core::{DType, Tensor};
 
 use super::Compute;
 use crate::Result;
-use crate::quantizer::{FixedWeight, Granularity, KeptTranspose, Spare};
+use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Granularity};
 
 /// One way to compute a layer's products. There are two: from codes on the CPU ([`codes`]), and by candle's operations on
 /// fake-quantized values anywhere ([`values`]).
@@ -28,20 +28,20 @@ trait Products: 'static {
     /// A quantized matrix in the form that products read.
     type Matrix: Clone + Send + Sync + 'static;
 
-    /// Quantizes a contiguous matrix of rows in `groups`, into a buffer from `spare` where there is one to be had; `None`
+    /// Quantizes a contiguous matrix of rows in `groups`, into a buffer from `buffer` where there is one to be had; `None`
     /// if it has no such form.
     fn quantize(
         x: &Tensor,
         conversion: &Conversion,
         groups: usize,
-        spare: Option<&Spare>,
+        buffer: Option<&CodeBuffer>,
     ) -> Result<Option<Self::Matrix>>;
 
     /// The matrix of codes that stay; `None` if they have no such form.
     fn fixed(codes: &FixedWeight, shape: (usize, usize)) -> Result<Option<Self::Matrix>>;
 
     /// The transpose that stays; `None` if it has no such form.
-    fn fixed_transpose(codes: &KeptTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Self::Matrix>>;
+    fn fixed_transpose(codes: &CachedTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Self::Matrix>>;
 
     /// The values of a matrix of this shape.
     fn dequantize(matrix: &Self::Matrix, shape: (usize, usize), dtype: DType) -> Result<Tensor>;

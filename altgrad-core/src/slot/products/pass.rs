@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::codes::FromCodes;
 use super::values::Values;
 use super::{Arguments, Gradients, Operand, Products, Shape, attach, is_symmetric};
-use crate::quantizer::{self, Clip, FixedWeight, KeptTranspose, Quantizer, Ste, has_kernels, sum_rows, transposed};
+use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste, has_kernels, sum_rows, transposed};
 use crate::slot::lowering::Lowering;
 use crate::slot::operands::Operands;
 use crate::slot::{Compute, LayerPath, Recipe, locate};
@@ -34,7 +34,7 @@ pub(in crate::slot) enum Weight<'a> {
     /// In full precision, to be quantized by this conversion in the step of this number.
     Full(&'a Tensor, Arc<Conversion>, u64),
     /// Codes that stay, with where the weight's gradient stops and the transpose.
-    Fixed(&'a Arc<FixedWeight>, Clip, Option<KeptTranspose>),
+    Fixed(&'a Arc<FixedWeight>, Clip, Option<CachedTranspose>),
 }
 
 /// What a pass through a layer that trains knows of it.
@@ -83,7 +83,7 @@ impl Product<'_> {
         let shape = self.shape(values)?;
         let weight = match &self.weight {
             Weight::Full(weight, conversion, _) => {
-                P::quantize(weight, conversion, groups, operands.map(|all| &all.weights.spare))?
+                P::quantize(weight, conversion, groups, operands.map(|all| &all.weights.buffer))?
             }
             Weight::Fixed(codes, ..) => P::fixed(codes, shape.w())?,
         };
@@ -91,8 +91,8 @@ impl Product<'_> {
         let input = match &self.input {
             None => None,
             Some((conversion, _)) => {
-                let spare = operands.map(|all| &all.activations.spare);
-                match P::quantize(values, conversion, groups, spare)? {
+                let buffer = operands.map(|all| &all.activations.buffer);
+                match P::quantize(values, conversion, groups, buffer)? {
                     None => return Ok(None),
                     input => input,
                 }
@@ -158,8 +158,8 @@ impl Product<'_> {
                     Weight::Full(_, _, step) => step,
                     Weight::Fixed(..) => operand.step(),
                 };
-                let spare = training.counts.then_some(&operand.transposed_spare);
-                along_columns::<P>(quantizer, operand, &training.matrix, step, shape.groups, spare)?
+                let buffer = training.counts.then_some(&operand.transposed_buffer);
+                along_columns::<P>(quantizer, operand, &training.matrix, step, shape.groups, buffer)?
             }
         };
         Ok(kept.map_or(Transpose::NoForm, Transpose::Quantized))
@@ -252,7 +252,7 @@ impl<P: Products> Backward<P> {
             && let Some(training) = &self.training
         {
             // An optimizer is about to move the weight.
-            training.operands.weights.kept.disable();
+            training.operands.weights.cache.disable();
         }
         Ok(Gradients {
             x: dx.map(|dx| self.lowering.input_gradient(self.input_clip.stop(&dx)?, x.dims())).transpose()?,
@@ -287,7 +287,7 @@ impl<P: Products> Backward<P> {
         let (operands, groups) = (&training.operands, self.shape.groups);
         let has_one_form = is_symmetric(quantizer.granularity, groups);
         let rows = if needs_x || has_one_form {
-            match P::quantize(dy, conversion, groups, Some(&operands.gradients.spare))? {
+            match P::quantize(dy, conversion, groups, Some(&operands.gradients.buffer))? {
                 None => return Ok(None),
                 rows => rows,
             }
@@ -395,7 +395,7 @@ fn columns_of<P: Products>(
     step: u64,
     groups: usize,
 ) -> Result<Option<P::Matrix>> {
-    along_columns::<P>(quantizer, operand, full, step, groups, Some(&operand.transposed_spare))
+    along_columns::<P>(quantizer, operand, full, step, groups, Some(&operand.transposed_buffer))
 }
 
 /// A matrix in full precision, quantized along its columns: the transpose along its own rows.
@@ -405,10 +405,10 @@ fn along_columns<P: Products>(
     full: &Tensor,
     step: u64,
     groups: usize,
-    spare: Option<&quantizer::Spare>,
+    buffer: Option<&quantizer::CodeBuffer>,
 ) -> Result<Option<P::Matrix>> {
     let full = transposed(full, groups)?;
-    P::quantize(&full, &operand.transposed(quantizer, &full, step)?, groups, spare)
+    P::quantize(&full, &operand.transposed(quantizer, &full, step)?, groups, buffer)
 }
 
 /// The gradient of a bias, if it needs one: the sum of the rows of `dy`.

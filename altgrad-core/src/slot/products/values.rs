@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 
 use super::{Computed, Operand, Products, Shape};
 use crate::Result;
-use crate::quantizer::{FixedWeight, KeptTranspose, Spare, Ste, fake_quantize_with};
+use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Ste, fake_quantize_with};
 use crate::slot::Compute;
 
 /// Products of fake-quantized values.
@@ -14,7 +14,7 @@ pub(super) struct Values;
 impl Products for Values {
     type Matrix = Tensor;
 
-    fn quantize(x: &Tensor, conversion: &Conversion, _: usize, _: Option<&Spare>) -> Result<Option<Tensor>> {
+    fn quantize(x: &Tensor, conversion: &Conversion, _: usize, _: Option<&CodeBuffer>) -> Result<Option<Tensor>> {
         fake_quantize_with(&x.detach(), conversion.clone(), Ste::PassThrough).map(Some)
     }
 
@@ -22,10 +22,10 @@ impl Products for Values {
         codes.dequantize().map(Some)
     }
 
-    fn fixed_transpose(codes: &KeptTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Tensor>> {
+    fn fixed_transpose(codes: &CachedTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Tensor>> {
         match codes {
-            KeptTranspose::Codes(codes) => codes.dequantize(&shape.into(), dtype).map(Some),
-            KeptTranspose::Tensor(codes) => codes.dequantize().map(Some),
+            CachedTranspose::Codes(codes) => codes.dequantize(&shape.into(), dtype).map(Some),
+            CachedTranspose::Tensor(codes) => codes.dequantize().map(Some),
         }
     }
 
