@@ -81,7 +81,7 @@ fn nearest(message: &str) -> String {
 }
 
 /// The fields whose errors say themselves what is allowed.
-const OUTSPOKEN: [&str; 9] =
+const SELF_EXPLANATORY: [&str; 9] =
     ["recipe", "pattern", "base", "weights", "activations", "gradients", "format", "amax_epsilon", "amax_bound"];
 
 /// What the field may be that a message is about, if the message does not say it: one that is missing, or the innermost
@@ -92,7 +92,7 @@ fn allowed(syntax: Syntax, path: &[String], message: &str) -> Option<String> {
         return None;
     }
     let missing = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-    let enclosing = path.iter().rev().map(String::as_str).take_while(|name| !OUTSPOKEN.contains(name));
+    let enclosing = path.iter().rev().map(String::as_str).take_while(|name| !SELF_EXPLANATORY.contains(name));
     missing.into_iter().chain(enclosing).find_map(say)
 }
 

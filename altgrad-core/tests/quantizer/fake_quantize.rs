@@ -8,12 +8,12 @@ use altgrad_core::{
 use altgrad_testing::corpus;
 use candle_core::{DType, Device, Tensor};
 
-use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
+use crate::{FLOAT_DTYPES, bits, expected, formats, numbers, tensor, values};
 
 #[test]
 fn every_format_and_dtype() {
     for (format, oracle) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             let x = tensor(&numbers(3000, 60.0), dtype).reshape((30, 100)).unwrap();
             // -60 is in the tensor and exact in every dtype.
             let scale = 60.0 / oracle.largest() as f32;
@@ -30,7 +30,7 @@ fn every_format_and_dtype() {
 #[test]
 fn every_value_under_a_given_scale() {
     for (format, oracle) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             for scale in [1.0, 0.3, 2f32.powi(-20)] {
                 let inputs: Vec<_> = corpus::f64s(&oracle).into_iter().map(|x| x * f64::from(scale)).collect();
                 let x = tensor(&inputs, dtype);
@@ -56,7 +56,7 @@ fn by_hand() {
 #[test]
 fn nan_stays_and_infinity_saturates_where_it_is_to() {
     for (format, oracle) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             let x = tensor(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0], dtype);
             let quantizer = Quantizer::from(format);
             assert!(values(&fake_quantize(&x, &quantizer).unwrap()).iter().all(|q| q.is_nan()), "{format} {dtype:?}");
@@ -112,7 +112,7 @@ fn views_of_any_layout() {
         base.narrow(0, 3, 1).unwrap().broadcast_as((7, 6, 5)).unwrap(),
         base.get(1).unwrap().get(2).unwrap().broadcast_as((3, 5)).unwrap(),
     ];
-    for dtype in FLOATS {
+    for dtype in FLOAT_DTYPES {
         for (format, oracle) in formats() {
             for view in &views {
                 let view = view.to_dtype(dtype).unwrap();
@@ -132,7 +132,7 @@ fn views_of_any_layout() {
 
 #[test]
 fn empty_and_scalar_tensors() {
-    for dtype in FLOATS {
+    for dtype in FLOAT_DTYPES {
         for shape in [&[0usize][..], &[0, 3], &[3, 0], &[2, 0, 5]] {
             let x = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
             let q = fake_quantize(&x, &Quantizer::from(Fp8::E4M3)).unwrap();

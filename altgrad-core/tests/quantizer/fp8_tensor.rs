@@ -6,7 +6,7 @@ use altgrad_core::{
 use altgrad_testing::corpus;
 use candle_core::{DType, Device, Tensor};
 
-use crate::{FLOATS, bits, expected, formats, numbers, tensor, values};
+use crate::{FLOAT_DTYPES, bits, expected, formats, numbers, tensor, values};
 
 /// Bytes that no quantizer gives are not read as other numbers in silence.
 #[test]
@@ -33,7 +33,7 @@ fn codes_of_narrow_formats_are_in_the_upper_bits() {
 #[test]
 fn packing_keeps_what_fake_quantization_gives() {
     for (format, oracle) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             let quantizer = Quantizer::from(format);
             let x = tensor(&numbers(2000, 60.0), dtype).reshape((20, 10, 10)).unwrap();
             let packed = Fp8Tensor::quantize(&x, &quantizer).unwrap();
@@ -60,7 +60,7 @@ fn packing_keeps_what_fake_quantization_gives() {
 #[test]
 fn packing_under_a_scale_keeps_every_value() {
     for (format, oracle) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             for scale in [1.0, 0.3, 2f32.powi(-20), 1e-30, f32::MIN_POSITIVE, f32::MAX / 4.0] {
                 let corpus = corpus::f64s(&oracle).into_iter().map(|x| x * f64::from(scale));
                 let x = tensor(&corpus.filter(|x| format.has_nan() || !x.is_nan()).collect::<Vec<_>>(), dtype);
@@ -95,7 +95,7 @@ fn views_and_empty_tensors() {
 #[test]
 fn nan_needs_a_format_that_has_it() {
     for (format, _) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             let x = tensor(&[1.0, f64::NAN, -2.0], dtype);
             let saturating = Quantizer::from(format).infinity(Infinity::Saturate);
             for packed in [Fp8Tensor::quantize(&x, &saturating), Fp8Tensor::quantize_with_scale(&x, format, 0.5)] {

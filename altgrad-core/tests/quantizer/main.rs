@@ -13,7 +13,7 @@ use altgrad_testing::{BF16, F16, NAMED, Oracle};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
-const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
+const FLOAT_DTYPES: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
 /// The named formats with their oracles.
 fn formats() -> impl Iterator<Item = (Fp8, Oracle)> {

@@ -3,7 +3,7 @@
 use altgrad_core::{Fp8, Quantizer, Ste, compute_scale, fake_quantize, fake_quantize_with_scale};
 use candle_core::{DType, Device, Tensor, Var};
 
-use crate::{FLOATS, bits, formats, numbers, tensor, values};
+use crate::{FLOAT_DTYPES, bits, formats, numbers, tensor, values};
 
 /// The gradient of `Σ upstream × q(x)` with respect to `x`.
 fn gradient(x: &Tensor, upstream: &Tensor, quantize: impl Fn(&Tensor) -> altgrad_core::Result<Tensor>) -> Tensor {
@@ -15,7 +15,7 @@ fn gradient(x: &Tensor, upstream: &Tensor, quantize: impl Fn(&Tensor) -> altgrad
 #[test]
 fn pass_through_is_the_upstream_gradient() {
     for (format, _) in formats() {
-        for dtype in FLOATS {
+        for dtype in FLOAT_DTYPES {
             let x = tensor(&numbers(100, 1e4), dtype);
             let upstream = tensor(&numbers(101, 3.0)[1..], dtype);
             let explicit = gradient(&x, &upstream, |x| fake_quantize_with_scale(x, format, 0.01, Ste::PassThrough));

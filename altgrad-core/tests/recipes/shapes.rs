@@ -7,7 +7,7 @@ use crate::{Trained, cpu, numbers, uneven, values};
 
 const INPUTS: usize = 35;
 const OUTPUTS: usize = 34;
-const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
+const FLOAT_DTYPES: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
 /// A view of a tensor of the shape that comes before it.
 type View = (&'static str, &'static [usize], fn(&Tensor) -> Result<Tensor>);
@@ -190,7 +190,7 @@ fn bf16_inputs_count_as_the_matrix_of_their_rows() {
 #[test]
 fn quantized_inputs_in_batches_of_any_layout_count_as_the_matrix_of_their_rows() {
     let recipes: Vec<_> = recipes().into_iter().filter(|(_, recipe)| recipe.activations.is_some()).collect();
-    for dtype in FLOATS {
+    for dtype in FLOAT_DTYPES {
         compare_all(dtype, &BATCHES, recipes.clone());
     }
 }

@@ -185,7 +185,7 @@ impl Dialect {
                         let known = quoted(&methods().map(|method| (*method).to_owned()).collect::<Vec<_>>(), ", ");
                         section.invalid(format!(
                             "the `quant_method` is `{method}`, and altgrad reads {known}; if the tensors are named as \
-                             one of these names them, {SAY_IT}"
+                             one of these names them, {NAME_THE_DIALECT}"
                         ))
                     })
                 }
@@ -229,7 +229,7 @@ impl Dialect {
                 let but = others.iter().map(|scale| format!(", but `{scale}` is one as {} names it", called_so(scale)));
                 let but = but.collect::<String>();
                 let why = format!(
-                    "is a scale as {} name it{but}, and no configuration beside the file says which; {SAY_IT}",
+                    "is a scale as {} name it{but}, and no configuration beside the file says which; {NAME_THE_DIALECT}",
                     called_so(first)
                 );
                 Err(shards.invalid(first, why))
@@ -240,7 +240,7 @@ impl Dialect {
                     &scale,
                     format!(
                         "looks like a scale of `{codes}`, but no dialect that altgrad reads calls scales so; if it is not a scale and \
-                         the codes are the values, {SAY_IT}: `plain`"
+                         the codes are the values, {NAME_THE_DIALECT}: `plain`"
                     ),
                 )),
             },
@@ -249,7 +249,7 @@ impl Dialect {
 }
 
 /// What to do where nothing tells the dialect.
-const SAY_IT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of `compare` `--first-from` or \
+const NAME_THE_DIALECT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of `compare` `--first-from` or \
                       `--second-from`)";
 
 /// A tensor that could be a scale of codes by its name and shape, though no dialect names it so, and those codes.
