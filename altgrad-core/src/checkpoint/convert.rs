@@ -41,10 +41,10 @@ struct Plan<'c> {
 struct Layer {
     path: String,
     /// What it becomes, or why it stays as it is.
-    becomes: Result<Quantized, SkipReason>,
+    becomes: Result<LayerConversion, SkipReason>,
 }
 
-struct Quantized {
+struct LayerConversion {
     recipe: Recipe,
     spec: LayerSpec,
     layout: TensorLayout,
@@ -167,7 +167,12 @@ impl Writer {
         Ok((plans, rulebook))
     }
 
-    fn decide(&self, rulebook: &Rulebook, path: &str, source: &Source<'_>) -> Result<Result<Quantized, SkipReason>> {
+    fn decide(
+        &self,
+        rulebook: &Rulebook,
+        path: &str,
+        source: &Source<'_>,
+    ) -> Result<Result<LayerConversion, SkipReason>> {
         let unsupported = |why: String| Ok(Err(SkipReason::Unsupported(why)));
         let facts = LayerFacts { path, skipped: false, recipe: None, tied_to: None, dtype: None };
         let decision = rulebook.decide(&facts);
@@ -211,7 +216,7 @@ impl Writer {
             activations: recipe.activations.clone().filter(|_| !may_be_embedding),
         };
         let layout = self.dialect().layout(&spec)?;
-        Ok(Ok(Quantized { recipe, spec, layout }))
+        Ok(Ok(LayerConversion { recipe, spec, layout }))
     }
 }
 
@@ -255,11 +260,11 @@ impl Plan<'_> {
     fn quantize(
         &self,
         path: &str,
-        quantized: &Quantized,
+        quantized: &LayerConversion,
         writer: &mut CheckpointWriter,
         tick: &mut dyn FnMut(usize),
     ) -> Result<LayerReport> {
-        let Quantized { recipe, spec, layout } = quantized;
+        let LayerConversion { recipe, spec, layout } = quantized;
         let weights = &recipe.weights;
         let block_rows = match (weights.rounding, weights.granularity) {
             // Random draws are numbered through the tensor.

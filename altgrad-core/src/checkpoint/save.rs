@@ -170,7 +170,7 @@ impl Writer {
 #[derive(Default)]
 struct Parts<'m> {
     /// The layers that become codes, with their paths; of those that share codes the first.
-    quantized: Vec<(String, Layer<'m>)>,
+    quantized: Vec<(String, QuantizedLayer<'m>)>,
     /// The paths of layers that stay as they are.
     full_precision: Vec<String>,
     /// All other tensors, once each.
@@ -181,23 +181,23 @@ struct Parts<'m> {
 }
 
 /// A layer that becomes codes.
-struct Layer<'m> {
+struct QuantizedLayer<'m> {
     kind: &'static str,
-    codes: Codes<'m>,
+    codes: CodesSource<'m>,
 }
 
-enum Codes<'m> {
+enum CodesSource<'m> {
     /// Of a frozen layer.
     Frozen(&'m FrozenCodes),
     /// Of a quantized layer, frozen for this.
     Quantized(Box<FrozenCodes>),
 }
 
-impl Layer<'_> {
+impl QuantizedLayer<'_> {
     fn codes(&self) -> &FrozenCodes {
         match &self.codes {
-            Codes::Frozen(codes) => codes,
-            Codes::Quantized(codes) => codes,
+            CodesSource::Frozen(codes) => codes,
+            CodesSource::Quantized(codes) => codes,
         }
     }
 }
@@ -223,7 +223,7 @@ impl<'m> Visitor<'m> for Parts<'m> {
             self.add(path.field("bias").to_string(), bias);
         }
         let codes = if let Some(codes) = slot.frozen() {
-            Codes::Frozen(codes)
+            CodesSource::Frozen(codes)
         } else if let Some(quantization) = slot.quantization() {
             // Layers that are quantized as one have the same codes.
             if !self.weights.insert((slot.weight_id(), Some(Arc::as_ptr(&quantization.operands.weights)))) {
@@ -232,7 +232,7 @@ impl<'m> Visitor<'m> for Parts<'m> {
             quantization.check_measured().map_err(|error| error.at(&name))?;
             let frozen = slot.to_frozen(&name, None).map_err(|error| error.at(&name))?;
             match frozen.as_ref().and_then(|slot| slot.frozen()) {
-                Some(codes) => Codes::Quantized(Box::new(codes.clone())),
+                Some(codes) => CodesSource::Quantized(Box::new(codes.clone())),
                 None => return Ok(()),
             }
         } else {
@@ -242,10 +242,10 @@ impl<'m> Visitor<'m> for Parts<'m> {
             self.full_precision.push(name);
             return Ok(());
         };
-        if matches!(codes, Codes::Frozen(_)) && !self.weights.insert((slot.weight_id(), None)) {
+        if matches!(codes, CodesSource::Frozen(_)) && !self.weights.insert((slot.weight_id(), None)) {
             return Ok(());
         }
-        self.quantized.push((name, Layer { kind: slot.kind(), codes }));
+        self.quantized.push((name, QuantizedLayer { kind: slot.kind(), codes }));
         Ok(())
     }
 

@@ -26,12 +26,12 @@ pub(super) struct Stored {
     /// Whether the scales lie in the order that GPUs want.
     is_swizzled: bool,
     /// How the input of the layer is quantized, if the tensor is the weight of one and it is.
-    pub(super) activations: Option<Activations>,
+    pub(super) activations: Option<StoredActivations>,
 }
 
 /// How the input of a layer is quantized.
 #[derive(Clone, Debug)]
-pub(super) enum Activations {
+pub(super) enum StoredActivations {
     /// Under scales of its own.
     Dynamic(Quantizer),
     /// To this format, under the scale in the tensor of this name.
@@ -285,7 +285,7 @@ impl Stored {
     /// The names of the tensors that it is made of, and of the scale of its layer's input.
     pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
         let input = match &self.activations {
-            Some(Activations::Static(_, scale)) => Some(scale),
+            Some(StoredActivations::Static(_, scale)) => Some(scale),
             _ => None,
         };
         [Some(&self.codes), self.scales.as_ref(), input].into_iter().flatten().map(String::as_str)
@@ -407,8 +407,8 @@ impl Stored {
     pub(super) fn activations(&self, shards: &Shards) -> Result<Option<Quantizer>> {
         match &self.activations {
             None => Ok(None),
-            Some(Activations::Dynamic(quantizer)) => Ok(Some(quantizer.clone())),
-            Some(Activations::Static(format, name)) => match read_scales(shards, name)?[..] {
+            Some(StoredActivations::Dynamic(quantizer)) => Ok(Some(quantizer.clone())),
+            Some(StoredActivations::Static(format, name)) => match read_scales(shards, name)?[..] {
                 [scale] => Ok(Some(Quantizer::new(*format).scaling(Scaling::Static(scale)))),
                 ref scales => {
                     Err(shards.invalid(name, format!("holds {} scales of an input, expected one", scales.len())))

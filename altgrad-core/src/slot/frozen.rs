@@ -7,7 +7,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Module, Storage, Tensor};
 
 use super::mode::Mode;
-use super::products::{Product, Weight};
+use super::products::{Product, WeightSource};
 use super::quantization::{Quantization, check_bias, check_input};
 use super::{Compute, Evaluation, LayerPath, Operation, check_kind, locate, lookup};
 use crate::quantizer::{
@@ -37,7 +37,7 @@ pub struct FrozenCodes {
     /// The weight's dimensions.
     pub(super) dims: Vec<usize>,
     pub(super) bias: Option<Tensor>,
-    activations: Option<Activations>,
+    activations: Option<FrozenInput>,
     pub(super) mode: Mode,
     evaluation: Evaluation,
     path: LayerPath,
@@ -47,7 +47,7 @@ pub struct FrozenCodes {
 
 /// How the input is quantized.
 #[derive(Clone, Debug)]
-struct Activations {
+struct FrozenInput {
     quantizer: Quantizer,
     operand: Operand,
     ste: Ste,
@@ -95,7 +95,7 @@ impl<O: Operation> Frozen<O> {
     pub(super) fn of_trained(layer: &O, trained: &Quantization, weight: Arc<FixedWeight>) -> Self {
         let activations = trained.recipe.activations.clone().map(|quantizer| {
             let operand = trained.operands.activations.clone();
-            Activations { quantizer, operand, ste: trained.recipe.ste }
+            FrozenInput { quantizer, operand, ste: trained.recipe.ste }
         });
         let codes = FrozenCodes {
             weight,
@@ -140,7 +140,7 @@ impl<O: Operation> Frozen<O> {
             return Err(Error::InvalidQuantizer { why }.of(NAME));
         }
         let operand = Operand::new(NAME, Some(&quantizer), self.codes.path.as_deref().unwrap_or_default());
-        self.codes.activations = Some(Activations { quantizer, operand, ste });
+        self.codes.activations = Some(FrozenInput { quantizer, operand, ste });
         Ok(self)
     }
 
@@ -281,7 +281,7 @@ impl FrozenCodes {
     ///
     /// Fails if there is nothing in the history.
     pub(crate) fn standing_activations(&self) -> Result<Option<Quantizer>> {
-        let Some(Activations { quantizer, operand, .. }) = &self.activations else { return Ok(None) };
+        let Some(FrozenInput { quantizer, operand, .. }) = &self.activations else { return Ok(None) };
         if !matches!(quantizer.scaling, Scaling::Delayed { .. }) {
             return Ok(Some(quantizer.clone()));
         }
@@ -291,7 +291,7 @@ impl FrozenCodes {
 
     /// How an input is quantized.
     fn convert_input(&self, values: &Tensor) -> Result<Option<(Arc<Conversion>, u64)>> {
-        let Some(Activations { quantizer, operand, .. }) = &self.activations else { return Ok(None) };
+        let Some(FrozenInput { quantizer, operand, .. }) = &self.activations else { return Ok(None) };
         Ok(Some((Arc::new(operand.peek(quantizer, values)?), operand.step())))
     }
 
@@ -303,7 +303,7 @@ impl FrozenCodes {
                 let values = lowering.input(&x.detach())?;
                 let product = Product {
                     lowering,
-                    weight: Weight::Fixed(&self.weight, Clip::default(), None),
+                    weight: WeightSource::Fixed(&self.weight, Clip::default(), None),
                     bias: self.bias.as_ref(),
                     input: self.convert_input(&values)?,
                     ste,

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::mode::Mode;
 use super::operands::Operands;
 use super::operation::matrix;
-use super::products::{Arguments, Computed, Gradients, Product, Training, Weight, attach, transposed_weights};
+use super::products::{Arguments, Computed, Gradients, Product, Training, WeightSource, attach, transposed_weights};
 use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
 use crate::quantizer::{CachedCodes, Fp8Tensor, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
 use crate::{Error, Result};
@@ -142,10 +142,10 @@ impl Quantization {
         let detached = matrix.detach();
         let kept = self.kept(&matrix)?;
         let weight_of_pass = if let Some(kept) = &kept {
-            Weight::Fixed(&kept.codes, kept.clip.clone(), kept.transposed.clone())
+            WeightSource::Fixed(&kept.codes, kept.clip.clone(), kept.transposed.clone())
         } else {
             let (conversion, step) = self.convert_weight(&detached)?;
-            Weight::Full(&detached, conversion, step)
+            WeightSource::Full(&detached, conversion, step)
         };
         let product = Product {
             lowering,

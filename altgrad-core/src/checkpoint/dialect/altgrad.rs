@@ -12,7 +12,7 @@ use super::facts::{Facts, Names, Write};
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored, format_of};
+use crate::checkpoint::stored::{Stored, StoredActivations, format_of};
 use crate::quantizer::{Granularity, Quantizer};
 use crate::{Fp8, Result};
 
@@ -51,7 +51,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
         let name = |tensor: &str| if path.is_empty() { tensor.to_owned() } else { format!("{path}.{tensor}") };
         let (codes, scales) = (name("weight"), name("weight_scale"));
         let stored = Stored::described(shards, &codes, &scales, layer.format, layer.granularity);
-        let activations = layer.activations.map(Activations::Dynamic);
+        let activations = layer.activations.map(StoredActivations::Dynamic);
         let stored = stored.map(|mut stored| {
             stored.activations = activations;
             stored

@@ -14,7 +14,7 @@ use crate::checkpoint::config::Configs;
 use crate::checkpoint::json;
 use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::Granularity;
 use crate::{Fp8, Result};
 
@@ -109,7 +109,7 @@ fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
         };
         let is_left = layer.map_or(leaves_inputs, |layer| layer.full_precision_matrix_mult);
         let input = present(shards, FACTS.names.inputs_of(codes)).into_iter().next().filter(|_| !is_left);
-        stored.activations = input.map(|scale| Activations::Static(Fp8::E4M3, scale));
+        stored.activations = input.map(|scale| StoredActivations::Static(Fp8::E4M3, scale));
         Ok(stored)
     };
     // What a layer without a mark holds is what a cast made of it.

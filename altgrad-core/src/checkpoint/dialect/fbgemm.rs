@@ -8,7 +8,7 @@ use super::layer_of;
 use super::pair::Pairing;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 use crate::{Fp8, Result};
 
@@ -47,7 +47,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
                 Some(bound) => quantizer.amax_bound(bound),
                 None => quantizer,
             };
-            stored.activations = Some(Activations::Dynamic(quantizer));
+            stored.activations = Some(StoredActivations::Dynamic(quantizer));
         }
         Ok(stored)
     };

@@ -12,7 +12,7 @@ use super::pair::{Pairing, present};
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored, format_of, has_blocks_of};
+use crate::checkpoint::stored::{Stored, StoredActivations, format_of, has_blocks_of};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{Error, Fp8, Result};
 
@@ -153,12 +153,12 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
         let rows = |granularity| Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
         let input_scale = present(shards, FACTS.names.inputs_of(codes)).into_iter().next();
         let (block, activations) = match quant_algo.to_ascii_uppercase().as_str() {
-            FP8 => (None, input_scale.map(|scale| Activations::Static(Fp8::E4M3, scale))),
-            PER_CHANNEL => (None, Some(Activations::Dynamic(rows(Granularity::PerRow)))),
+            FP8 => (None, input_scale.map(|scale| StoredActivations::Static(Fp8::E4M3, scale))),
+            PER_CHANNEL => (None, Some(StoredActivations::Dynamic(rows(Granularity::PerRow)))),
             MX => {
                 let cols = side.unwrap_or(MX_BLOCK);
                 let inputs = rows(Granularity::PerBlock { rows: 1, cols }).scale_encoding(MX_INPUTS);
-                (Some([1, cols]), Some(Activations::Dynamic(inputs)))
+                (Some([1, cols]), Some(StoredActivations::Dynamic(inputs)))
             }
             blocks if is_blocks(blocks) => (Some([side.unwrap_or(side_of_blocks); 2]), None),
             other => {

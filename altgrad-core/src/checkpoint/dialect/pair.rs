@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::facts::{Name, Names};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Fault, Stored, format_of};
+use crate::checkpoint::stored::{Fault, Stored, StoredActivations, format_of};
 use crate::{Error, Fp8, Result};
 
 /// The quantized tensors of a checkpoint, and what belongs to them.
@@ -130,7 +130,7 @@ pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<DialectTen
     let describe = |codes: &str, scales: &str| {
         let mut stored = Stored::new(shards, codes, Some(scales), None)?;
         let input = present(shards, names.inputs_of(codes)).into_iter().next();
-        stored.activations = input.map(|scale| Activations::Static(Fp8::E4M3, scale));
+        stored.activations = input.map(|scale| StoredActivations::Static(Fp8::E4M3, scale));
         Ok(stored)
     };
     Pairing { names, is_plain: &|_| false, keeps_full_precision: false, describe: &describe }.find(shards)

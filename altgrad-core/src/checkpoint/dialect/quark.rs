@@ -10,7 +10,7 @@ use super::layer_of;
 use super::pair::{Pairing, input_scale};
 use crate::checkpoint::config::{Configs, Section, glob_matches, is_listed};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 use crate::{Fp8, Result};
 
@@ -94,12 +94,12 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     pairing.find(shards)
 }
 
-fn activations(shards: &Shards, codes: &str, spec: &Spec) -> Result<Activations> {
+fn activations(shards: &Shards, codes: &str, spec: &Spec) -> Result<StoredActivations> {
     spec.check().map_err(|what| {
         shards.invalid(codes, format!("has inputs that are quantized to {what}, which altgrad does not read"))
     })?;
     if !spec.is_dynamic {
-        return Ok(Activations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, codes)?));
+        return Ok(StoredActivations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, codes)?));
     }
     let granularity = match (spec.qscheme.as_deref(), spec.block()) {
         (Some("per_token" | "per_channel"), _) => Granularity::PerRow,
@@ -110,5 +110,5 @@ fn activations(shards: &Shards, codes: &str, spec: &Spec) -> Result<Activations>
             return Err(shards.invalid(codes, why));
         }
     };
-    Ok(Activations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
+    Ok(StoredActivations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
 }

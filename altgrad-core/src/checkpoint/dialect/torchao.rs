@@ -10,7 +10,7 @@ use super::facts::{Facts, Names};
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::file::{SafetensorsFile, invalid};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{Fp8, Result};
 
@@ -158,7 +158,7 @@ fn stored(shards: &Shards, name: &str, described: &Described) -> Result<Stored> 
         let quantizer = data.quantizer().map_err(|what| {
             shards.invalid(&codes, format!("has inputs quantized with `{what}`, which altgrad does not read"))
         })?;
-        stored.activations = Some(Activations::Dynamic(quantizer));
+        stored.activations = Some(StoredActivations::Dynamic(quantizer));
     }
     Ok(stored)
 }

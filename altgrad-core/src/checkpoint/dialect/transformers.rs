@@ -9,7 +9,7 @@ use super::pair::{Pairing, input_scale};
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 use crate::{Fp8, Result};
 
@@ -106,15 +106,15 @@ fn block_of_projections(shards: &Shards, codes: &str, scales: &str) -> Option<[u
 
 /// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights, or in
 /// whole rows.
-fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Activations> {
+fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<StoredActivations> {
     if config.activation_scheme == Scheme::Static {
-        return Ok(Activations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, &stored.codes)?));
+        return Ok(StoredActivations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, &stored.codes)?));
     }
     let granularity = match (stored.granularity, config.weight_block_size) {
         (Granularity::PerBlock { .. }, Some([_, cols])) => Granularity::PerBlock { rows: 1, cols },
         _ => Granularity::PerRow,
     };
-    Ok(Activations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
+    Ok(StoredActivations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
 }
 
 /// The layout of a layer, or what of it the dialect cannot say.

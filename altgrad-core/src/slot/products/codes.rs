@@ -7,7 +7,7 @@ use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Lhs,
 use candle_core::{DType, Storage, Tensor};
 
 use super::values::Values;
-use super::{Computed, Operand, Products, Shape};
+use super::{Computed, ProductOperand, ProductShape, Products};
 use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, to_storage, with_floats};
 use crate::slot::Compute;
 use crate::{Error, Result};
@@ -71,11 +71,11 @@ impl Products for FromCodes {
     }
 
     fn forward(
-        x: Operand<'_, Matrix>,
+        x: ProductOperand<'_, Matrix>,
         w: &Matrix,
         bias: Option<&Tensor>,
         compute: Compute,
-        shape: Shape,
+        shape: ProductShape,
     ) -> Result<Computed> {
         let (rows, cols) = (shape.rows, shape.outputs);
         let rhs = |group: usize, product: &mut dyn FnMut(&Rhs<'_>) -> Result<()>| match w {
@@ -85,7 +85,7 @@ impl Products for FromCodes {
             }
         };
         let mut y = match x {
-            Operand::Full(x) => with_floats(x, |x| {
+            ProductOperand::Full(x) => with_floats(x, |x| {
                 per_group(shape.groups, rows * cols, |group, y| {
                     let x = FloatMatrix::new(slice(x, group, rows, shape.inputs)?, rows, shape.inputs);
                     let lhs = match compute {
@@ -98,14 +98,16 @@ impl Products for FromCodes {
                     })
                 })
             })??,
-            Operand::Quantized(Matrix::Codes(x)) => per_group(shape.groups, rows * cols, |group, y| {
+            ProductOperand::Quantized(Matrix::Codes(x)) => per_group(shape.groups, rows * cols, |group, y| {
                 let lhs = Lhs::Codes(group_of(x, group, rows, shape)?);
                 rhs(group, &mut |rhs| {
                     kernels::multiply(&lhs, rhs, y);
                     Ok(())
                 })
             })?,
-            Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(_) => return Err(not_transposed()),
+            ProductOperand::Quantized(Matrix::Packed(_)) | ProductOperand::Transposed(_) => {
+                return Err(not_transposed());
+            }
         };
         if let Some(bias) = bias {
             with_floats(bias, |bias| kernels::add_bias(&mut y, bias))?;
@@ -113,12 +115,16 @@ impl Products for FromCodes {
         Ok(Computed::Cpu(to_storage(y, shape.dtype)?))
     }
 
-    fn input_gradient(dy: Operand<'_, Matrix>, w: Operand<'_, Matrix>, shape: Shape) -> Result<Tensor> {
+    fn input_gradient(
+        dy: ProductOperand<'_, Matrix>,
+        w: ProductOperand<'_, Matrix>,
+        shape: ProductShape,
+    ) -> Result<Tensor> {
         let (rows, cols) = (shape.rows, shape.inputs);
         let (w, is_transposed) = match w {
-            Operand::Quantized(w) => (w, false),
-            Operand::Transposed(w) => (w, true),
-            Operand::Full(_) => return Err(not_transposed()),
+            ProductOperand::Quantized(w) => (w, false),
+            ProductOperand::Transposed(w) => (w, true),
+            ProductOperand::Full(_) => return Err(not_transposed()),
         };
         let w = Unpacked::new(w);
         let rhs = |group| {
@@ -126,7 +132,7 @@ impl Products for FromCodes {
             Ok::<_, Error>(Rhs::Codes(if is_transposed { codes } else { codes.transposed() }))
         };
         let dx = match dy {
-            Operand::Full(dy) => with_floats(dy, |dy| {
+            ProductOperand::Full(dy) => with_floats(dy, |dy| {
                 per_group(shape.groups, rows * cols, |group, dx| {
                     let dy = slice(dy, group, rows, shape.outputs)?;
                     let lhs = Lhs::Floats(FloatMatrix::new(dy, rows, shape.outputs));
@@ -134,20 +140,26 @@ impl Products for FromCodes {
                     Ok(())
                 })
             })??,
-            Operand::Quantized(Matrix::Codes(dy)) => per_group(shape.groups, rows * cols, |group, dx| {
+            ProductOperand::Quantized(Matrix::Codes(dy)) => per_group(shape.groups, rows * cols, |group, dx| {
                 kernels::multiply(&Lhs::Codes(group_of(dy, group, rows, shape)?), &rhs(group)?, dx);
                 Ok(())
             })?,
-            Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(_) => return Err(not_transposed()),
+            ProductOperand::Quantized(Matrix::Packed(_)) | ProductOperand::Transposed(_) => {
+                return Err(not_transposed());
+            }
         };
         tensor(dx, shape.x(), shape.dtype)
     }
 
-    fn weight_gradient(dy: Operand<'_, Matrix>, x: Operand<'_, Matrix>, shape: Shape) -> Result<Tensor> {
-        let Shape { groups, rows, inputs, outputs, dtype } = shape;
+    fn weight_gradient(
+        dy: ProductOperand<'_, Matrix>,
+        x: ProductOperand<'_, Matrix>,
+        shape: ProductShape,
+    ) -> Result<Tensor> {
+        let ProductShape { groups, rows, inputs, outputs, dtype } = shape;
         let dw = match (codes_of(dy)?, codes_of(x)?) {
             (Side::Full(dy), Side::Full(x)) => {
-                return Values::weight_gradient(Operand::Full(dy), Operand::Full(x), shape);
+                return Values::weight_gradient(ProductOperand::Full(dy), ProductOperand::Full(x), shape);
             }
             (Side::Full(dy), Side::Codes(x, x_is_transposed)) => with_floats(dy, |dy| {
                 per_group(groups, outputs * inputs, |group, dw| {
@@ -182,7 +194,13 @@ impl Products for FromCodes {
 }
 
 /// The transpose of a group of a matrix, with so many rows.
-fn columns(codes: &Codes, is_transposed: bool, group: usize, cols: usize, shape: Shape) -> Result<CodeMatrix<'_>> {
+fn columns(
+    codes: &Codes,
+    is_transposed: bool,
+    group: usize,
+    cols: usize,
+    shape: ProductShape,
+) -> Result<CodeMatrix<'_>> {
     Ok(if is_transposed {
         group_of(codes, group, cols, shape)?
     } else {
@@ -197,12 +215,14 @@ enum Side<'a> {
     Codes(&'a Codes, bool),
 }
 
-fn codes_of(operand: Operand<'_, Matrix>) -> Result<Side<'_>> {
+fn codes_of(operand: ProductOperand<'_, Matrix>) -> Result<Side<'_>> {
     match operand {
-        Operand::Full(values) => Ok(Side::Full(values)),
-        Operand::Quantized(Matrix::Codes(codes)) => Ok(Side::Codes(codes, false)),
-        Operand::Transposed(Matrix::Codes(codes)) => Ok(Side::Codes(codes, true)),
-        Operand::Quantized(Matrix::Packed(_)) | Operand::Transposed(Matrix::Packed(_)) => Err(not_transposed()),
+        ProductOperand::Full(values) => Ok(Side::Full(values)),
+        ProductOperand::Quantized(Matrix::Codes(codes)) => Ok(Side::Codes(codes, false)),
+        ProductOperand::Transposed(Matrix::Codes(codes)) => Ok(Side::Codes(codes, true)),
+        ProductOperand::Quantized(Matrix::Packed(_)) | ProductOperand::Transposed(Matrix::Packed(_)) => {
+            Err(not_transposed())
+        }
     }
 }
 
@@ -220,7 +240,7 @@ impl<'a> Unpacked<'a> {
         }
     }
 
-    fn group(&self, group: usize, rows: usize, shape: Shape) -> Result<CodeMatrix<'_>> {
+    fn group(&self, group: usize, rows: usize, shape: ProductShape) -> Result<CodeMatrix<'_>> {
         match self {
             Self::Whole(codes) => group_of(codes, group, rows, shape),
             Self::Groups(groups) => groups.get(group).map(Codes::view).ok_or_else(no_group),
@@ -229,7 +249,7 @@ impl<'a> Unpacked<'a> {
 }
 
 /// The rows of a group.
-fn group_of(codes: &Codes, group: usize, rows: usize, shape: Shape) -> Result<CodeMatrix<'_>> {
+fn group_of(codes: &Codes, group: usize, rows: usize, shape: ProductShape) -> Result<CodeMatrix<'_>> {
     if shape.groups == 1 {
         return Ok(codes.view());
     }

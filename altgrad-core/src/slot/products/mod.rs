@@ -13,7 +13,7 @@ mod pass;
 mod values;
 
 pub(super) use autograd_node::{Arguments, Computed, Gradients, attach};
-pub(super) use pass::{Product, Training, Weight, transposed_weights};
+pub(super) use pass::{Product, Training, WeightSource, transposed_weights};
 
 use altgrad_kernels::Conversion;
 use candle_core::{DType, Tensor};
@@ -48,22 +48,30 @@ trait Products: 'static {
 
     /// `x · wᵀ`, and the bias in every row.
     fn forward(
-        x: Operand<'_, Self::Matrix>,
+        x: ProductOperand<'_, Self::Matrix>,
         w: &Self::Matrix,
         bias: Option<&Tensor>,
         compute: Compute,
-        shape: Shape,
+        shape: ProductShape,
     ) -> Result<Computed>;
 
     /// `dy · w`.
-    fn input_gradient(dy: Operand<'_, Self::Matrix>, w: Operand<'_, Self::Matrix>, shape: Shape) -> Result<Tensor>;
+    fn input_gradient(
+        dy: ProductOperand<'_, Self::Matrix>,
+        w: ProductOperand<'_, Self::Matrix>,
+        shape: ProductShape,
+    ) -> Result<Tensor>;
 
     /// `dyᵀ · x`.
-    fn weight_gradient(dy: Operand<'_, Self::Matrix>, x: Operand<'_, Self::Matrix>, shape: Shape) -> Result<Tensor>;
+    fn weight_gradient(
+        dy: ProductOperand<'_, Self::Matrix>,
+        x: ProductOperand<'_, Self::Matrix>,
+        shape: ProductShape,
+    ) -> Result<Tensor>;
 }
 
 /// An operand of a product.
-enum Operand<'a, M> {
+enum ProductOperand<'a, M> {
     /// As it is, a contiguous matrix.
     Full(&'a Tensor),
     Quantized(&'a M),
@@ -71,17 +79,17 @@ enum Operand<'a, M> {
     Transposed(&'a M),
 }
 
-impl<M> Clone for Operand<'_, M> {
+impl<M> Clone for ProductOperand<'_, M> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<M> Copy for Operand<'_, M> {}
+impl<M> Copy for ProductOperand<'_, M> {}
 
 /// The shape of a layer's products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+struct ProductShape {
     groups: usize,
     /// Rows of one group of `X` and `dY`.
     rows: usize,
@@ -91,7 +99,7 @@ struct Shape {
     dtype: DType,
 }
 
-impl Shape {
+impl ProductShape {
     fn x(self) -> (usize, usize) {
         (self.groups * self.rows, self.inputs)
     }

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::codes::FromCodes;
 use super::values::Values;
-use super::{Arguments, Gradients, Operand, Products, Shape, attach, is_symmetric};
+use super::{Arguments, Gradients, ProductOperand, ProductShape, Products, attach, is_symmetric};
 use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste, has_kernels, sum_rows, transposed};
 use crate::slot::lowering::Lowering;
 use crate::slot::operands::Operands;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// A pass through a layer.
 pub(in crate::slot) struct Product<'a> {
     pub(in crate::slot) lowering: &'a Arc<dyn Lowering>,
-    pub(in crate::slot) weight: Weight<'a>,
+    pub(in crate::slot) weight: WeightSource<'a>,
     pub(in crate::slot) bias: Option<&'a Tensor>,
     /// How the input is quantized in this pass, with the number of the step.
     pub(in crate::slot) input: Option<(Arc<Conversion>, u64)>,
@@ -30,7 +30,7 @@ pub(in crate::slot) struct Product<'a> {
 }
 
 /// The weight of a pass, as a matrix.
-pub(in crate::slot) enum Weight<'a> {
+pub(in crate::slot) enum WeightSource<'a> {
     /// In full precision, to be quantized by this conversion in the step of this number.
     Full(&'a Tensor, Arc<Conversion>, u64),
     /// Codes that stay, with where the weight's gradient stops and the transpose.
@@ -82,10 +82,10 @@ impl Product<'_> {
         let operands = self.training.as_ref().filter(|training| training.counts).map(|training| &training.operands);
         let shape = self.shape(values)?;
         let weight = match &self.weight {
-            Weight::Full(weight, conversion, _) => {
+            WeightSource::Full(weight, conversion, _) => {
                 P::quantize(weight, conversion, groups, operands.map(|all| &all.weights.buffer))?
             }
-            Weight::Fixed(codes, ..) => P::fixed(codes, shape.w())?,
+            WeightSource::Fixed(codes, ..) => P::fixed(codes, shape.w())?,
         };
         let Some(weight) = weight else { return Ok(None) };
         let input = match &self.input {
@@ -133,12 +133,12 @@ impl Product<'_> {
         self.lowering.output(y, x.dims(), added).map(Some)
     }
 
-    fn shape(&self, values: &Tensor) -> Result<Shape> {
+    fn shape(&self, values: &Tensor) -> Result<ProductShape> {
         let groups = self.lowering.groups();
         let (rows, inputs) = values.dims2()?;
         let (outputs, _) = self.lowering.weight_shape();
         let groups_or_one = groups.max(1);
-        Ok(Shape {
+        Ok(ProductShape {
             groups,
             rows: rows / groups_or_one,
             inputs,
@@ -147,16 +147,18 @@ impl Product<'_> {
         })
     }
 
-    fn transposed_weight<P: Products>(&self, shape: Shape) -> Result<Transpose<P>> {
+    fn transposed_weight<P: Products>(&self, shape: ProductShape) -> Result<Transpose<P>> {
         let Some(training) = &self.training else { return Ok(Transpose::NotNeeded) };
         let Some(quantizer) = training.transposed_weights(shape.groups) else { return Ok(Transpose::NotNeeded) };
         let kept = match &self.weight {
-            Weight::Fixed(_, _, Some(kept)) => P::fixed_transpose(kept, shape.transposed(shape.w()), shape.dtype)?,
-            Weight::Fixed(_, _, None) | Weight::Full(..) => {
+            WeightSource::Fixed(_, _, Some(kept)) => {
+                P::fixed_transpose(kept, shape.transposed(shape.w()), shape.dtype)?
+            }
+            WeightSource::Fixed(_, _, None) | WeightSource::Full(..) => {
                 let operand = &training.operands.weights;
                 let step = match self.weight {
-                    Weight::Full(_, _, step) => step,
-                    Weight::Fixed(..) => operand.step(),
+                    WeightSource::Full(_, _, step) => step,
+                    WeightSource::Fixed(..) => operand.step(),
                 };
                 let buffer = training.counts.then_some(&operand.transposed_buffer);
                 along_columns::<P>(quantizer, operand, &training.matrix, step, shape.groups, buffer)?
@@ -168,11 +170,11 @@ impl Product<'_> {
     /// Where the weight's gradient stops.
     fn weight_clip(&self) -> Result<Clip> {
         match (&self.weight, &self.training) {
-            (Weight::Fixed(_, clip, _), _) => Ok(clip.clone()),
-            (Weight::Full(matrix, conversion, _), Some(training)) => {
+            (WeightSource::Fixed(_, clip, _), _) => Ok(clip.clone()),
+            (WeightSource::Full(matrix, conversion, _), Some(training)) => {
                 self.ste.clip_values(matrix, conversion, training.weight.track_op())
             }
-            (Weight::Full(..), None) => Ok(Clip::default()),
+            (WeightSource::Full(..), None) => Ok(Clip::default()),
         }
     }
 }
@@ -199,7 +201,7 @@ struct Backward<P: Products> {
     input_clip: Clip,
     weight_clip: Clip,
     training: Option<TrainingStep>,
-    shape: Shape,
+    shape: ProductShape,
 }
 
 /// What a backward pass knows of the layer.
@@ -263,13 +265,16 @@ impl<P: Products> Backward<P> {
 
     /// From `dy` as it is.
     fn in_full_precision(&self, x: &Tensor, dy: &Tensor, [needs_x, needs_w]: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
-        let dy = Operand::Full(dy);
-        let dx =
-            if needs_x { Some(P::input_gradient(dy, Operand::Quantized(&self.weight), self.shape)?) } else { None };
+        let dy = ProductOperand::Full(dy);
+        let dx = if needs_x {
+            Some(P::input_gradient(dy, ProductOperand::Quantized(&self.weight), self.shape)?)
+        } else {
+            None
+        };
         let dw = match &self.input {
             _ if !needs_w => None,
-            Some(input) => Some(P::weight_gradient(dy, Operand::Quantized(input), self.shape)?),
-            None => Some(P::weight_gradient(dy, Operand::Full(&self.values(x)?), self.shape)?),
+            Some(input) => Some(P::weight_gradient(dy, ProductOperand::Quantized(input), self.shape)?),
+            None => Some(P::weight_gradient(dy, ProductOperand::Full(&self.values(x)?), self.shape)?),
         };
         Ok([dx, dw])
     }
@@ -297,10 +302,10 @@ impl<P: Products> Backward<P> {
         let dx = match &rows {
             Some(rows) if needs_x => {
                 let weight = match &self.transposed_weight {
-                    Some(weight) => Operand::Transposed(weight),
-                    None => Operand::Quantized(&self.weight),
+                    Some(weight) => ProductOperand::Transposed(weight),
+                    None => ProductOperand::Quantized(&self.weight),
                 };
-                Some(P::input_gradient(Operand::Quantized(rows), weight, self.shape)?)
+                Some(P::input_gradient(ProductOperand::Quantized(rows), weight, self.shape)?)
             }
             _ => None,
         };
@@ -326,7 +331,7 @@ impl<P: Products> Backward<P> {
             (_, Some(input)) => Form::Rows(input.clone()),
             (_, None) => {
                 values = self.values(x)?;
-                let dw = P::weight_gradient(columns.operand(), Operand::Full(&values), self.shape)?;
+                let dw = P::weight_gradient(columns.operand(), ProductOperand::Full(&values), self.shape)?;
                 return Ok(Some([dx, Some(dw)]));
             }
         };
@@ -375,16 +380,16 @@ enum Form<M> {
 }
 
 impl<M> Form<M> {
-    fn operand(&self) -> Operand<'_, M> {
+    fn operand(&self) -> ProductOperand<'_, M> {
         match self {
-            Self::Rows(matrix) => Operand::Quantized(matrix),
-            Self::Columns(matrix) => Operand::Transposed(matrix),
+            Self::Rows(matrix) => ProductOperand::Quantized(matrix),
+            Self::Columns(matrix) => ProductOperand::Transposed(matrix),
         }
     }
 }
 
-fn operand<'a, M>(quantized: Option<&'a M>, full: &'a Tensor) -> Operand<'a, M> {
-    quantized.map_or(Operand::Full(full), Operand::Quantized)
+fn operand<'a, M>(quantized: Option<&'a M>, full: &'a Tensor) -> ProductOperand<'a, M> {
+    quantized.map_or(ProductOperand::Full(full), ProductOperand::Quantized)
 }
 
 /// A matrix in full precision, quantized along its columns in a backward pass.

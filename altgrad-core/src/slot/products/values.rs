@@ -3,7 +3,7 @@
 use altgrad_kernels::Conversion;
 use candle_core::{DType, Tensor};
 
-use super::{Computed, Operand, Products, Shape};
+use super::{Computed, ProductOperand, ProductShape, Products};
 use crate::Result;
 use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Ste, fake_quantize_with};
 use crate::slot::Compute;
@@ -34,11 +34,11 @@ impl Products for Values {
     }
 
     fn forward(
-        x: Operand<'_, Tensor>,
+        x: ProductOperand<'_, Tensor>,
         w: &Tensor,
         bias: Option<&Tensor>,
         _: Compute,
-        shape: Shape,
+        shape: ProductShape,
     ) -> Result<Computed> {
         let w = grouped(w, shape.groups)?;
         let y = flat(&grouped(x.values(shape)?, shape.groups)?.matmul(&transpose(&w)?)?, shape.y())?;
@@ -48,31 +48,39 @@ impl Products for Values {
         }))
     }
 
-    fn input_gradient(dy: Operand<'_, Tensor>, w: Operand<'_, Tensor>, shape: Shape) -> Result<Tensor> {
+    fn input_gradient(
+        dy: ProductOperand<'_, Tensor>,
+        w: ProductOperand<'_, Tensor>,
+        shape: ProductShape,
+    ) -> Result<Tensor> {
         let dy = grouped(dy.values(shape)?, shape.groups)?;
         let dx = match w {
-            Operand::Full(w) | Operand::Quantized(w) => dy.matmul(&grouped(w, shape.groups)?)?,
-            Operand::Transposed(w) => dy.matmul(&transpose(&grouped(w, shape.groups)?)?)?,
+            ProductOperand::Full(w) | ProductOperand::Quantized(w) => dy.matmul(&grouped(w, shape.groups)?)?,
+            ProductOperand::Transposed(w) => dy.matmul(&transpose(&grouped(w, shape.groups)?)?)?,
         };
         flat(&dx, shape.x())
     }
 
-    fn weight_gradient(dy: Operand<'_, Tensor>, x: Operand<'_, Tensor>, shape: Shape) -> Result<Tensor> {
+    fn weight_gradient(
+        dy: ProductOperand<'_, Tensor>,
+        x: ProductOperand<'_, Tensor>,
+        shape: ProductShape,
+    ) -> Result<Tensor> {
         let columns = match dy {
-            Operand::Full(dy) | Operand::Quantized(dy) => transpose(&grouped(dy, shape.groups)?)?,
-            Operand::Transposed(dy) => grouped(dy, shape.groups)?,
+            ProductOperand::Full(dy) | ProductOperand::Quantized(dy) => transpose(&grouped(dy, shape.groups)?)?,
+            ProductOperand::Transposed(dy) => grouped(dy, shape.groups)?,
         };
         let dw = match x {
-            Operand::Full(x) | Operand::Quantized(x) => columns.matmul(&grouped(x, shape.groups)?)?,
-            Operand::Transposed(x) => columns.matmul(&transpose(&grouped(x, shape.groups)?)?)?,
+            ProductOperand::Full(x) | ProductOperand::Quantized(x) => columns.matmul(&grouped(x, shape.groups)?)?,
+            ProductOperand::Transposed(x) => columns.matmul(&transpose(&grouped(x, shape.groups)?)?)?,
         };
         flat(&dw, shape.w())
     }
 }
 
-impl<'a> Operand<'a, Tensor> {
+impl<'a> ProductOperand<'a, Tensor> {
     /// The values of an operand that is not transposed.
-    fn values(self, _: Shape) -> Result<&'a Tensor> {
+    fn values(self, _: ProductShape) -> Result<&'a Tensor> {
         match self {
             Self::Full(values) | Self::Quantized(values) => Ok(values),
             Self::Transposed(_) => Err(super::codes::not_transposed()),

@@ -12,7 +12,7 @@ use super::layer_of;
 use super::pair::{Pairing, input_scale};
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Activations, Stored};
+use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{Error, Fp8, Result};
 use layout::{config, layout};
@@ -155,14 +155,14 @@ impl<'c> Groups<'c> {
     }
 }
 
-fn activations(shards: &Shards, codes: &str, args: &Args) -> Result<Activations> {
+fn activations(shards: &Shards, codes: &str, args: &Args) -> Result<StoredActivations> {
     args.check().map_err(|why| {
         shards.invalid(codes, format!("has inputs that are quantized in a way that altgrad does not read: {why}"))
     })?;
     match args.dynamic {
         Dynamic::Always(true) => {}
         Dynamic::Always(false) => {
-            return Ok(Activations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, codes)?));
+            return Ok(StoredActivations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, codes)?));
         }
         Dynamic::Other(ref word) => {
             return Err(
@@ -181,5 +181,5 @@ fn activations(shards: &Shards, codes: &str, args: &Args) -> Result<Activations>
     };
     let encoding = if args.is_mx() { MX_INPUTS } else { ScaleEncoding::F32 };
     let quantizer = Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current);
-    Ok(Activations::Dynamic(quantizer.scale_encoding(encoding)))
+    Ok(StoredActivations::Dynamic(quantizer.scale_encoding(encoding)))
 }
