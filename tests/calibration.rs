@@ -5,8 +5,8 @@
 mod common;
 
 use altgrad::{
-    CalibrationConfig, Error, Fp8, Granularity, IdleLayers, Linear, Observer, QuantConfig, Quantizable, Quantizer,
-    Recipe, Scaling,
+    CalibrationConfig, Error, Fp8, Granularity, IdleLayers, Linear, ModelError, Observer, QuantConfig, Quantizable,
+    Quantizer, Recipe, Scaling,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use common::{gpt, tokens, values};
@@ -194,8 +194,8 @@ fn a_pass_that_fails_changes_nothing() {
         assert_eq!(values(&model.forward(&text).unwrap()), before);
     };
 
-    let error = model.calibrate(|_| Err(Error::NoLayers)).unwrap_err();
-    assert!(matches!(error, Error::NoLayers));
+    let error = model.calibrate(|_| Err(Error::Model(ModelError::NoLayers))).unwrap_err();
+    assert!(matches!(error, Error::Model(ModelError::NoLayers)));
     unchanged(&model);
 
     // A model of which only a part is called.
@@ -204,7 +204,9 @@ fn a_pass_that_fails_changes_nothing() {
         model.h[0].attn.c_attn.forward(&x)?;
         Ok(())
     };
-    let Error::NotCalibrated { layers } = model.calibrate(pass).unwrap_err() else { panic!("layers are idle") };
+    let Error::Model(ModelError::NotCalibrated { layers }) = model.calibrate(pass).unwrap_err() else {
+        panic!("layers are idle")
+    };
     assert_eq!((layers.len(), layers[0].as_str()), (7, "h.0.attn.c_proj"));
     unchanged(&model);
 
@@ -278,25 +280,25 @@ fn all_idle_layers_are_named_and_what_others_saw_is_kept() {
     // An error of the passes keeps what was kept, and nothing of its own.
     let failing = |model: &Three| {
         model[0].forward(&Tensor::new(&[[9999f32, 1.0, 0.0, 2.0]], &Device::Cpu)?)?;
-        Err(Error::NoLayers)
+        Err(Error::Model(ModelError::NoLayers))
     };
-    assert!(matches!(model.calibrate(failing), Err(Error::NoLayers)));
+    assert!(matches!(model.calibrate(failing), Err(Error::Model(ModelError::NoLayers))));
     // Another observer starts anew.
     let other = model.clone().calibrate_with(Observer::Percentile(100.0), reach(&[0, 2], 448.0)).unwrap_err();
-    assert!(matches!(other, Error::NotCalibrated { layers } if layers == ["1"]));
+    assert!(matches!(other, Error::Model(ModelError::NotCalibrated { layers }) if layers == ["1"]));
     let report = model.calibrate(reach(&[0, 2], 448.0)).unwrap();
     let scales: Vec<_> = report.layers.iter().map(|layer| (layer.scale, layer.values)).collect();
     assert_eq!(scales, [(1.0, 4), (2.0, 4), (1.0, 4)]);
     assert!(model.iter().all(is_static) && report.idle.is_empty());
     // Once it has become scales, it is gone.
     let error = model.calibrate(reach(&[1], 1.0)).unwrap_err();
-    assert!(matches!(error, Error::NotCalibrated { layers } if layers == ["0", "2"]));
+    assert!(matches!(error, Error::Model(ModelError::NotCalibrated { layers }) if layers == ["0", "2"]));
 }
 
 #[test]
 fn making_a_model_trainable_keeps_what_was_seen() {
     let mut model = three();
-    assert!(matches!(model.calibrate(reach(&[1], 896.0)), Err(Error::NotCalibrated { .. })));
+    assert!(matches!(model.calibrate(reach(&[1], 896.0)), Err(Error::Model(ModelError::NotCalibrated { .. }))));
     model.make_trainable().unwrap();
     assert_eq!(model.calibrate(reach(&[0, 2], 448.0)).unwrap().layers.len(), 3);
 }
@@ -305,7 +307,7 @@ fn making_a_model_trainable_keeps_what_was_seen() {
 fn idle_layers_can_be_left_as_they_are() {
     let config = CalibrationConfig::new(Observer::MinMax).idle_layers(IdleLayers::LeaveAsIs);
     let mut model = three();
-    assert!(matches!(model.calibrate(reach(&[1], 896.0)), Err(Error::NotCalibrated { .. })));
+    assert!(matches!(model.calibrate(reach(&[1], 896.0)), Err(Error::Model(ModelError::NotCalibrated { .. }))));
     // What was seen is enough.
     let report = model.calibrate_with(config, |_| Ok(())).unwrap();
     assert_eq!((report.layers.len(), report.layers[0].scale), (1, 2.0));
@@ -314,5 +316,5 @@ fn idle_layers_can_be_left_as_they_are() {
     assert!(report.to_string().ends_with("no input reached, so scaled as before: 0, 2"), "{report}");
     // Nothing at all is an error all the same.
     let error = three().calibrate_with(config, |_| Ok(())).unwrap_err();
-    assert!(matches!(error, Error::NotCalibrated { layers } if layers.len() == 3));
+    assert!(matches!(error, Error::Model(ModelError::NotCalibrated { layers }) if layers.len() == 3));
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use altgrad::{AnySlot, Error, Fp8, Linear, Path, Quantizable, Visit, linear, linear_no_bias};
+use altgrad::{AnySlot, Error, Fp8, Linear, ModelError, Path, Quantizable, Visit, linear, linear_no_bias};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, LayerNorm, VarBuilder, VarMap, embedding, layer_norm};
 
@@ -284,7 +284,7 @@ fn an_error_of_the_visitor_ends_the_visit() {
     impl<'m> altgrad::Visitor<'m> for Stops {
         fn slot(&mut self, _: &Path<'_>, _: &'m dyn AnySlot) -> altgrad::Result<()> {
             self.0 += 1;
-            if self.0 == 10 { Err(Error::NoLayers) } else { Ok(()) }
+            if self.0 == 10 { Err(Error::Model(ModelError::NoLayers)) } else { Ok(()) }
         }
 
         fn tensor(&mut self, _: &Path<'_>, _: &'m Tensor) -> altgrad::Result<()> {
@@ -293,7 +293,7 @@ fn an_error_of_the_visitor_ends_the_visit() {
     }
     let (_, model) = gpt();
     let mut visitor = Stops(0);
-    assert!(matches!(model.visit(&Path::root(), &mut visitor), Err(Error::NoLayers)));
+    assert!(matches!(model.visit(&Path::root(), &mut visitor), Err(Error::Model(ModelError::NoLayers))));
     assert_eq!(visitor.0, 10);
 }
 
@@ -316,7 +316,7 @@ fn assert_duplicate(mut model: impl Quantizable, expected: &str) {
     );
     for error in errors {
         assert_eq!(error.to_string(), text);
-        assert!(matches!(error, Error::DuplicatePath { path } if path == expected));
+        assert!(matches!(error, Error::Model(ModelError::DuplicatePath { path }) if path == expected));
     }
 }
 

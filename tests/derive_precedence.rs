@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use altgrad::{Action, Error, Fp8, Linear, QuantConfig, QuantReport, Quantizable, SkipReason, linear};
+use altgrad::{Action, Error, FormatError, Fp8, Linear, QuantConfig, QuantReport, Quantizable, SkipReason, linear};
 use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap};
 
@@ -152,6 +152,6 @@ fn a_recipe_that_fails() {
 
     let model = Model { layer: layer() };
     assert_eq!(model.layers().unwrap().len(), 1);
-    assert!(matches!(model.layers(), Err(Error::InvalidFormat { .. })));
+    assert!(matches!(model.layers(), Err(Error::Format(FormatError::InvalidFormat { .. }))));
     assert_eq!(EVALUATED.load(Ordering::Relaxed), 2);
 }

@@ -7,8 +7,8 @@ mod common;
 use std::collections::HashMap;
 
 use altgrad::{
-    Error, Fp8, Linear, Path, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling, Visit, Visitor,
-    VisitorMut,
+    Error, Fp8, Linear, ModelError, Path, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling, Visit,
+    Visitor, VisitorMut,
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{Optimizer, SGD, VarMap};
@@ -251,7 +251,7 @@ fn state_never_goes_to_another_layer() {
     let mut model = Crossed([layer(), layer()]);
     let state = model.quantizer_state().unwrap();
     let error = model.load_quantizer_state(&state).unwrap_err();
-    assert!(matches!(error, Error::InconsistentVisit { .. }), "{error}");
+    assert!(matches!(error, Error::Model(ModelError::InconsistentVisit { .. })), "{error}");
 }
 
 #[test]

@@ -5,8 +5,8 @@
 mod common;
 
 use altgrad::{
-    Action, Compute, Error, Fp8, Linear, QuantConfig, Quantizable, Quantizer, Recipe, Scaling, SkipReason, Ste,
-    TiePolicy, Visit, linear,
+    Action, Compute, ConfigError, Error, Fp8, Linear, ModelError, QuantConfig, Quantizable, Quantizer, Recipe, Scaling,
+    SkipReason, Ste, TensorError, TiePolicy, Visit, linear,
 };
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, VarBuilder, VarMap};
@@ -244,13 +244,16 @@ fn a_rule_that_matches_nothing_names_the_nearest_path() {
     let (mut model, _) = gpt(DType::F32, 12);
     let before = fingerprint(&model);
     let error = model.quantize(QuantConfig::new(Fp8::E4M3).skip("h.0.mlp.c_fcc")).unwrap_err();
-    assert!(matches!(&error, Error::RuleMatchesNothing { nearest, .. } if nearest[0] == "h.0.mlp.c_fc"), "{error}");
+    assert!(
+        matches!(&error, Error::Config(ConfigError::RuleMatchesNothing { nearest, .. }) if nearest[0] == "h.0.mlp.c_fc"),
+        "{error}"
+    );
     let text = error.to_string();
     assert!(text.contains("`h.0.mlp.c_fcc`") && text.contains("the nearest are `h.0.mlp.c_fc`"), "{text}");
     // A substring is not a path.
     assert!(matches!(
         model.quantize(QuantConfig::new(Fp8::E4M3).skip("c_proj")).unwrap_err(),
-        Error::RuleMatchesNothing { .. }
+        Error::Config(ConfigError::RuleMatchesNothing { .. })
     ));
     assert_eq!(fingerprint(&model), before);
 }
@@ -280,7 +283,7 @@ fn a_failing_surgery_leaves_the_model_as_it_was() {
         let text = error.to_string();
         assert!(
             matches!(&error, Error::Layer { path, source } if path == "h.1.mlp.c_proj"
-            && matches!(&**source, Error::NotFinite { index, .. } if *index == [1, 2])),
+            && matches!(&**source, Error::Tensor(TensorError::NotFinite { index, .. }) if *index == [1, 2])),
             "{text}"
         );
         assert!(text.starts_with("layer `h.1.mlp.c_proj`: the weight has a value that is not finite"), "{text}");
@@ -400,9 +403,9 @@ fn a_frozen_model_dequantizes_to_what_it_computed_with_and_can_be_quantized_agai
 #[test]
 fn nothing_to_do_is_said() {
     let (mut model, _) = gpt(DType::F32, 19);
-    assert!(matches!(model.freeze().unwrap_err(), Error::NothingToFreeze));
+    assert!(matches!(model.freeze().unwrap_err(), Error::Model(ModelError::NothingToFreeze)));
     let mut none: Vec<Linear> = Vec::new();
-    assert!(matches!(none.quantize(Fp8::E4M3).unwrap_err(), Error::NoLayers));
+    assert!(matches!(none.quantize(Fp8::E4M3).unwrap_err(), Error::Model(ModelError::NoLayers)));
     let text = model.layer("h.0.mlp.c_fcc").unwrap_err().to_string();
     assert!(text.starts_with("no layer has the path `h.0.mlp.c_fcc`; the nearest are `h.0.mlp.c_fc`"), "{text}");
     let text = model.layer_mut("head").unwrap_err().to_string();
@@ -586,7 +589,7 @@ fn a_visit_that_shows_other_layers_than_visit_mut_is_an_error() {
     let layer = || Linear::new(Tensor::ones((2, 2), DType::F32, &Device::Cpu).unwrap(), None);
     let mut model = Inconsistent(layer(), layer());
     let error = model.quantize(Fp8::E4M3).unwrap_err();
-    assert!(matches!(&error, Error::InconsistentVisit { path } if path == "b"), "{error}");
+    assert!(matches!(&error, Error::Model(ModelError::InconsistentVisit { path }) if path == "b"), "{error}");
     assert!(matches!(model.0, Linear::Full(_)), "left as it was");
 }
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use altgrad::{Constant, Error, Fp8, Linear, Quantizable, Recipe, TiePolicy};
+use altgrad::{Constant, Error, Fp8, Linear, ModelError, Quantizable, Recipe, TiePolicy};
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{Embedding, Optimizer, SGD};
 use common::{Numbers, values};
@@ -127,5 +127,5 @@ fn a_model_of_frozen_layers_alone_is_an_error() {
     let mut layer = Linear::new(Numbers::new(1).tensor((4, 4)), None);
     layer.quantize(Fp8::E4M3).unwrap();
     layer.freeze().unwrap();
-    assert!(matches!(layer.make_trainable(), Err(Error::NothingToTrain)));
+    assert!(matches!(layer.make_trainable(), Err(Error::Model(ModelError::NothingToTrain))));
 }

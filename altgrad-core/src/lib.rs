@@ -9,7 +9,7 @@ mod error;
 /// The crate `altgrad-kernels` has them, without candle; it says how a slice is a matrix, and which bits are promised.
 pub mod kernels {
     pub use altgrad_kernels::{
-        Blocks, Conversion, Draws, Element, Error, Level, Result, Scale, amax, decode, encode, fake_quantize,
+        Blocks, Conversion, Draws, Element, Level, Result, Scale, amax, decode, encode, fake_quantize,
     };
 }
 mod model;
@@ -17,8 +17,9 @@ pub mod nn;
 mod quantizer;
 mod slot;
 
-pub use altgrad_kernels::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
-pub use error::{Error, Result};
+pub use altgrad_kernels::{FormatError, ParseError};
+pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
+pub use error::{CheckpointError, ConfigError, Error, ModelError, Result, TensorError};
 pub use model::{
     Action, CalibrationConfig, CalibrationReport, Constant, GroupedReport, IdleLayers, LayerCalibration, LayerReport,
     MapKey, Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable,
@@ -30,5 +31,5 @@ pub use quantizer::{
 };
 pub use slot::{
     AnySlot, Compute, Evaluation, Frozen, FrozenLinear, Full, FullLinear, Linear, Lowering, Operation, OrFull,
-    ParseRecipeError, Quantized, QuantizedLinear, Recipe, Slot, SlotState, linear, linear_b, linear_no_bias,
+    Quantized, QuantizedLinear, Recipe, Slot, SlotState, linear, linear_b, linear_no_bias,
 };

@@ -3,7 +3,7 @@
 use super::blocks::Blocks;
 use super::draws::Draws;
 use crate::format::{Fp8, Infinity, Overflow};
-use crate::{Error, Result};
+use crate::{FormatError, Result};
 
 /// The scale of a block, and how quotients by it are taken.
 ///
@@ -48,7 +48,7 @@ impl Scale {
     fn validate(self) -> Result<()> {
         let is_valid = |scale: &f32| scale.is_finite() && *scale > 0.0;
         match [self.value, self.multiplier.unwrap_or(1.0)].into_iter().find(|scale| !is_valid(scale)) {
-            Some(scale) => Err(Error::InvalidScale { scale }),
+            Some(scale) => Err(FormatError::InvalidScale { scale }),
             None => Ok(()),
         }
     }
@@ -64,8 +64,8 @@ impl From<f32> for Scale {
 /// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate, infinities too.
 ///
 /// ```
-/// use altgrad::kernels::{Blocks, Conversion, Draws, Error};
-/// use altgrad::{Fp8, Overflow};
+/// use altgrad::kernels::{Blocks, Conversion, Draws};
+/// use altgrad::{FormatError, Fp8, Overflow};
 ///
 /// let blocks = Blocks::per_row(2, 100);
 /// let conversion = Conversion::new(Fp8::E5M2, blocks, [0.5, 0.25])?
@@ -74,8 +74,8 @@ impl From<f32> for Scale {
 /// assert_eq!(conversion.blocks(), blocks);
 ///
 /// let error = Conversion::new(Fp8::E5M2, blocks, [0.5]);
-/// assert!(matches!(error, Err(Error::LengthMismatch { expected: 2, actual: 1, .. })));
-/// # Ok::<(), Error>(())
+/// assert!(matches!(error, Err(FormatError::LengthMismatch { expected: 2, actual: 1, .. })));
+/// # Ok::<(), FormatError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversion {
@@ -94,8 +94,8 @@ impl Conversion {
     ///
     /// # Errors
     ///
-    /// [`Error::LengthMismatch`] for another number of scales than of blocks; [`Error::InvalidScale`] for a scale, or the
-    /// multiplier of one, that is not a positive finite number; [`Error::MixedScales`] if some scales have a multiplier
+    /// [`FormatError::LengthMismatch`] for another number of scales than of blocks; [`FormatError::InvalidScale`] for a scale, or the
+    /// multiplier of one, that is not a positive finite number; [`FormatError::MixedScales`] if some scales have a multiplier
     /// and others do not.
     pub fn new<S: Into<Scale>>(format: Fp8, blocks: Blocks, scales: impl IntoIterator<Item = S>) -> Result<Self> {
         let scales: Vec<Scale> = scales.into_iter().map(Into::into).collect();
@@ -103,7 +103,7 @@ impl Conversion {
         scales.iter().try_for_each(|scale| scale.validate())?;
         let with_multiplier = scales.iter().filter(|scale| scale.multiplier.is_some()).count();
         if with_multiplier != 0 && with_multiplier != scales.len() {
-            return Err(Error::MixedScales);
+            return Err(FormatError::MixedScales);
         }
         Ok(Self::saturating(format, blocks, scales))
     }

@@ -3,7 +3,7 @@
 use crate::format::Fp8;
 
 /// What the fallible functions of formats and kernels return.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 
 /// What a format or a kernel refuses, and what to do about it.
 ///
@@ -19,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum FormatError {
     /// [`Fp8::new`] was given numbers that make no format.
     #[error("not a format: {why}")]
     InvalidFormat {
@@ -59,4 +59,38 @@ pub enum Error {
         /// The format.
         format: Fp8,
     },
+
+    /// A byte is not a code of a format of 6 or 4 bits.
+    #[error(
+        "the codes have bytes that are not codes of {format}: a code of {} bits is in the upper bits of its byte, and the \
+         others are 0; shift codes that are in the lower bits",
+        .format.bits()
+    )]
+    NotACode {
+        /// The format.
+        format: Fp8,
+    },
+}
+
+/// A text that names nothing of what it was to be parsed as: a format, a recipe or a dialect of checkpoints. The message says what
+/// there is, and what the text was most likely to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is {why}")]
+pub struct ParseError {
+    text: String,
+    why: String,
+}
+
+impl ParseError {
+    /// Says of a text what it is not, in words that follow "is".
+    #[must_use]
+    pub fn new(text: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { text: text.into(), why: why.into() }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }

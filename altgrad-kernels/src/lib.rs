@@ -68,8 +68,8 @@ pub use columns::{add_bias, sum_rows};
 pub use conversion::{Conversion, Scale};
 pub use draws::Draws;
 pub use element::{Element, ElementKernels};
-pub use error::{Error, Result};
-pub use format::{Fp8, Infinity, Overflow, ParseFp8Error, Specials};
+pub use error::{FormatError, ParseError, Result};
+pub use format::{Fp8, Infinity, Overflow, Specials};
 pub use level::Level;
 pub use memory::zeroed;
 pub use product::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs};
@@ -81,7 +81,7 @@ pub use windows::Windows;
 ///
 /// # Errors
 ///
-/// [`Error::LengthMismatch`] if there are not as many values as `blocks` has elements.
+/// [`FormatError::LengthMismatch`] if there are not as many values as `blocks` has elements.
 pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
     check_len("the slice of values", blocks.elements(), values.len())?;
     Ok(T::amax(values, blocks))
@@ -93,7 +93,7 @@ pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
 ///
 /// # Errors
 ///
-/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+/// [`FormatError::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
 pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversion) -> Result<()> {
     check_len("the slice of values", conversion.blocks.elements(), from.len())?;
     check_len("the slice for results", conversion.blocks.elements(), to.len())?;
@@ -105,20 +105,24 @@ pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversi
 ///
 /// # Errors
 ///
-/// [`Error::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN, and then
+/// [`FormatError::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN, and then
 /// what `to` holds is unspecified;
-/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+/// [`FormatError::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
 pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> Result<()> {
     check_len("the slice of values", conversion.blocks.elements(), from.len())?;
     check_len("the slice for codes", conversion.blocks.elements(), to.len())?;
-    if T::encode(from, to, conversion) { Ok(()) } else { Err(Error::NanNotRepresentable { format: conversion.format }) }
+    if T::encode(from, to, conversion) {
+        Ok(())
+    } else {
+        Err(FormatError::NanNotRepresentable { format: conversion.format })
+    }
 }
 
 /// `to[i] = decode(codes[i]) × scale`; of the conversion, only its format, blocks and scales matter.
 ///
 /// # Errors
 ///
-/// [`Error::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+/// [`FormatError::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
 pub fn decode<T: Element>(codes: &[u8], to: &mut [T], conversion: &Conversion) -> Result<()> {
     let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
     decode_with(codes, to, conversion.format, conversion.blocks, &scales)
@@ -134,7 +138,7 @@ pub fn decode_with<T: Element>(codes: &[u8], to: &mut [T], format: Fp8, blocks: 
 }
 
 fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
-    if actual == expected { Ok(()) } else { Err(Error::LengthMismatch { what, expected, actual }) }
+    if actual == expected { Ok(()) } else { Err(FormatError::LengthMismatch { what, expected, actual }) }
 }
 
 /// `c[i, j] = Σ a[i, p] · b[j, p]` for operands whose rows are equally long; `c` has a row for each of `a`'s.

@@ -1,6 +1,6 @@
 //! Which weights are quantized: rules, and what is an embedding.
 
-use altgrad::{Error, Fp8, QuantConfig, QuantizedVarBuilder, SkipReason};
+use altgrad::{ConfigError, Error, Fp8, QuantConfig, QuantizedVarBuilder, SkipReason};
 use candle_core::Tensor;
 use candle_nn::{embedding, linear_no_bias};
 
@@ -78,14 +78,14 @@ fn constructors_of_candle_tell_what_their_tables_are() {
 fn a_rule_that_matches_nothing_or_never_applies_is_an_error_of_the_report() {
     let (quantized, ..) = ask(QuantConfig::new(Fp8::E4M3).skip("decoder.fcc"));
     match quantized.report().unwrap_err() {
-        Error::RuleMatchesNothing { pattern, nearest } => {
+        Error::Config(ConfigError::RuleMatchesNothing { pattern, nearest }) => {
             assert_eq!((pattern.as_str(), nearest[0].as_str()), ("decoder.fcc", "decoder.fc"));
         }
         other => panic!("{other}"),
     }
     let (quantized, ..) = ask(QuantConfig::new(Fp8::E4M3).skip("decoder").rule("decoder.fc", Fp8::E3M4));
     match quantized.report().unwrap_err() {
-        Error::RuleNeverApplies { pattern, earlier } => {
+        Error::Config(ConfigError::RuleNeverApplies { pattern, earlier }) => {
             assert_eq!((pattern.as_str(), earlier), ("decoder.fc", vec!["decoder".to_owned()]));
         }
         other => panic!("{other}"),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use altgrad::{
-    Error, Fp8, Granularity, Linear, QuantConfig, Quantizable, QuantizedVarBuilder, Quantizer, Recipe, SkipReason,
-    fake_quantize,
+    ConfigError, Error, Fp8, Granularity, Linear, ModelError, QuantConfig, Quantizable, QuantizedVarBuilder, Quantizer,
+    Recipe, SkipReason, fake_quantize,
 };
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
@@ -99,7 +99,10 @@ fn what_is_no_matrix_named_weight_is_left_alone() {
         assert_eq!(tensor.id(), variable.id(), "{name}");
     }
     let error = quantized.report().unwrap_err();
-    assert!(matches!(error, Error::NoWeights) && error.to_string().contains("build the model"), "{error}");
+    assert!(
+        matches!(error, Error::Model(ModelError::NoWeights)) && error.to_string().contains("build the model"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn bad_recipes_and_patterns_are_errors_at_once() {
 
     let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
     let error = QuantizedVarBuilder::new(vb, QuantConfig::new(Fp8::E4M3).skip("h..0")).unwrap_err();
-    assert!(matches!(error, Error::InvalidPattern { .. }), "{error}");
+    assert!(matches!(error, Error::Config(ConfigError::InvalidPattern { .. })), "{error}");
 }
 
 #[test]
@@ -201,7 +204,7 @@ fn a_weight_that_is_not_finite_is_an_error_with_its_layer() {
     let missing = e4m3(VarBuilder::from_tensors(HashMap::new(), DType::F32, &Device::Cpu));
     let error = linear_no_bias(3, 2, missing.builder().pp("fc")).unwrap_err().to_string();
     assert!(error.contains("cannot find tensor fc.weight"), "{error}");
-    assert!(matches!(missing.report(), Err(Error::NoWeights)), "what failed was not handed out");
+    assert!(matches!(missing.report(), Err(Error::Model(ModelError::NoWeights))), "what failed was not handed out");
 }
 
 #[test]

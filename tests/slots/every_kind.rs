@@ -1,7 +1,9 @@
 //! What can be done to a model is done to every kind of slot alike.
 
 use altgrad::checkpoint::{self, Dialect};
-use altgrad::{Action, AnySlot, Error, Fp8, Linear, Quantizable, Recipe, Scaling, Slot, SlotState, nn};
+use altgrad::{
+    Action, AnySlot, CheckpointError, Error, Fp8, Linear, ModelError, Quantizable, Recipe, Scaling, Slot, SlotState, nn,
+};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{AdamW, Conv1dConfig, Conv2dConfig, Optimizer, VarBuilder, VarMap};
 
@@ -238,7 +240,10 @@ fn other_dialects_say_which_layer_they_cannot_express() {
                 _ => checkpoint::save(&vec![model.transposed.clone()], &path, dialect),
             };
             let error = error.unwrap_err();
-            assert!(matches!(&error, Error::NotExpressible { .. } | Error::Layer { .. }), "{error}");
+            assert!(
+                matches!(&error, Error::Checkpoint(CheckpointError::NotExpressible { .. }) | Error::Layer { .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains(kind), "{error}");
             assert!(!path.exists(), "nothing is left");
         }
@@ -292,6 +297,6 @@ fn a_visit_that_shows_a_slot_of_another_type_is_an_error() {
     }
     let own = Transposed { weight: tensor((3, 3), 1), bias: None };
     let mut model = Inconsistent(Linear::new(tensor((3, 3), 1), None), own.into());
-    assert!(matches!(model.quantize(Fp8::E4M3), Err(Error::InconsistentVisit { .. })));
+    assert!(matches!(model.quantize(Fp8::E4M3), Err(Error::Model(ModelError::InconsistentVisit { .. }))));
     assert_eq!(model.1.state(), SlotState::Full);
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use altgrad::{Error, Evaluation, Lowering, Operation, Result};
+use altgrad::{Error, Evaluation, Lowering, Operation, Result, TensorError};
 use candle_core::Tensor;
 
 /// The projection of GPT-2, whose weight is `(inputs, outputs)`.
@@ -45,7 +45,7 @@ impl Operation for Transposed {
             return Ok(Evaluation::Values);
         }
         let expected = "(inputs, outputs)".to_owned();
-        Err(Error::ShapeMismatch { what: "the weight", expected, actual: weight.to_vec() })
+        Err(Error::Tensor(TensorError::ShapeMismatch { what: "the weight", expected, actual: weight.to_vec() }))
     }
 }
 
@@ -92,7 +92,11 @@ impl Operation for Patches {
     fn evaluation(count: &usize, weight: &[usize]) -> Result<Evaluation> {
         let &[outputs, inputs] = weight else {
             let expected = "(outputs, inputs)".to_owned();
-            return Err(Error::ShapeMismatch { what: "the weight", expected, actual: weight.to_vec() });
+            return Err(Error::Tensor(TensorError::ShapeMismatch {
+                what: "the weight",
+                expected,
+                actual: weight.to_vec(),
+            }));
         };
         Ok(Evaluation::Product(Arc::new(Pieces { count: *count, outputs, inputs })))
     }
@@ -111,7 +115,7 @@ impl Lowering for Pieces {
             return Ok(());
         }
         let expected = format!("(images, {})", self.count * self.inputs);
-        Err(Error::ShapeMismatch { what: "the input", expected, actual: x.dims().to_vec() })
+        Err(Error::Tensor(TensorError::ShapeMismatch { what: "the input", expected, actual: x.dims().to_vec() }))
     }
 
     fn input(&self, x: &Tensor) -> Result<Tensor> {

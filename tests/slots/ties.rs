@@ -1,7 +1,9 @@
 //! A head that is tied to an embedding.
 
 use altgrad::checkpoint::{self, Dialect};
-use altgrad::{Action, Error, Fp8, Granularity, Linear, QuantConfig, Quantizable, Recipe, SkipReason, TiePolicy, nn};
+use altgrad::{
+    Action, Error, Fp8, Granularity, Linear, ModelError, QuantConfig, Quantizable, Recipe, SkipReason, TiePolicy, nn,
+};
 use candle_core::{DType, Device, Module, Tensor, Var};
 
 use super::{assert_same, tensor, values};
@@ -154,5 +156,5 @@ fn half_of_a_tie_in_full_precision_leaves_the_other_quantized() {
     let report = model.freeze().unwrap();
     assert_eq!(report.layers[0].action, Action::Skipped(SkipReason::Tied("lm_head.weight".to_owned())));
     let error = model.layer("wte").unwrap_err();
-    assert!(matches!(&error, Error::OtherKind { kind: "embedding", .. }), "{error}");
+    assert!(matches!(&error, Error::Model(ModelError::OtherKind { kind: "embedding", .. })), "{error}");
 }

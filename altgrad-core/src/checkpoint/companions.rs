@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::config::{CONFIG, HF_QUANT_CONFIG};
 use super::shards::Shards;
 use super::writer::CheckpointWriter;
-use crate::{Error, Result};
+use crate::{CheckpointError, Error, Result};
 
 /// The extensions of such files.
 const EXTENSIONS: [&str; 6] = ["json", "txt", "model", "jinja", "tiktoken", "py"];
@@ -24,7 +24,7 @@ pub(super) fn add_companions(shards: &Shards, writer: &mut CheckpointWriter) -> 
 
 /// The files of a folder that belong to its model and are not written anew.
 fn companions(folder: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |source| Error::UnreadableFile { file: folder.to_owned(), source };
+    let unreadable = |source| Error::Checkpoint(CheckpointError::Unreadable { file: folder.to_owned(), source });
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::file::invalid;
 use super::json;
-use crate::{Error, Result};
+use crate::{CheckpointError, Error, Result};
 
 /// The configuration of a model as Hugging Face keeps it.
 pub(super) const CONFIG: &str = "config.json";
@@ -93,7 +93,7 @@ pub(super) fn read(file: &Path) -> Result<Option<(PathBuf, Map<String, Value>)>>
     let text = match fs::read(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::UnreadableFile { file: file.to_owned(), source }),
+        Err(source) => return Err(Error::Checkpoint(CheckpointError::Unreadable { file: file.to_owned(), source })),
     };
     match json::parse(&text) {
         Ok(Value::Object(config)) => Ok(Some((file.to_owned(), config))),

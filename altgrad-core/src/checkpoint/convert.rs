@@ -17,7 +17,7 @@ use crate::quantizer::{
     DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEncoding, Scaling, check_finite, stream,
 };
 use crate::slot::{Operation, Recipe};
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result, TensorError};
 
 /// How far a conversion has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl Writer {
         // Nothing is measured before the first step.
         for (role, quantizer) in [("weights", Some(&recipe.weights)), ("activations", recipe.activations.as_ref())] {
             if quantizer.is_some_and(|quantizer| matches!(quantizer.scaling, Scaling::Delayed { .. })) {
-                return Err(Error::NoHistory { role }.at(path));
+                return Err(Error::Model(ModelError::NoHistory { role }).at(path));
             }
         }
         let spec = LayerSpec {
@@ -324,9 +324,9 @@ impl Plan<'_> {
 fn load(reading: &Reading<'_>, path: &str, piece: &Piece) -> Result<(candle_core::Tensor, f32)> {
     let values = reading.load(piece, DType::F32)?;
     let amax = check_finite(&values, "the weight").map_err(|error| match error {
-        Error::NotFinite { what, value, mut index } => {
+        Error::Tensor(TensorError::NotFinite { what, value, mut index }) => {
             index[0] += piece.rows.start;
-            Error::NotFinite { what, value, index }.at(path)
+            Error::Tensor(TensorError::NotFinite { what, value, index }).at(path)
         }
         error => error.at(path),
     })?;

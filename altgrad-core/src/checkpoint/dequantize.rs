@@ -12,7 +12,7 @@ use super::convert::Progress;
 use super::reader::Checkpoint;
 use super::source::Source;
 use super::writer::{CheckpointWriter, Entry};
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 /// The size above which a checkpoint is cut into several files, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -46,7 +46,9 @@ impl Checkpoint {
             DType::F32 => (Dtype::F32, "float32"),
             DType::F16 => (Dtype::F16, "float16"),
             DType::BF16 => (Dtype::BF16, "bfloat16"),
-            dtype => return Err(Error::UnsupportedDType { what: "the dequantized checkpoint", dtype }),
+            dtype => {
+                return Err(Error::Tensor(TensorError::UnsupportedDType { what: "the dequantized checkpoint", dtype }));
+            }
         };
         let sources = self.names().map(|name| Source::new(self, name)).collect::<Result<Vec<_>>>()?;
         let count = sources.iter().filter(|source| source.is_quantized()).count();

@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use safetensors::tensor::{TensorInfo, TensorView};
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{CheckpointError, Error, Result};
 
 /// The length of the length that a file begins with.
 const PREFIX: u64 = 8;
@@ -36,7 +36,7 @@ pub(super) struct SafetensorsFile {
 impl SafetensorsFile {
     /// Opens a file and checks that its header describes it, byte for byte.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let unreadable = |source| Error::UnreadableFile { file: path.to_owned(), source };
+        let unreadable = |source| Error::Checkpoint(CheckpointError::Unreadable { file: path.to_owned(), source });
         let invalid = |why| invalid(path, None, why);
         let mut file = File::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
@@ -92,7 +92,7 @@ impl SafetensorsFile {
         }
         let mut bytes = vec![0; length];
         read_exact_at(&self.file, &mut bytes, self.start + (begin + offset) as u64)
-            .map_err(|source| Error::UnreadableFile { file: self.path.clone(), source })?;
+            .map_err(|source| Error::Checkpoint(CheckpointError::Unreadable { file: self.path.clone(), source }))?;
         Ok(bytes)
     }
 
@@ -148,7 +148,7 @@ fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<(
 
 /// An error in a file, or in one tensor of it.
 pub(super) fn invalid(file: &Path, tensor: Option<&str>, why: String) -> Error {
-    Error::InvalidCheckpoint { file: file.to_owned(), tensor: tensor.map(str::to_owned), why }
+    Error::Checkpoint(CheckpointError::Invalid { file: file.to_owned(), tensor: tensor.map(str::to_owned), why })
 }
 
 /// The entries of a header, if they fill `length` bytes without gaps and overlaps.

@@ -87,7 +87,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::UnreadableFile`] and [`Error::InvalidCheckpoint`], which name the file: a file that is missing, incomplete or
+    /// [`CheckpointError::Unreadable`](crate::CheckpointError::Unreadable) and [`CheckpointError::Invalid`](crate::CheckpointError::Invalid), which name the file: a file that is missing, incomplete or
     /// damaged; a dialect that is unknown or ambiguous; a configuration that cannot be read. What is wrong with one tensor, such
     /// as a scale that is missing or of a wrong shape, is an error when that tensor is asked for;
     /// [`inspect`](Self::inspect) lists all such tensors.

@@ -15,7 +15,7 @@ use super::writer::{CheckpointWriter, Entry};
 use crate::model::{Path, Visit, Visitor};
 use crate::quantizer::{Operand, is_power_of_two};
 use crate::slot::{AnySlot, FrozenCodes, WeightId};
-use crate::{Error, Result};
+use crate::{CheckpointError, ConfigError, Error, Result};
 
 /// The size above which a checkpoint is cut into several files, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -87,7 +87,10 @@ impl Writer {
         let file = file.as_ref();
         match read(file)? {
             Some((_, config)) => Ok(Self { config: without_quantization(config), ..self }),
-            None => Err(Error::UnreadableFile { file: file.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
+            None => Err(Error::Checkpoint(CheckpointError::Unreadable {
+                file: file.to_owned(),
+                source: std::io::ErrorKind::NotFound.into(),
+            })),
         }
     }
 
@@ -131,8 +134,8 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`Error::NotExpressible`], which names the layer and the dialects that can; [`Error::TargetExists`] if there is something
-    /// in the folder; [`Error::Unwritable`]; [`Error::NothingToWrite`]; [`Error::NoHistory`] for delayed scaling before the first
+    /// [`CheckpointError::NotExpressible`](crate::CheckpointError::NotExpressible), which names the layer and the dialects that can; [`CheckpointError::TargetExists`](crate::CheckpointError::TargetExists) if there is something
+    /// in the folder; [`CheckpointError::Unwritable`](crate::CheckpointError::Unwritable); [`CheckpointError::NothingToWrite`](crate::CheckpointError::NothingToWrite); [`ModelError::NoHistory`](crate::ModelError::NoHistory) for delayed scaling before the first
     /// step of training; a weight that is not finite. Then nothing is left.
     pub fn save<M: Visit + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
         let parts = Parts::of(model)?;
@@ -274,7 +277,7 @@ fn not_of_tensor(path: &str, layer: &FrozenCodes) -> Error {
     let (granularity, dims) = (layer.weight.granularity(), layer.dims());
     let why =
         format!("scales {granularity} of a weight of shape {dims:?}; quantize it with one scale a tensor or a row");
-    Error::InvalidQuantizer { why }.at(path)
+    Error::Config(ConfigError::InvalidQuantizer { why }).at(path)
 }
 
 impl Description {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::file::{SafetensorsFile, invalid};
 use super::json;
-use crate::{Error, Result};
+use crate::{CheckpointError, Error, Result};
 
 /// What the file is called that says which tensor is in which shard.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -59,7 +59,7 @@ impl Shards {
                 return open(&file);
             }
         }
-        let unreadable = |source| Error::UnreadableFile { file: folder.to_owned(), source };
+        let unreadable = |source| Error::Checkpoint(CheckpointError::Unreadable { file: folder.to_owned(), source });
         let mut files = Vec::new();
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
@@ -75,7 +75,8 @@ impl Shards {
     }
 
     fn open_index(index: &Path) -> Result<Self> {
-        let text = fs::read(index).map_err(|source| Error::UnreadableFile { file: index.to_owned(), source })?;
+        let text = fs::read(index)
+            .map_err(|source| Error::Checkpoint(CheckpointError::Unreadable { file: index.to_owned(), source }))?;
         let Index { weight_map } = json::parse_as(&text)
             .map_err(|error| invalid(index, None, format!("it is no index of a checkpoint: {error}")))?;
         let folder = folder_of(index);

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::file::invalid;
 use super::shards::Shards;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Scaling};
-use crate::{Error, Fp8, Result};
+use crate::{CheckpointError, Error, Fp8, Result};
 
 /// A quantized tensor of a checkpoint: what its header and its configuration say, with nothing read yet.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Fault {
     /// An error that is about what a file says, as a fault of one tensor; others, such as those of reading, stay errors.
     pub(super) fn of(error: Error) -> Result<Self> {
         match error {
-            Error::InvalidCheckpoint { file, tensor, why } => {
+            Error::Checkpoint(CheckpointError::Invalid { file, tensor, why }) => {
                 // A part of the tensor is named, or the configuration that is wrong about it.
                 let part = tensor.map_or_else(String::new, |part| format!("`{part}` "));
                 Ok(Self { file, why: part + &why })

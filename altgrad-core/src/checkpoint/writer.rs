@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::file::invalid;
 use super::json;
 use super::shards::{INDEX, SINGLE};
-use crate::{Error, Result};
+use crate::{CheckpointError, Error, Result};
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl CheckpointWriter {
                 // Somebody who tidies up may take a folder whose file is not locked yet for one that was left.
                 temporary_folder(parent).or_else(|_| temporary_folder(parent))
             })
-            .map_err(|source| Error::Unwritable { file: target.to_owned(), source })?;
+            .map_err(|source| Error::Checkpoint(CheckpointError::Unwritable { file: target.to_owned(), source }))?;
         let mut writer = Self { target: target.to_owned(), folder, lock, shards: Vec::new(), places: HashMap::new() };
         let groups = cut(entries, shard_bytes);
         let mut weight_map = BTreeMap::new();
@@ -152,8 +152,8 @@ impl CheckpointWriter {
     /// Adds a copy of a file.
     pub(super) fn add_copy(&mut self, file: &Path) -> Result<()> {
         let Some(name) = file.file_name() else { return Ok(()) };
-        let mut original =
-            File::open(file).map_err(|source| Error::UnreadableFile { file: file.to_owned(), source })?;
+        let mut original = File::open(file)
+            .map_err(|source| Error::Checkpoint(CheckpointError::Unreadable { file: file.to_owned(), source }))?;
         let copy = File::create(self.folder.path().join(name)).and_then(|mut copy| io::copy(&mut original, &mut copy));
         copy.map(|_| ()).map_err(|source| self.unwritable(source))
     }
@@ -182,7 +182,7 @@ impl CheckpointWriter {
     }
 
     fn unwritable(&self, source: io::Error) -> Error {
-        Error::Unwritable { file: self.target.clone(), source }
+        Error::Checkpoint(CheckpointError::Unwritable { file: self.target.clone(), source })
     }
 }
 
@@ -191,8 +191,10 @@ fn check_target(target: &Path) -> Result<()> {
     match fs::read_dir(target).map(Iterator::count) {
         Ok(0) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) if !target.exists() => Err(Error::Unwritable { file: target.to_owned(), source }),
-        _ => Err(Error::TargetExists { folder: target.to_owned() }),
+        Err(source) if !target.exists() => {
+            Err(Error::Checkpoint(CheckpointError::Unwritable { file: target.to_owned(), source }))
+        }
+        _ => Err(Error::Checkpoint(CheckpointError::TargetExists { folder: target.to_owned() })),
     }
 }
 

@@ -10,7 +10,7 @@ use super::inspect::for_each_quantized;
 use super::table::{Column, write_table};
 use crate::quantizer::{AmaxHistory, Granularity, Observation, Observer, QuantizerState, Scaling};
 use crate::slot::Quantization;
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result};
 
 /// What [`calibrate`](crate::Quantizable::calibrate) found, layer by layer in the order of declaration.
 ///
@@ -99,7 +99,7 @@ pub(super) fn calibrate<M: Visit + ?Sized>(
     let mut found = false;
     for_each_quantized(model, |_, layer| found |= can_be_calibrated(layer))?;
     if !found {
-        return Err(Error::NothingToCalibrate);
+        return Err(Error::Model(ModelError::NothingToCalibrate));
     }
     for_each_quantized(model, |_, layer| {
         layer.is_calibrating = true;
@@ -130,7 +130,11 @@ pub(super) fn calibrate<M: Visit + ?Sized>(
             layers.extend(seen.filter(|seen| !is_idle(seen)).map(|seen| fix_scale(path, layer, &seen)));
         }
     })?;
-    if fails { Err(Error::NotCalibrated { layers: idle }) } else { Ok(CalibrationReport { layers, idle }) }
+    if fails {
+        Err(Error::Model(ModelError::NotCalibrated { layers: idle }))
+    } else {
+        Ok(CalibrationReport { layers, idle })
+    }
 }
 
 /// Whether the layer's input has one scale, which can be fixed: rows and blocks are not the same from input to input.

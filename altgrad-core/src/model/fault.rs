@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::config::{Rule, TiePolicy};
 use crate::error::did_you_mean;
 use crate::quantizer::{E8M0Rule, Granularity, Rounding, ScaleEncoding, Scaling, Ste};
-use crate::{Error, Fp8, Infinity, Overflow};
+use crate::{ConfigError, Error, Fp8, Infinity, Overflow};
 
 /// What is wrong in a text.
 pub(super) struct Fault {
@@ -54,7 +54,12 @@ impl Fault {
             let line = before.rsplit('\n').next().unwrap_or_default();
             (before.matches('\n').count() + 1, line.chars().count() + 1)
         });
-        Error::InvalidConfig { file: file.map(Path::to_owned), position, field: self.field, why: self.why }
+        Error::Config(ConfigError::Invalid {
+            file: file.map(Path::to_owned),
+            position,
+            field: self.field,
+            why: self.why,
+        })
     }
 }
 

@@ -8,15 +8,15 @@ use serde::de::IgnoredAny;
 use super::config::QuantConfig;
 use super::fault::{Fault, Syntax};
 use super::pattern::Pattern;
-use crate::{Error, Result};
+use crate::{ConfigError, Error, Result};
 
 impl QuantConfig {
     /// Reads a config from a `.toml` or `.json` file; see [`QuantConfig`] for what it may say.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownConfigSyntax`] for another extension, [`Error::UnreadableConfig`] if the file cannot be read, and
-    /// [`Error::InvalidConfig`] for what is wrong in it, with the line, the column and the field.
+    /// [`ConfigError::UnknownSyntax`](crate::ConfigError::UnknownSyntax) for another extension, [`ConfigError::Unreadable`](crate::ConfigError::Unreadable) if the file cannot be read, and
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for what is wrong in it, with the line, the column and the field.
     ///
     /// ```
     /// use altgrad::{Fp8, QuantConfig};
@@ -29,9 +29,10 @@ impl QuantConfig {
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let file = path.as_ref();
-        let syntax = syntax_of(file).ok_or_else(|| Error::UnknownConfigSyntax { file: file.to_owned() })?;
-        let text =
-            fs::read_to_string(file).map_err(|source| Error::UnreadableConfig { file: file.to_owned(), source })?;
+        let syntax =
+            syntax_of(file).ok_or_else(|| Error::Config(ConfigError::UnknownSyntax { file: file.to_owned() }))?;
+        let text = fs::read_to_string(file)
+            .map_err(|source| Error::Config(ConfigError::Unreadable { file: file.to_owned(), source }))?;
         read(syntax, &text).map_err(|fault| fault.locate(Some(file), &text))
     }
 
@@ -39,7 +40,7 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with the line, the column and the field.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) with the line, the column and the field.
     ///
     /// ```
     /// use altgrad::{QuantConfig, Recipe};
@@ -59,7 +60,7 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with the line, the column where the value ends, and the field.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) with the line, the column where the value ends, and the field.
     ///
     /// ```
     /// use altgrad::{QuantConfig, Recipe};
@@ -79,7 +80,7 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a config that could not be read back: an invalid quantizer or pattern.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for a config that could not be read back: an invalid quantizer or pattern.
     ///
     /// ```
     /// use altgrad::{Fp8, QuantConfig};
@@ -98,7 +99,7 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a config that could not be read back: an invalid quantizer or pattern.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for a config that could not be read back: an invalid quantizer or pattern.
     ///
     /// ```
     /// use altgrad::{Fp8, QuantConfig};
@@ -128,7 +129,7 @@ impl QuantConfig {
 
 /// An error of a config that was read from no file.
 pub(super) fn invalid(field: String, why: String) -> Error {
-    Error::InvalidConfig { file: None, position: None, field, why }
+    Error::Config(ConfigError::Invalid { file: None, position: None, field, why })
 }
 
 fn syntax_of(file: &Path) -> Option<Syntax> {

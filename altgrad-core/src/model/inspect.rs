@@ -7,7 +7,7 @@ use candle_core::{Tensor, TensorId};
 
 use super::{Path, Visit, Visitor, VisitorMut};
 use crate::slot::{AnySlot, Linear, Quantization, Recipe, WeightId};
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result};
 
 /// A slot as the model shows it.
 pub(super) struct VisitedSlot<'m> {
@@ -34,7 +34,7 @@ impl<'m> Inspection<'m> {
         model.visit(&Path::root(), &mut inspection)?;
         let mut paths = HashSet::new();
         match inspection.slots.iter().find(|visited| !paths.insert(&visited.path)) {
-            Some(visited) => Err(Error::DuplicatePath { path: visited.path.clone() }),
+            Some(visited) => Err(Error::Model(ModelError::DuplicatePath { path: visited.path.clone() })),
             None => Ok(inspection),
         }
     }
@@ -121,7 +121,7 @@ pub(super) fn replace(slots: Slots<'_>, replacements: Vec<(&str, Option<Box<dyn 
     for ((path, slot), (_, replacement)) in slots.iter().zip(&replacements) {
         let type_of = |slot: &dyn AnySlot| (slot as &dyn Any).type_id();
         if replacement.as_ref().is_some_and(|replacement| type_of(&**replacement) != type_of(&**slot)) {
-            return Err(Error::InconsistentVisit { path: path.clone() });
+            return Err(Error::Model(ModelError::InconsistentVisit { path: path.clone() }));
         }
     }
     for ((_, slot), (_, replacement)) in slots.into_iter().zip(replacements) {
@@ -156,7 +156,9 @@ pub(super) fn check_same_paths<'p>(
             (None, None) => return Ok(()),
             (one, other) if one == other => {}
             (one, other) => {
-                return Err(Error::InconsistentVisit { path: one.or(other).unwrap_or_default().to_owned() });
+                return Err(Error::Model(ModelError::InconsistentVisit {
+                    path: one.or(other).unwrap_or_default().to_owned(),
+                }));
             }
         }
     }
@@ -184,7 +186,7 @@ pub(super) fn find_mut<'m, M: Visit + ?Sized>(model: &'m mut M, path: &str) -> R
     find(&*model, path)?;
     let mut search = Search { wanted: path, found: None };
     model.visit_mut(&Path::root(), &mut search)?;
-    search.found.ok_or_else(|| Error::InconsistentVisit { path: path.to_owned() })
+    search.found.ok_or_else(|| Error::Model(ModelError::InconsistentVisit { path: path.to_owned() }))
 }
 
 pub(super) fn find_linear<'m, M: Visit + ?Sized>(model: &'m M, path: &str) -> Result<&'m Linear> {
@@ -195,11 +197,11 @@ pub(super) fn find_linear<'m, M: Visit + ?Sized>(model: &'m M, path: &str) -> Re
 pub(super) fn find_linear_mut<'m, M: Visit + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut Linear> {
     find_linear(&*model, path)?;
     let found = find_mut(model, path)?.downcast_mut();
-    found.ok_or_else(|| Error::InconsistentVisit { path: path.to_owned() })
+    found.ok_or_else(|| Error::Model(ModelError::InconsistentVisit { path: path.to_owned() }))
 }
 
 fn other_kind(path: &str, slot: &dyn AnySlot) -> Error {
-    Error::OtherKind { path: path.to_owned(), kind: slot.kind() }
+    Error::Model(ModelError::OtherKind { path: path.to_owned(), kind: slot.kind() })
 }
 
 /// Looks for one slot, without rendering the paths of others.
@@ -211,7 +213,7 @@ struct Search<'p, S> {
 impl<S> Search<'_, S> {
     fn see(&mut self, path: &Path<'_>, slot: S) -> Result<()> {
         if *path == *self.wanted && self.found.replace(slot).is_some() {
-            return Err(Error::DuplicatePath { path: self.wanted.to_owned() });
+            return Err(Error::Model(ModelError::DuplicatePath { path: self.wanted.to_owned() }));
         }
         Ok(())
     }
@@ -241,7 +243,7 @@ fn no_such_layer<M: Visit + ?Sized>(model: &M, path: &str) -> Error {
     match slots(model) {
         Ok(slots) => {
             let paths = slots.iter().map(|(candidate, _)| candidate.as_str());
-            Error::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, paths) }
+            Error::Model(ModelError::NoSuchLayer { path: path.to_owned(), nearest: nearest(path, paths) })
         }
         Err(error) => error,
     }

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use crate::{Error, Result};
+use crate::{ConfigError, Error, Result};
 
 /// A compiled pattern: dotted segments with `*` and `**`, or a regular expression after `re:`.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(super) struct Pattern(Regex);
 
 impl Pattern {
     pub(super) fn new(pattern: &str) -> Result<Self> {
-        let invalid = |why: String| Error::InvalidPattern { pattern: pattern.to_owned(), why };
+        let invalid = |why: String| Error::Config(ConfigError::InvalidPattern { pattern: pattern.to_owned(), why });
         let expression = match pattern.strip_prefix("re:") {
             Some(expression) => format!("^(?:{expression})$"),
             None => translate(pattern).map_err(invalid)?,

@@ -115,7 +115,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// [`Error::NothingToTrain`](crate::Error::NothingToTrain) if all layers are frozen.
+    /// [`ModelError::NothingToTrain`](crate::ModelError::NothingToTrain) if all layers are frozen.
     fn make_trainable(&mut self) -> Result<Trainable> {
         trainable::make_trainable(self)
     }
@@ -221,7 +221,7 @@ pub trait Quantizable: Visit {
     /// # Errors
     ///
     /// Those of `passes`; a model without such layers; a value that is not finite; or
-    /// [`Error::NotCalibrated`](crate::Error::NotCalibrated) with all layers that no input reached, and then what the
+    /// [`ModelError::NotCalibrated`](crate::ModelError::NotCalibrated) with all layers that no input reached, and then what the
     /// others saw is kept for the next calibration by the same observer, until the model is quantized or calibrated. No
     /// scale has changed after an error.
     fn calibrate_with(
@@ -292,7 +292,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    /// [`ModelError::NoSuchLayer`](crate::ModelError::NoSuchLayer), which names the nearest paths.
     fn slot(&self, path: &str) -> Result<&dyn AnySlot> {
         inspect::find(self, path)
     }
@@ -301,7 +301,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths.
+    /// [`ModelError::NoSuchLayer`](crate::ModelError::NoSuchLayer), which names the nearest paths.
     fn slot_mut(&mut self, path: &str) -> Result<&mut dyn AnySlot> {
         inspect::find_mut(self, path)
     }
@@ -319,8 +319,8 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer), which names the nearest paths, or
-    /// [`Error::OtherKind`](crate::Error::OtherKind) for a slot of another kind.
+    /// [`ModelError::NoSuchLayer`](crate::ModelError::NoSuchLayer), which names the nearest paths, or
+    /// [`ModelError::OtherKind`](crate::ModelError::OtherKind) for a slot of another kind.
     fn layer(&self, path: &str) -> Result<&Linear> {
         inspect::find_linear(self, path)
     }

@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::report::SkipReason;
 use crate::quantizer::is_supported;
 use crate::slot::Recipe;
-use crate::{Error, Result};
+use crate::{ConfigError, Error, Result};
 
 /// A config ready to decide about layers.
 pub(crate) struct Rulebook {
@@ -78,13 +78,13 @@ impl Rulebook {
             earlier.sort_unstable();
             earlier.dedup();
             if earlier.is_empty() {
-                return Err(Error::RuleMatchesNothing {
+                return Err(Error::Config(ConfigError::RuleMatchesNothing {
                     nearest: nearest(&pattern_text, paths),
                     pattern: pattern_text,
-                });
+                }));
             }
             let earlier = earlier.into_iter().map(|number| self.config.rules[number].pattern.clone()).collect();
-            return Err(Error::RuleNeverApplies { pattern: pattern_text, earlier });
+            return Err(Error::Config(ConfigError::RuleNeverApplies { pattern: pattern_text, earlier }));
         }
         Ok(())
     }

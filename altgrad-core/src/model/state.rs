@@ -8,7 +8,7 @@ use super::Visit;
 use super::inspect::{Inspection, Slots, below, check_same_paths, nearest};
 use crate::quantizer::{AmaxHistory, Operand, Quantizer, QuantizerState, Scaling};
 use crate::slot::{AnySlot, Quantization, Recipe, SlotState};
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result};
 
 const STEP: &str = "step";
 const HISTORY: &str = "amax_history";
@@ -51,10 +51,10 @@ pub(super) fn load<M: Visit + ?Sized>(model: &mut M, tensors: &HashMap<String, T
     unknown.sort_unstable();
     if let Some(key) = unknown.first() {
         let known = save(&*model)?;
-        return Err(Error::UnknownState {
+        return Err(Error::Model(ModelError::UnknownState {
             key: (*key).to_owned(),
             nearest: nearest(key, known.keys().map(String::as_str)),
-        });
+        }));
     }
     let slots = Slots::of(model)?.0;
     check_same_paths(loaded.iter().map(|(path, _)| path.as_str()), slots.iter().map(|(path, _)| path.as_str()))?;
@@ -109,7 +109,7 @@ impl Loaded {
             (key, tensor)
         };
         let scale = match (take(SCALE), quantizer.scaling) {
-            ((key, None), Scaling::Static(_)) => return Err(Error::MissingState { key }),
+            ((key, None), Scaling::Static(_)) => return Err(Error::Model(ModelError::MissingState { key })),
             ((_, None), _) => None,
             ((key, Some(tensor)), _) => {
                 let scale = one::<f32>(&key, tensor, DType::F32)?;
@@ -119,7 +119,7 @@ impl Loaded {
             }
         };
         let step = match take(STEP) {
-            (key, None) => return Err(Error::MissingState { key }),
+            (key, None) => return Err(Error::Model(ModelError::MissingState { key })),
             (key, Some(tensor)) => {
                 let step = one::<i64>(&key, tensor, DType::I64)?;
                 u64::try_from(step).map_err(|_| invalid(&key, format!("{step} is no number of steps")))?
@@ -163,7 +163,7 @@ fn one<T: candle_core::WithDType>(key: &str, tensor: &Tensor, dtype: DType) -> R
 }
 
 fn invalid(key: &str, why: String) -> Error {
-    Error::InvalidState { key: key.to_owned(), why }
+    Error::Model(ModelError::InvalidState { key: key.to_owned(), why })
 }
 
 /// `h.0.mlp.c_fc.activations.step`, for example.

@@ -12,7 +12,7 @@ use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use super::rulebook::{LayerFacts, Rulebook};
 use crate::quantizer::{FixedWeight, Operand};
 use crate::slot::{AnySlot, Compute, Recipe, SlotState, WeightId};
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result};
 
 /// One layer's share of an operation.
 struct Step {
@@ -68,7 +68,7 @@ pub(super) fn quantize<M: Visit + ?Sized>(model: &mut M, config: QuantConfig) ->
 
 fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Vec<Step>> {
     if model.slots.is_empty() {
-        return Err(Error::NoLayers);
+        return Err(Error::Model(ModelError::NoLayers));
     }
     let rulebook = Rulebook::new(config)?;
     rulebook.check_rules(model.slots.iter().map(|visited| visited.path.as_str()))?;
@@ -138,7 +138,7 @@ fn quantize_layer(
     let build = || {
         let weights = tie.and_then(|tie| shared.get(&tie).cloned());
         let Some(slot) = visited.slot.to_quantized(recipe, &visited.path, weights)? else {
-            return Err(Error::Frozen { path: visited.path.clone() });
+            return Err(Error::Model(ModelError::Frozen { path: visited.path.clone() }));
         };
         if let (Some(tie), Some(quantization)) = (tie, slot.quantization()) {
             shared.entry(tie).or_insert_with(|| Arc::clone(&quantization.operands.weights));
@@ -164,7 +164,7 @@ pub(super) fn freeze<M: Visit + ?Sized>(model: &mut M) -> Result<QuantReport> {
 
 fn steps_of_freezing(model: &Inspection<'_>) -> Result<Vec<Step>> {
     if model.slots.iter().all(|visited| visited.slot.state() == SlotState::Full) {
-        return Err(Error::NothingToFreeze);
+        return Err(Error::Model(ModelError::NothingToFreeze));
     }
     let mut shared = HashMap::new();
     model.slots.iter().map(|visited| freeze_layer(model, visited, &mut shared)).collect()

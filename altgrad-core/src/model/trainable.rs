@@ -7,7 +7,7 @@ use candle_core::{Tensor, TensorId, Var};
 use super::Visit;
 use super::inspect::{self, Inspection, Slots, VisitedSlot, below};
 use crate::slot::{AnySlot, SlotState};
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result};
 
 /// What [`make_trainable`](crate::Quantizable::make_trainable) visited in the linear layers of a model: what an optimizer can
 /// train, and what it cannot.
@@ -50,7 +50,7 @@ pub(super) fn make_trainable<M: Visit + ?Sized>(model: &mut M) -> Result<Trainab
         let slots = inspection.slots.iter();
         let is_frozen = |visited: &VisitedSlot<'_>| visited.slot.state() == SlotState::Frozen;
         if !inspection.slots.is_empty() && slots.clone().all(is_frozen) {
-            return Err(Error::NothingToTrain);
+            return Err(Error::Model(ModelError::NothingToTrain));
         }
         slots
             .map(|visited| Ok((visited.path.clone(), made.replace(&inspection, visited)?)))

@@ -74,7 +74,7 @@ impl<T: Clone> Cache<T> {
 #[cfg(test)]
 mod tests {
     use super::Cache;
-    use crate::Error;
+    use crate::{Error, ModelError};
 
     #[test]
     fn a_value_is_computed_once() {
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(cache.get_or_compute(|| Ok(1)).unwrap(), 1);
         assert_eq!(cache.get_or_compute(|| Ok(2)).unwrap(), 1);
         cache.renew();
-        assert!(cache.get_or_compute(|| Err::<i32, _>(Error::NoLayers)).is_err());
+        assert!(cache.get_or_compute(|| Err::<i32, _>(Error::Model(ModelError::NoLayers))).is_err());
         assert_eq!(cache.get_or_compute(|| Ok(3)).unwrap(), 3);
     }
 

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
 use super::cpu::{dispatch_float, with_values};
-use crate::{Error, Fp8, Result};
+use crate::{Error, Fp8, Result, TensorError};
 
 /// Whether there are products for tensors of this dtype on this device.
 pub(crate) fn has_kernels(dtype: DType, device: &Device) -> bool {
@@ -38,7 +38,7 @@ impl Codes {
         }
         match encoded {
             Ok(()) => {}
-            Err(altgrad_kernels::Error::NanNotRepresentable { .. }) => return Ok(None),
+            Err(altgrad_kernels::FormatError::NanNotRepresentable { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         let blocks = conversion.blocks();
@@ -114,7 +114,7 @@ pub(crate) fn with_floats<R>(x: &Tensor, function: impl FnOnce(&[f32]) -> R) -> 
         DType::F32 => with_values(x, function),
         DType::F16 => Ok(function(&widened::<f16>(x)?)),
         DType::BF16 => Ok(function(&widened::<bf16>(x)?)),
-        dtype => Err(Error::UnsupportedDType { what: "the operand of a product", dtype }),
+        dtype => Err(Error::Tensor(TensorError::UnsupportedDType { what: "the operand of a product", dtype })),
     }
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn to_storage(values: Vec<f32>, dtype: DType) -> Result<CpuStorage> {
         DType::F32 => Ok(CpuStorage::F32(values)),
         DType::F16 => Ok(narrowed::<f16>(&values)),
         DType::BF16 => Ok(narrowed::<bf16>(&values)),
-        dtype => Err(Error::UnsupportedDType { what: "the result of a product", dtype }),
+        dtype => Err(Error::Tensor(TensorError::UnsupportedDType { what: "the result of a product", dtype })),
     }
 }
 

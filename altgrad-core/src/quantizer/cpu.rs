@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
 use crate::{Fp8, Result};
 
-/// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`Error::UnsupportedDType`].
+/// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`TensorError::UnsupportedDType`](crate::TensorError::UnsupportedDType).
 macro_rules! dispatch_float {
     ($dtype:expr, $what:expr, $type:ident => $body:expr) => {
         match $dtype {
@@ -25,7 +25,7 @@ macro_rules! dispatch_float {
                 type $type = half::bf16;
                 $body
             }
-            dtype => Err($crate::Error::UnsupportedDType { what: $what, dtype }),
+            dtype => Err($crate::Error::Tensor(crate::TensorError::UnsupportedDType { what: $what, dtype })),
         }
     };
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, portable};
-use crate::{Error, Fp8, Result};
+use crate::{Error, Fp8, Result, TensorError};
 
 /// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
 /// constant to it.
@@ -111,7 +111,7 @@ pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversio
     let conversion = conversion.into();
     let clip = ste.clip(x, &conversion)?;
     if !cpu::is_supported(x.dtype()) {
-        return Err(Error::UnsupportedDType { what: "the tensor", dtype: x.dtype() });
+        return Err(Error::Tensor(TensorError::UnsupportedDType { what: "the tensor", dtype: x.dtype() }));
     }
     let known = if x.device().is_cpu() { None } else { Some(portable::fake_quantize(x, &conversion)?) };
     Ok(x.contiguous()?.apply_op1(FakeQuantize { conversion, clip, known })?)

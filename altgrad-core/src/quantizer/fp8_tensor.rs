@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 
 use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
-use crate::{Error, Fp8, Result};
+use crate::{Error, FormatError, Fp8, Result, TensorError};
 
 /// A tensor packed into one byte an element: `value = decode(code) × scale`.
 ///
@@ -35,7 +35,7 @@ impl Fp8Tensor {
     ///
     /// # Errors
     ///
-    /// [`Error::NanNotRepresentable`] if `x` holds NaN, or an infinity that is to [propagate](crate::Infinity), and the
+    /// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if `x` holds NaN, or an infinity that is to [propagate](crate::Infinity), and the
     /// format has no NaN; a dtype other than f32, f64, f16 and bf16; an invalid quantizer.
     pub fn quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Self> {
         Self::convert(x, &quantizer.first_conversion(x, "the tensor")?, quantizer.granularity)
@@ -84,7 +84,7 @@ impl Fp8Tensor {
             [("the tensor of codes", &codes, DType::U8), ("the tensor of scales", &scales, DType::F32)]
         {
             if tensor.dtype() != expected {
-                return Err(Error::DTypeMismatch { what, expected, actual: tensor.dtype() });
+                return Err(Error::Tensor(TensorError::DTypeMismatch { what, expected, actual: tensor.dtype() }));
             }
         }
         granularity.validate()?;
@@ -95,14 +95,14 @@ impl Fp8Tensor {
             } else {
                 format!("{expected:?}, one scale for each block of codes of shape {:?}", codes.dims())
             };
-            return Err(Error::ShapeMismatch {
+            return Err(Error::Tensor(TensorError::ShapeMismatch {
                 what: "the tensor of scales",
                 expected,
                 actual: scales.dims().to_vec(),
-            });
+            }));
         }
         if !cpu::is_supported(dtype) {
-            return Err(Error::UnsupportedDType { what: "the dequantized tensor", dtype });
+            return Err(Error::Tensor(TensorError::UnsupportedDType { what: "the dequantized tensor", dtype }));
         }
         let packed = Self { codes, scales, granularity, format, dtype };
         packed.scale_values()?.into_iter().try_for_each(check_scale)?;
@@ -119,7 +119,7 @@ impl Fp8Tensor {
         // Exact: bytes and powers of two are in f32.
         let steps = self.codes.to_dtype(DType::F32)?.affine(1.0 / unused, 0.0)?;
         let rest = (&steps - steps.floor()?)?.max_all()?.to_scalar::<f32>()?;
-        if rest == 0.0 { Ok(()) } else { Err(Error::NotACode { format: self.format }) }
+        if rest == 0.0 { Ok(()) } else { Err(Error::Format(FormatError::NotACode { format: self.format })) }
     }
 
     /// The values, in [`dtype`](Self::dtype).

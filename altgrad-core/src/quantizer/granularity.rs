@@ -5,7 +5,7 @@ use std::fmt;
 use altgrad_kernels::Blocks;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{ConfigError, Error, Result};
 
 /// Which elements of a tensor share a scale.
 ///
@@ -114,9 +114,11 @@ impl Granularity {
     /// Fails for a block without elements.
     pub(crate) fn validate(self) -> Result<()> {
         match self {
-            Self::PerBlock { rows, cols } if rows == 0 || cols == 0 => Err(Error::InvalidQuantizer {
-                why: format!("a block of {rows} × {cols} has no elements; both sides must be at least 1"),
-            }),
+            Self::PerBlock { rows, cols } if rows == 0 || cols == 0 => {
+                Err(Error::Config(ConfigError::InvalidQuantizer {
+                    why: format!("a block of {rows} × {cols} has no elements; both sides must be at least 1"),
+                }))
+            }
             _ => Ok(()),
         }
     }

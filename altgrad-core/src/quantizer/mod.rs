@@ -46,7 +46,7 @@ pub(crate) use watch::Watch;
 
 use serde::Serialize;
 
-use crate::{Error, Fp8, Infinity, Overflow, Result};
+use crate::{ConfigError, Error, Fp8, Infinity, Overflow, Result};
 
 /// How one tensor is quantized.
 ///
@@ -169,13 +169,13 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidQuantizer`] for a window or delay of 0 steps, a block without elements, a history for more than one
-    /// scale a tensor, an epsilon that is negative or not finite, or a bound that is not above it; [`Error::InvalidScale`] for a static scale that is not
-    /// a positive finite number, or [`Error::InvalidQuantizer`] for one that its encoding cannot hold.
+    /// [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for a window or delay of 0 steps, a block without elements, a history for more than one
+    /// scale a tensor, an epsilon that is negative or not finite, or a bound that is not above it; [`FormatError::InvalidScale`](crate::FormatError::InvalidScale) for a static scale that is not
+    /// a positive finite number, or [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for one that its encoding cannot hold.
     pub fn validate(&self) -> Result<()> {
         self.granularity.validate()?;
         self.scaling.validate()?;
-        let invalid = |why| Err(Error::InvalidQuantizer { why });
+        let invalid = |why| Err(Error::Config(ConfigError::InvalidQuantizer { why }));
         if self.granularity != Granularity::PerTensor && self.scaling.is_per_tensor() {
             return invalid(format!(
                 "{:?} scaling is for one scale a tensor, but the granularity is {:?}; use `Scaling::Current`",

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::check_finite;
-use crate::{Error, Result};
+use crate::{ConfigError, Error, Result};
 
 /// How the magnitude that a static scale is made from follows from the values that were seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ impl Observer {
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Percentile(percentage) if !(percentage > 0.0 && percentage <= 100.0) => {
-                Err(Error::InvalidObserver { percentage })
+                Err(Error::Config(ConfigError::InvalidObserver { percentage }))
             }
             Self::MinMax | Self::Percentile(_) => Ok(()),
         }
@@ -54,7 +54,7 @@ impl Observation {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`] for a value that is not finite.
+    /// [`TensorError::NotFinite`](crate::TensorError::NotFinite) for a value that is not finite.
     pub(crate) fn of(observer: Observer, x: &Tensor, what: &'static str) -> Result<Self> {
         let (largest, count) = (check_finite(x, what)?, x.elem_count() as u64);
         let mut bins = Vec::new();

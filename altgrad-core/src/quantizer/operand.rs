@@ -14,7 +14,7 @@ use super::{
     AmaxHistory, Clip, CodeBuffer, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Scaling, Ste,
     Watch, stream, transposed,
 };
-use crate::{Error, Result};
+use crate::{Error, FormatError, ModelError, Result};
 
 /// One tensor of a layer on its way through quantization.
 ///
@@ -119,7 +119,7 @@ impl Operand {
     pub(crate) fn check_measured(&self, quantizer: &Quantizer) -> Result<()> {
         let is_delayed = matches!(quantizer.scaling, Scaling::Delayed { .. });
         if is_delayed && self.history().largest().is_none() {
-            Err(Error::NoHistory { role: self.name })
+            Err(Error::Model(ModelError::NoHistory { role: self.name }))
         } else {
             Ok(())
         }
@@ -198,7 +198,7 @@ impl Operand {
         let x = transposed(x, layout.groups())?;
         let conversion = self.transposed(quantizer, &x, self.step())?;
         if x.device().is_cpu() {
-            let no_code = Error::NanNotRepresentable { format: quantizer.format };
+            let no_code = Error::Format(FormatError::NanNotRepresentable { format: quantizer.format });
             return Codes::encode(&x, &conversion, None)?.map(CachedTranspose::Codes).ok_or(no_code);
         }
         Ok(CachedTranspose::Tensor(Fp8Tensor::convert(&x, &conversion, quantizer.granularity)?))

@@ -3,7 +3,7 @@
 use altgrad_kernels::Scale;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Error, Fp8, Result};
+use crate::{ConfigError, Error, FormatError, Fp8, Result};
 
 /// Which largest magnitude (amax) a scale is made from.
 ///
@@ -76,7 +76,7 @@ impl Scaling {
             Self::Static(scale) => return check_scale(scale),
             Self::Current | Self::Window { .. } | Self::Delayed { .. } => return Ok(()),
         };
-        Err(Error::InvalidQuantizer { why })
+        Err(Error::Config(ConfigError::InvalidQuantizer { why }))
     }
 
     /// 2 to the power of the margin by which the range is not used.
@@ -211,7 +211,7 @@ pub(crate) fn is_power_of_two(scale: f32) -> bool {
     (-127..=127).contains(&exponent) && f64::from(scale) == exp2(exponent)
 }
 
-/// [`Error::InvalidScale`] unless a scale is a positive finite number.
+/// [`FormatError::InvalidScale`](crate::FormatError::InvalidScale) unless a scale is a positive finite number.
 pub(super) fn check_scale(scale: f32) -> Result<()> {
-    if scale.is_finite() && scale > 0.0 { Ok(()) } else { Err(Error::InvalidScale { scale }) }
+    if scale.is_finite() && scale > 0.0 { Ok(()) } else { Err(Error::Format(FormatError::InvalidScale { scale })) }
 }

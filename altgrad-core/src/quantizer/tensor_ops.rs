@@ -4,7 +4,7 @@ use altgrad_kernels::{Blocks, Conversion};
 use candle_core::{DType, Device, Tensor};
 
 use super::{Granularity, cpu, portable};
-use crate::{Error, Fp8, Result};
+use crate::{Error, FormatError, Fp8, Result, TensorError};
 
 /// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none. `what` is the tensor's role.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {
@@ -21,13 +21,14 @@ fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
 ///
 /// # Errors
 ///
-/// [`Error::NanNotRepresentable`] if it holds NaN and the format does not.
+/// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if it holds NaN and the format does not.
 pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     check_dtype(x.dtype(), "the tensor")?;
     if x.device().is_cpu() {
         return cpu::encode(x, conversion);
     }
-    portable::encode(x, conversion)?.ok_or(Error::NanNotRepresentable { format: conversion.format() })
+    portable::encode(x, conversion)?
+        .ok_or(Error::Format(FormatError::NanNotRepresentable { format: conversion.format() }))
 }
 
 /// The values of codes.
@@ -43,27 +44,31 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
 ///
 /// # Errors
 ///
-/// [`Error::NotFinite`] naming the first element that is not finite, or [`Error::AmaxOutOfRange`].
+/// [`TensorError::NotFinite`](crate::TensorError::NotFinite) naming the first element that is not finite, or [`TensorError::AmaxOutOfRange`](crate::TensorError::AmaxOutOfRange).
 pub(crate) fn check_finite(x: &Tensor, what: &'static str) -> Result<f32> {
     let amax = amax(x, what)?;
     if (amax as f32).is_finite() {
         return Ok(amax as f32);
     }
     Err(match cpu::first_not_finite(&x.to_device(&Device::Cpu)?, what)? {
-        Some((index, value)) => Error::NotFinite { what, value, index },
-        None => Error::AmaxOutOfRange { what, amax },
+        Some((index, value)) => Error::Tensor(TensorError::NotFinite { what, value, index }),
+        None => Error::Tensor(TensorError::AmaxOutOfRange { what, amax }),
     })
 }
 
-/// [`Error::AmaxOutOfRange`] if a finite magnitude is beyond `f32`, in which scales are kept.
+/// [`TensorError::AmaxOutOfRange`](crate::TensorError::AmaxOutOfRange) if a finite magnitude is beyond `f32`, in which scales are kept.
 pub(super) fn check_range(x: &Tensor, what: &'static str) -> Result<()> {
     if x.dtype() != DType::F64 {
         return check_dtype(x.dtype(), what);
     }
     let amax = amax(x, what)?;
-    if amax.is_finite() && (amax as f32).is_infinite() { Err(Error::AmaxOutOfRange { what, amax }) } else { Ok(()) }
+    if amax.is_finite() && (amax as f32).is_infinite() {
+        Err(Error::Tensor(TensorError::AmaxOutOfRange { what, amax }))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_dtype(dtype: DType, what: &'static str) -> Result<()> {
-    if cpu::is_supported(dtype) { Ok(()) } else { Err(Error::UnsupportedDType { what, dtype }) }
+    if cpu::is_supported(dtype) { Ok(()) } else { Err(Error::Tensor(TensorError::UnsupportedDType { what, dtype })) }
 }

@@ -24,7 +24,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`](crate::Error::NotFinite) for a value that is not finite.
+    /// [`TensorError::NotFinite`](crate::TensorError::NotFinite) for a value that is not finite.
     pub(crate) fn see(&self, x: &Tensor, what: &'static str) -> Result<()> {
         let Some(observer) = self.running.with(|seen| seen.as_ref().map(Observation::observer)) else { return Ok(()) };
         let of_x = Observation::of(observer, x, what)?;

@@ -13,7 +13,7 @@ use super::{Compute, Evaluation, LayerPath, Operation, check_kind, locate, looku
 use crate::quantizer::{
     Clip, FixedWeight, Fp8Tensor, Granularity, Operand, Quantizer, Scaling, Ste, fake_quantize_with,
 };
-use crate::{Error, Fp8, Result};
+use crate::{ConfigError, Error, Fp8, Result};
 
 /// A layer with a weight of one byte an element. [`FrozenLinear`](crate::FrozenLinear) is the one that is linear.
 ///
@@ -72,7 +72,7 @@ impl<O: Operation> Frozen<O> {
         let Some(matrix) = weight.to_matrix()? else {
             let granularity = weight.granularity();
             let why = format!("a weight of shape {dims:?} with scales {granularity} is not a matrix of such blocks");
-            return Err(Error::InvalidQuantizer { why });
+            return Err(Error::Config(ConfigError::InvalidQuantizer { why }));
         };
         let weight = Arc::new(FixedWeight::new(matrix, evaluation.layout())?);
         let mode = Mode::default();
@@ -137,7 +137,7 @@ impl<O: Operation> Frozen<O> {
             let why = "a frozen layer has no steps before to take a delayed scale from; use `Scaling::Static` or \
                        `Scaling::Current`"
                 .to_owned();
-            return Err(Error::InvalidQuantizer { why }.of(NAME));
+            return Err(Error::Config(ConfigError::InvalidQuantizer { why }).of(NAME));
         }
         let operand = Operand::new(NAME, Some(&quantizer), self.codes.path.as_deref().unwrap_or_default());
         self.codes.activations = Some(FrozenInput { quantizer, operand, ste });

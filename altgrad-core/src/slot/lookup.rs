@@ -75,6 +75,10 @@ fn dims(rows: &Tensor, values: &Tensor) -> Result<Vec<usize>> {
 pub(super) fn check_numbers(rows: &Tensor) -> Result<()> {
     match rows.dtype() {
         DType::U8 | DType::U32 | DType::I64 => Ok(()),
-        dtype => Err(crate::Error::DTypeMismatch { what: "the row numbers", expected: DType::U32, actual: dtype }),
+        dtype => Err(crate::Error::Tensor(crate::TensorError::DTypeMismatch {
+            what: "the row numbers",
+            expected: DType::U32,
+            actual: dtype,
+        })),
     }
 }

@@ -16,7 +16,7 @@ pub trait Lowering: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for an input that the layer does not take.
+    /// [`TensorError::ShapeMismatch`](crate::TensorError::ShapeMismatch) for an input that the layer does not take.
     fn check_input(&self, x: &Tensor) -> Result<()>;
 
     /// `X` for an input: a contiguous matrix with the rows of all groups.

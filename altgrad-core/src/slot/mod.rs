@@ -36,7 +36,6 @@ pub use full::Full;
 pub use linear::{FrozenLinear, FullLinear, Linear, QuantizedLinear, linear, linear_b, linear_no_bias};
 pub use lowering::Lowering;
 pub use operation::{Evaluation, Operation};
-pub use presets::ParseRecipeError;
 pub(crate) use quantization::Quantization;
 pub use quantized::Quantized;
 pub use recipe::{OrFull, Recipe};
@@ -46,7 +45,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 /// The dotted path under which surgery found a layer, for its messages; a layer made by hand has none.
 pub(crate) type LayerPath = Option<Arc<str>>;
@@ -54,11 +53,11 @@ pub(crate) type LayerPath = Option<Arc<str>>;
 /// Checks that a tensor is of the weight's dtype and on its device.
 fn check_kind(what: &'static str, tensor: &Tensor, dtype: DType, device: &Device) -> Result<()> {
     if tensor.dtype() != dtype {
-        return Err(Error::DTypeMismatch { what, expected: dtype, actual: tensor.dtype() });
+        return Err(Error::Tensor(TensorError::DTypeMismatch { what, expected: dtype, actual: tensor.dtype() }));
     }
     if !tensor.device().same_device(device) {
         let [expected, actual] = [device, tensor.device()].map(Device::location);
-        return Err(Error::DeviceMismatch { what, expected, actual });
+        return Err(Error::Tensor(TensorError::DeviceMismatch { what, expected, actual }));
     }
     Ok(())
 }

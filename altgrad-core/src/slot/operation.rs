@@ -95,7 +95,7 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for a weight that is not one of such a layer.
+    /// [`TensorError::ShapeMismatch`](crate::TensorError::ShapeMismatch) for a weight that is not one of such a layer.
     fn evaluation(config: &Self::Config, weight: &[usize]) -> Result<Evaluation>;
 
     /// What of a recipe is of use to the layer.

@@ -5,25 +5,10 @@ use std::str::FromStr;
 use super::Recipe;
 use crate::error::did_you_mean;
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
-use crate::{Fp8, ParseFp8Error};
+use crate::{Fp8, ParseError};
 
 /// The smallest largest magnitude of torchao's float8 training (`EPS` in `torchao/float8/float8_utils.py`).
 const TORCHAO_EPSILON: f64 = 1e-12;
-
-/// The text names neither a recipe nor a format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` is neither a recipe nor a format; recipes are {}, and a format such as E4M3 or E5M2 quantizes \
-     weights only{}{}",
-    Recipe::NAMED.map(|(name, _)| name).join(", "),
-    did_you_mean(.text, Recipe::NAMED.iter().map(|(name, _)| *name)),
-    .format.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
-)]
-pub struct ParseRecipeError {
-    text: String,
-    /// What is wrong with it as a custom format, if it is spelled like one.
-    format: Option<ParseFp8Error>,
-}
 
 impl Recipe {
     /// The named recipes that take no argument, with what [`FromStr`] reads.
@@ -170,16 +155,24 @@ impl Recipe {
 /// assert_eq!("E5M2".parse(), Ok(Recipe::from(Fp8::E5M2)));
 /// ```
 impl FromStr for Recipe {
-    type Err = ParseRecipeError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, ParseRecipeError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let name = text.trim();
         if let Some((_, recipe)) = Self::NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             return Ok(recipe());
         }
         name.parse::<Fp8>().map(Self::weight_only).map_err(|error| {
-            let format = name.contains('(').then_some(error);
-            ParseRecipeError { text: text.to_owned(), format }
+            // What is wrong with it as a custom format, if it is spelled like one.
+            let format = if name.contains('(') { format!(": {error}") } else { String::new() };
+            let names = Self::NAMED.map(|(name, _)| name);
+            let meant = did_you_mean(text, names);
+            let known = names.join(", ");
+            let why = format!(
+                "neither a recipe nor a format; recipes are {known}, and a format such as E4M3 or E5M2 quantizes weights \
+                 only{meant}{format}"
+            );
+            ParseError::new(text, why)
         })
     }
 }

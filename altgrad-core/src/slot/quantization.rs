@@ -11,7 +11,7 @@ use super::operation::matrix;
 use super::products::{Arguments, Computed, Gradients, Product, Training, WeightSource, attach, transposed_weights};
 use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
 use crate::quantizer::{CachedCodes, Fp8Tensor, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
-use crate::{Error, Result};
+use crate::{Error, FormatError, Result, TensorError};
 
 /// What a quantized layer is besides the layer that it wraps: the same for every kind.
 #[derive(Debug)]
@@ -248,7 +248,7 @@ impl Quantization {
         }
         match self.operands.weights.cached_codes(&self.recipe.weights, matrix, self.recipe.ste) {
             // NaN stays NaN in fake quantization, even where no code can hold it.
-            Err(Error::NanNotRepresentable { .. }) => Ok(None),
+            Err(Error::Format(FormatError::NanNotRepresentable { .. })) => Ok(None),
             kept => kept.map(Some),
         }
     }
@@ -270,11 +270,11 @@ impl Quantization {
 pub(super) fn check_bias(lowering: &dyn Lowering, bias: Option<&Tensor>) -> Result<()> {
     let (outputs, _) = lowering.weight_shape();
     match bias {
-        Some(bias) if bias.dims() != [outputs] => Err(Error::ShapeMismatch {
+        Some(bias) if bias.dims() != [outputs] => Err(Error::Tensor(TensorError::ShapeMismatch {
             what: "the bias",
             expected: format!("[{outputs}], one value an output"),
             actual: bias.dims().to_vec(),
-        }),
+        })),
         _ => Ok(()),
     }
 }

@@ -125,7 +125,7 @@ impl<O: Operation> Quantized<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::NanNotRepresentable`](crate::Error::NanNotRepresentable) if the weight holds NaN and the format has none.
+    /// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if the weight holds NaN and the format has none.
     pub fn quantized_weight(&self) -> Result<Fp8Tensor> {
         locate(self.quantization.quantized_weight(self.weight()), &self.quantization.path)
     }
@@ -158,7 +158,7 @@ impl<O: Operation> Quantized<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`](crate::Error::NotFinite) if the weight has a value that is not finite.
+    /// [`TensorError::NotFinite`](crate::TensorError::NotFinite) if the weight has a value that is not finite.
     pub fn freeze(&self) -> Result<Frozen<O>> {
         self.freeze_with(None)
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Frozen, Operation, Slot};
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
-use crate::{Error, Fp8, Result};
+use crate::{Error, Fp8, Result, TensorError};
 
 /// How a slot whose layer is a product asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`, with
 /// the gain as a number.
@@ -71,10 +71,12 @@ impl SlotCodes {
     /// The weight of `dims` in a tensor from [`to_tensor`](Self::to_tensor), and how the layer's input is quantized.
     fn from_tensor(bytes: &Tensor, dims: &[usize], dtype: DType) -> Result<(Fp8Tensor, Option<Quantizer>)> {
         let (device, all) = (bytes.device(), bytes.elem_count());
-        let damaged = || Error::ShapeMismatch {
-            what: "the weight as codes",
-            expected: format!("the codes of a weight of shape {dims:?}"),
-            actual: bytes.dims().to_vec(),
+        let damaged = || {
+            Error::Tensor(TensorError::ShapeMismatch {
+                what: "the weight as codes",
+                expected: format!("the codes of a weight of shape {dims:?}"),
+                actual: bytes.dims().to_vec(),
+            })
         };
         let part = |start: usize, length: usize| -> Result<Vec<u8>> {
             let end = start.checked_add(length).filter(|end| *end <= all);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use altgrad_core::checkpoint::{self, Checkpoint, Dialect, Writer, compare};
-use altgrad_core::{Error, Fp8, Granularity, QuantConfig, Quantizer, Recipe, Scaling};
+use altgrad_core::{CheckpointError, Error, Fp8, Granularity, QuantConfig, Quantizer, Recipe, Scaling, TensorError};
 use candle_core::{DType, Device};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -76,12 +76,12 @@ fn what_cannot_be_dequantized_leaves_nothing() {
     let (folder, fp8) = quantized(Dialect::Altgrad, &Quantizer::new(Fp8::E4M3));
     let out = folder.path().join("out");
     let error = fp8.dequantize(DType::F64, &out, |_| ()).unwrap_err();
-    assert!(matches!(error, Error::UnsupportedDType { .. }), "{error}");
+    assert!(matches!(error, Error::Tensor(TensorError::UnsupportedDType { .. })), "{error}");
     fp8.dequantize(DType::BF16, &out, |_| ()).unwrap();
     let again = Checkpoint::open(&[&out]).unwrap().dequantize(DType::BF16, folder.path().join("again"), |_| ());
     assert!(again.unwrap_err().to_string().contains("nothing to dequantize"));
     let error = fp8.dequantize(DType::BF16, &out, |_| ()).unwrap_err();
-    assert!(matches!(error, Error::TargetExists { .. }), "{error}");
+    assert!(matches!(error, Error::Checkpoint(CheckpointError::TargetExists { .. })), "{error}");
     let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["config.json", "fp8", "out"]);
@@ -171,6 +171,6 @@ fn a_file_that_shrinks_while_it_is_converted_leaves_nothing() {
             fs::File::options().write(true).open(&file).unwrap().set_len(5000).unwrap();
         }
     });
-    assert!(matches!(error, Err(Error::UnreadableFile { .. })), "{error:?}");
+    assert!(matches!(error, Err(Error::Checkpoint(CheckpointError::Unreadable { .. }))), "{error:?}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

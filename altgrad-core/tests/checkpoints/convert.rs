@@ -6,8 +6,8 @@ use std::path::Path;
 
 use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer, compare};
 use altgrad_core::{
-    Action, E8M0Rule, Error, Fp8, Granularity, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, ScaleEncoding,
-    Scaling, SkipReason, linear,
+    Action, CheckpointError, ConfigError, E8M0Rule, Error, Fp8, Granularity, ModelError, QuantConfig, Quantizable,
+    Quantizer, Recipe, Rounding, ScaleEncoding, Scaling, SkipReason, linear,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -142,7 +142,7 @@ fn rules_decide_and_embeddings_stay() {
     }
 
     let error = quantize(QuantConfig::new(rows.clone()).skip("smal"), "c").unwrap_err();
-    assert!(matches!(error, Error::RuleMatchesNothing { .. }), "{error}");
+    assert!(matches!(error, Error::Config(ConfigError::RuleMatchesNothing { .. })), "{error}");
     let again = Checkpoint::open(&[folder.path().join("a")]).unwrap();
     let error = Writer::new(Dialect::Altgrad).quantize(&again, rows, folder.path().join("c"), |_| ()).unwrap_err();
     assert!(error.to_string().contains("`large.weight` is quantized already"), "{error}");
@@ -254,7 +254,7 @@ fn what_is_not_quantized_or_not_measured_is_not_written() {
     for error in
         [writer.save(&model, &out).unwrap_err(), writer.quantize(&original, nothing, &out, |_| ()).unwrap_err()]
     {
-        assert!(matches!(error, Error::NothingToWrite), "{error}");
+        assert!(matches!(error, Error::Checkpoint(CheckpointError::NothingToWrite)), "{error}");
     }
     // Before the first step a delayed scale is 1, which is no measure of the weight or its input.
     model.quantize(Recipe::hybrid()).unwrap();
@@ -270,8 +270,8 @@ fn what_is_not_quantized_or_not_measured_is_not_written() {
     ];
     for error in errors {
         let Error::Layer { path, source } = &error else { panic!("{error}") };
-        assert!(matches!(**source, Error::NoHistory { .. }) && !path.is_empty(), "{error}");
+        assert!(matches!(**source, Error::Model(ModelError::NoHistory { .. })) && !path.is_empty(), "{error}");
     }
     assert!(!out.exists());
-    assert!(matches!(model.make_trainable(), Err(Error::NothingToTrain)));
+    assert!(matches!(model.make_trainable(), Err(Error::Model(ModelError::NothingToTrain))));
 }

@@ -1,5 +1,6 @@
 //! Broken files: each gives an error that names the file and the tensor, and none a panic or a huge allocation.
 
+use altgrad_core::CheckpointError;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -262,7 +263,7 @@ fn ambiguity_shows_what_was_found() {
     let mut files = Files::new();
     files.config["quantization_config"] = json!({ "quant_method": "torchao" });
     let error = files.read().unwrap_err();
-    assert!(matches!(error, Error::InvalidCheckpoint { .. }), "{error}");
+    assert!(matches!(error, Error::Checkpoint(CheckpointError::Invalid { .. })), "{error}");
 }
 
 #[test]

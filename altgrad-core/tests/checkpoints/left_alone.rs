@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 
 use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
-use altgrad_core::{Action, Error, Fp8, Granularity, QuantConfig, QuantReport, Quantizer, Recipe, SkipReason};
+use altgrad_core::{
+    Action, ConfigError, Error, Fp8, Granularity, QuantConfig, QuantReport, Quantizer, Recipe, SkipReason,
+};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -65,7 +67,7 @@ fn a_tied_head_has_no_tensor_and_is_listed() {
     }
     // Where nothing is tied, there is no head.
     let error = quantize(&original(&tensors, "{}"), QuantConfig::new(rows()).skip("lm_head")).unwrap_err();
-    assert!(matches!(error, Error::RuleMatchesNothing { .. }), "{error}");
+    assert!(matches!(error, Error::Config(ConfigError::RuleMatchesNothing { .. })), "{error}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use altgrad_core::checkpoint::{self, Checkpoint, Dialect, Writer};
 use altgrad_core::{
-    E8M0Rule, Error, Fp8, Granularity, Linear, Quantizable, Quantizer, Recipe, Rounding, ScaleEncoding, Scaling,
-    linear, linear_no_bias,
+    CheckpointError, E8M0Rule, Error, Fp8, Granularity, Linear, Quantizable, Quantizer, Recipe, Rounding,
+    ScaleEncoding, Scaling, linear, linear_no_bias,
 };
 use candle_core::{DType, Device, Module, Tensor};
 
@@ -197,13 +197,17 @@ fn nothing_is_written_over() {
     // An empty folder will do.
     checkpoint::save(&model, folder.path(), Dialect::CompressedTensors).unwrap();
     let error = checkpoint::save(&model, folder.path(), Dialect::CompressedTensors).unwrap_err();
-    assert!(matches!(error, Error::TargetExists { .. }), "{error}");
+    assert!(matches!(error, Error::Checkpoint(CheckpointError::TargetExists { .. })), "{error}");
     let file = folder.path().join("config.json");
-    assert!(matches!(checkpoint::save(&model, &file, Dialect::Altgrad), Err(Error::TargetExists { .. })));
+    assert!(matches!(
+        checkpoint::save(&model, &file, Dialect::Altgrad),
+        Err(Error::Checkpoint(CheckpointError::TargetExists { .. }))
+    ));
     let below = file.join("out");
     assert!(matches!(
         checkpoint::save(&model, below, Dialect::Altgrad),
-        Err(Error::TargetExists { .. } | Error::Unwritable { .. })
+        Err(Error::Checkpoint(CheckpointError::TargetExists { .. })
+            | Error::Checkpoint(CheckpointError::Unwritable { .. }))
     ));
 }
 

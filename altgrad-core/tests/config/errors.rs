@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fs;
 
-use altgrad_core::{Error, Fp8, Granularity, QuantConfig, Quantizer, Recipe, Scaling};
+use altgrad_core::{ConfigError, Error, Fp8, Granularity, QuantConfig, Quantizer, Recipe, Scaling};
 
 /// What is said of a name that is no format.
 const FORMATS: &str = "is not a format; known are E0M7, E1M6, E2M5, E3M4, E4M3, E5M2, E6M1, E7M0, E4M3_FNUZ, \
@@ -299,7 +299,7 @@ fn files() {
         error.to_string(),
         format!("{}:2:10: `recipe`: `hybird` {RECIPES}; did you mean `hybrid`?", file.display())
     );
-    let Error::InvalidConfig { file: Some(path), position: Some((2, 10)), field, .. } = error else {
+    let Error::Config(ConfigError::Invalid { file: Some(path), position: Some((2, 10)), field, .. }) = error else {
         panic!("{error:?}");
     };
     assert_eq!((path, field.as_str()), (file, "recipe"));

@@ -2,8 +2,8 @@
 
 use altgrad_core::kernels::{self, Blocks, Conversion};
 use altgrad_core::{
-    Error, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Result, Scaling, Ste, compute_scale, fake_quantize,
-    fake_quantize_with_scale,
+    ConfigError, Error, FormatError, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Result, Scaling, Ste,
+    TensorError, compute_scale, fake_quantize, fake_quantize_with_scale,
 };
 use altgrad_testing::corpus;
 use candle_core::{DType, Device, Tensor};
@@ -153,7 +153,7 @@ fn other_dtypes_are_an_error() {
         let message =
             format!("the tensor has dtype {dtype:?}, but only f32, f64, f16 and bf16 tensors can be quantized");
         let error = fake_quantize(&x, &Quantizer::from(Fp8::E4M3)).unwrap_err();
-        assert!(matches!(error, Error::UnsupportedDType { .. }), "{error:?}");
+        assert!(matches!(error, Error::Tensor(TensorError::UnsupportedDType { .. })), "{error:?}");
         assert_eq!(error.to_string(), message);
         let error = fake_quantize_with_scale(&x, Fp8::E4M3, 1.0, Ste::PassThrough).unwrap_err();
         assert!(error.to_string().starts_with(&message), "{error}");
@@ -164,7 +164,7 @@ fn other_dtypes_are_an_error() {
 fn an_invalid_quantizer_is_an_error() {
     let x = Tensor::ones(3, DType::F32, &Device::Cpu).unwrap();
     let error = fake_quantize(&x, &Quantizer::new(Fp8::E4M3).scaling(Scaling::Window { len: 0 })).unwrap_err();
-    assert!(matches!(error, Error::InvalidQuantizer { .. }), "{error:?}");
+    assert!(matches!(error, Error::Config(ConfigError::InvalidQuantizer { .. })), "{error:?}");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_scale_that_is_none_is_an_error() {
     for scale in [0.0, -0.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
         for ste in [Ste::PassThrough, Ste::Clipped] {
             let error = fake_quantize_with_scale(&x, Fp8::E4M3, scale, ste).unwrap_err();
-            assert!(matches!(error, Error::InvalidScale { .. }), "{scale}: {error:?}");
+            assert!(matches!(error, Error::Format(FormatError::InvalidScale { .. })), "{scale}: {error:?}");
         }
     }
 }

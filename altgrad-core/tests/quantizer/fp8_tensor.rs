@@ -1,7 +1,8 @@
 //! Packed tensors.
 
 use altgrad_core::{
-    Error, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale,
+    ConfigError, Error, FormatError, Fp8, Fp8Tensor, Granularity, Infinity, Quantizer, Scaling, Ste, fake_quantize,
+    fake_quantize_with_scale,
 };
 use altgrad_testing::corpus;
 use candle_core::{DType, Device, Tensor};
@@ -23,7 +24,7 @@ fn codes_of_narrow_formats_are_in_the_upper_bits() {
         assert_eq!(decoded, values);
         for bit in 0..8 - format.bits() {
             let error = tensor(&[0x80, 1 << bit], format).unwrap_err();
-            assert!(matches!(error, Error::NotACode { .. }), "{error}");
+            assert!(matches!(error, Error::Format(FormatError::NotACode { .. })), "{error}");
         }
         assert!(tensor(&[], format).is_ok());
     }
@@ -105,7 +106,9 @@ fn nan_needs_a_format_that_has_it() {
                     continue;
                 }
                 let error = packed.unwrap_err();
-                assert!(matches!(error, Error::NanNotRepresentable { format: named } if named == format));
+                assert!(
+                    matches!(error, Error::Format(FormatError::NanNotRepresentable { format: named }) if named == format)
+                );
                 assert_eq!(
                     error.to_string(),
                     format!(
@@ -123,7 +126,7 @@ fn nan_needs_a_format_that_has_it() {
         assert!(packed.scales().to_scalar::<f32>().unwrap().is_nan());
         assert!(values(&packed.dequantize().unwrap()).iter().all(|value| value.is_nan()));
         let error = Fp8Tensor::quantize(&x, &Quantizer::from(Fp8::E3M4)).unwrap_err();
-        assert!(matches!(error, Error::NanNotRepresentable { .. }), "{error}");
+        assert!(matches!(error, Error::Format(FormatError::NanNotRepresentable { .. })), "{error}");
     }
     // Infinities that saturate need nothing.
     let x = tensor(&[f64::INFINITY, f64::NEG_INFINITY], DType::F32);
@@ -140,13 +143,13 @@ fn inputs_that_cannot_be_packed() {
 
     let x = Tensor::ones((2, 2), DType::F32, &Device::Cpu).unwrap();
     let invalid = Quantizer::new(Fp8::E4M3).scaling(Scaling::Window { len: 0 });
-    assert!(matches!(Fp8Tensor::quantize(&x, &invalid), Err(Error::InvalidQuantizer { .. })));
+    assert!(matches!(Fp8Tensor::quantize(&x, &invalid), Err(Error::Config(ConfigError::InvalidQuantizer { .. }))));
     for scale in [0.0, -0.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
         let error = Fp8Tensor::quantize_with_scale(&x, Fp8::E4M3, scale).unwrap_err();
-        assert!(matches!(error, Error::InvalidScale { .. }), "{scale}: {error:?}");
+        assert!(matches!(error, Error::Format(FormatError::InvalidScale { .. })), "{scale}: {error:?}");
         // Not that a NaN is in the way, which only the scale brings in.
         let error = Fp8Tensor::quantize_with_scale(&x.zeros_like().unwrap(), Fp8::E3M4, scale).unwrap_err();
-        assert!(matches!(error, Error::InvalidScale { .. }), "{scale}: {error:?}");
+        assert!(matches!(error, Error::Format(FormatError::InvalidScale { .. })), "{scale}: {error:?}");
     }
 }
 

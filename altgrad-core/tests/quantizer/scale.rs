@@ -1,6 +1,6 @@
 //! From the largest magnitude, now and before, to the scale.
 
-use altgrad_core::{AmaxHistory, Error, Fp8, Infinity, Quantizer, Scaling, compute_scale};
+use altgrad_core::{AmaxHistory, ConfigError, Error, Fp8, Infinity, Quantizer, Scaling, compute_scale};
 
 #[test]
 fn compute_scale_of_ordinary_magnitudes() {
@@ -190,7 +190,7 @@ fn a_window_of_no_steps_is_an_error() {
         assert!(Quantizer::new(Fp8::E4M3).scaling(scaling).validate().is_ok());
     }
     let error = Quantizer::new(Fp8::E4M3).scaling(Scaling::Window { len: 0 }).validate().unwrap_err();
-    assert!(matches!(error, Error::InvalidQuantizer { .. }));
+    assert!(matches!(error, Error::Config(ConfigError::InvalidQuantizer { .. })));
     assert_eq!(
         error.to_string(),
         "invalid quantizer: a window of length 0 has no amax to scale by; \

@@ -1,6 +1,6 @@
 //! Recipes that contradict themselves, and what is said of them.
 
-use altgrad_core::{Error, Fp8, Granularity, QuantizedLinear, Quantizer, Recipe, ScaleEncoding, Scaling};
+use altgrad_core::{ConfigError, Error, Fp8, Granularity, QuantizedLinear, Quantizer, Recipe, ScaleEncoding, Scaling};
 
 use crate::cpu;
 
@@ -98,7 +98,7 @@ fn invalid_quantizers_say_what_to_do() {
         let _ = quantizer.scale(1.0, &history);
     }
     let too_large = e4m3().amax_epsilon(1e39).validate().unwrap_err();
-    assert!(matches!(too_large, Error::InvalidQuantizer { .. }), "{too_large}");
+    assert!(matches!(too_large, Error::Config(ConfigError::InvalidQuantizer { .. })), "{too_large}");
 }
 
 #[test]

@@ -4,11 +4,10 @@ mod codec;
 mod text;
 
 pub(crate) use codec::power_of_two;
-pub use text::ParseFp8Error;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{FormatError, Result};
 
 /// What a format does with bit patterns that are not ordinary finite numbers.
 ///
@@ -102,7 +101,7 @@ pub enum Infinity {
 /// let values: Vec<f32> = Fp8::E2M1.values().map(|(_, value)| value).collect();
 /// assert_eq!(values[..8], [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
 /// assert_eq!(Fp8::E2M1.encode(3.0f32), Some(0x5 << 4));
-/// # Ok::<(), altgrad::ParseFp8Error>(())
+/// # Ok::<(), altgrad::ParseError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fp8 {
@@ -183,11 +182,11 @@ impl Fp8 {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidFormat`] if the bits do not add up to 7, 5 or 3, the sign being one more; if a format of 6 or 4
+    /// [`FormatError::InvalidFormat`] if the bits do not add up to 7, 5 or 3, the sign being one more; if a format of 6 or 4
     /// bits is to have [`Specials`]; if [`Specials::Ieee`] leaves no finite value or no NaN (it needs an exponent bit and
     /// a mantissa bit); or if the bias puts a value where `f32` could not hold it or the rounding of it as normal numbers.
     pub fn new(exponent_bits: u8, mantissa_bits: u8, bias: i16, specials: Specials) -> Result<Self> {
-        let invalid = |why: String| Err(Error::InvalidFormat { why });
+        let invalid = |why: String| Err(FormatError::InvalidFormat { why });
         let Some(magnitude_bits @ (7 | 5 | 3)) = exponent_bits.checked_add(mantissa_bits) else {
             return invalid(format!(
                 "{exponent_bits} exponent bits and {mantissa_bits} mantissa bits must add up to 7, 5 or 3: \

@@ -6,22 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Fp8, Specials};
-
-/// The text is not the name of a format.
-///
-/// Accepted are the names in [`Fp8::NAMED`] in any case, and what [`Fp8`] prints for a format without a name:
-/// `E4M3(bias=5, specials=none)`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` is not a format; known are {}, or a custom one such as `E4M3(bias=5, specials=none)` \
-     with specials none, nan_only, ieee or fnuz{}",
-    Fp8::NAMED.map(|(name, _)| name).join(", "),
-    .why.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
-)]
-pub struct ParseFp8Error {
-    text: String,
-    why: Option<String>,
-}
+use crate::ParseError;
 
 impl Specials {
     const NAMED: [(&'static str, Self); 4] =
@@ -53,8 +38,10 @@ impl fmt::Debug for Fp8 {
     }
 }
 
+/// Reads the names in [`Fp8::NAMED`] in any case, and what [`Fp8`] prints for a format without a name:
+/// `E4M3(bias=5, specials=none)`.
 impl FromStr for Fp8 {
-    type Err = ParseFp8Error;
+    type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = text.trim();
@@ -62,7 +49,15 @@ impl FromStr for Fp8 {
         if let Some((_, format)) = named {
             return Ok(*format);
         }
-        let error = |why| ParseFp8Error { text: text.to_owned(), why };
+        let error = |why: Option<String>| {
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            let known = Self::NAMED.map(|(name, _)| name).join(", ");
+            let message = format!(
+                "not a format; known are {known}, or a custom one such as `E4M3(bias=5, specials=none)` with specials none, \
+                 nan_only, ieee or fnuz{why}"
+            );
+            ParseError::new(text, message)
+        };
         let (exponent_bits, mantissa_bits, bias, specials) = parse_custom(name).ok_or_else(|| error(None))?;
         Self::new(exponent_bits, mantissa_bits, bias, specials).map_err(|why| error(Some(why.to_string())))
     }

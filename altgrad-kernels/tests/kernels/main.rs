@@ -6,7 +6,7 @@ use std::env::current_exe;
 use std::process::Command;
 
 use altgrad_kernels::{self as kernels, Blocks, Conversion, Level, Scale};
-use altgrad_kernels::{Error, Fp8, Result};
+use altgrad_kernels::{FormatError, Fp8, Result};
 
 fn conversion(blocks: Blocks) -> Conversion {
     Conversion::new(Fp8::E3M4, blocks, vec![0.5; blocks.count()]).unwrap()
@@ -16,7 +16,7 @@ fn conversion(blocks: Blocks) -> Conversion {
 fn assert_length(result: Result<()>, slice: &str, expected: usize, actual: usize) {
     let error = result.unwrap_err();
     assert_eq!(error.to_string(), format!("{slice} has {actual} elements, expected {expected}"));
-    assert!(matches!(error, Error::LengthMismatch { .. }));
+    assert!(matches!(error, FormatError::LengthMismatch { .. }));
 }
 
 #[test]
@@ -43,20 +43,20 @@ fn scales_that_are_none_are_errors() {
     let blocks = Blocks::per_row(2, 3);
     let of = |scales: [Scale; 2]| Conversion::new(Fp8::E4M3, blocks, scales);
     for bad in [0.0, -1.0, f32::INFINITY, f32::NAN] {
-        assert!(matches!(of([1.0.into(), bad.into()]), Err(Error::InvalidScale { .. })), "{bad}");
+        assert!(matches!(of([1.0.into(), bad.into()]), Err(FormatError::InvalidScale { .. })), "{bad}");
         let multiplied = Scale::with_multiplier(1.0, bad);
-        assert!(matches!(of([multiplied; 2]), Err(Error::InvalidScale { .. })), "{bad}");
+        assert!(matches!(of([multiplied; 2]), Err(FormatError::InvalidScale { .. })), "{bad}");
     }
     let mixed = of([Scale::new(1.0), Scale::with_multiplier(1.0, 1.0)]);
-    assert!(matches!(mixed, Err(Error::MixedScales)));
-    assert!(matches!(Conversion::new(Fp8::E4M3, blocks, [1.0; 3]), Err(Error::LengthMismatch { .. })));
+    assert!(matches!(mixed, Err(FormatError::MixedScales)));
+    assert!(matches!(Conversion::new(Fp8::E4M3, blocks, [1.0; 3]), Err(FormatError::LengthMismatch { .. })));
 }
 
 #[test]
 fn nan_in_a_format_without_it_is_an_error() {
     let one = conversion(Blocks::per_tensor(1, 3));
     let nan = kernels::encode(&[0f32, f32::NAN, 1.0], &mut [0; 3], &one);
-    assert!(matches!(nan, Err(Error::NanNotRepresentable { format: Fp8::E3M4 })));
+    assert!(matches!(nan, Err(FormatError::NanNotRepresentable { format: Fp8::E3M4 })));
 }
 
 #[test]

@@ -28,7 +28,8 @@ use super::kv;
 use super::layer_spec::{LayerSpec, TensorLayout};
 use super::shards::Shards;
 use super::stored::{format_of, may_be_scale};
-use crate::{Error, Result};
+use crate::error::did_you_mean;
+use crate::{CheckpointError, Error, ParseError, Result};
 
 /// One ecosystem's way to write an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
 ///
@@ -128,7 +129,7 @@ impl Dialect {
     }
 
     /// What it has instead of what it cannot express, if it is written.
-    pub(crate) fn repertoire(self) -> &'static str {
+    fn repertoire(self) -> &'static str {
         self.facts().write.as_ref().map_or("", |write| write.repertoire)
     }
 
@@ -137,19 +138,25 @@ impl Dialect {
         (self.facts().read)(shards, configs)
     }
 
-    /// How a layer is spelled in this dialect.
+    /// How a layer is stored in this dialect.
     pub(super) fn layout(self, layer: &LayerSpec) -> Result<TensorLayout> {
-        self.try_spell(layer).map_err(|what| {
-            let able = Self::ALL.into_iter().filter(|dialect| dialect.try_spell(layer).is_ok()).collect();
-            Error::NotExpressible { dialect: self, what, able }.at(&layer.path)
+        self.try_layout(layer).map_err(|what| {
+            let able = Self::ALL.into_iter().filter(|dialect| dialect.try_layout(layer).is_ok()).collect();
+            self.not_expressible(what, able).at(&layer.path)
         })
+    }
+
+    fn not_expressible(self, what: String, able: Vec<Self>) -> Error {
+        let (dialect, repertoire) = (self.name(), self.repertoire());
+        let able = able.into_iter().map(Self::name).collect();
+        CheckpointError::NotExpressible { dialect, repertoire, what, able }.into()
     }
 
     fn write(self) -> Result<&'static Write, String> {
         self.facts().write.as_ref().ok_or_else(|| "layers, as altgrad only reads it".to_owned())
     }
 
-    fn try_spell(self, layer: &LayerSpec) -> Result<TensorLayout, String> {
+    fn try_layout(self, layer: &LayerSpec) -> Result<TensorLayout, String> {
         (self.write()?.layout)(layer)
     }
 
@@ -158,14 +165,11 @@ impl Dialect {
     /// Fails if no layer is quantized.
     pub(super) fn describe(self, layers: &[LayerSpec], full_precision: &[String]) -> Result<Description> {
         if layers.is_empty() {
-            return Err(Error::NothingToWrite);
+            return Err(Error::Checkpoint(CheckpointError::NothingToWrite));
         }
         let described = self.write().and_then(|write| (write.config)(layers, full_precision));
-        let config = described.map_err(|what| Error::NotExpressible {
-            dialect: self,
-            what,
-            able: vec![Self::CompressedTensors, Self::Altgrad],
-        })?;
+        let config =
+            described.map_err(|what| self.not_expressible(what, vec![Self::CompressedTensors, Self::Altgrad]))?;
         Ok(match self {
             Self::ModelOpt => {
                 let quantization = Some(modelopt::quantization_config(&config));
@@ -289,11 +293,15 @@ impl fmt::Display for Dialect {
 
 /// Reads the [name](Dialect::name), in any case.
 impl FromStr for Dialect {
-    type Err = Error;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let known = Self::ALL.into_iter().find(|dialect| dialect.name().eq_ignore_ascii_case(text.trim()));
-        known.ok_or_else(|| Error::UnknownDialect { name: text.to_owned() })
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name);
+            let meant = did_you_mean(text, names);
+            ParseError::new(text, format!("not a dialect of checkpoints{meant}; there are {}", names.join(", ")))
+        })
     }
 }
 

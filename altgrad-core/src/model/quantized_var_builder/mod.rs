@@ -118,7 +118,7 @@ impl<'a> QuantizedVarBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// A rule that matches nothing or never applies, or [`Error::NoWeights`](crate::Error::NoWeights) if no linear weight
+    /// A rule that matches nothing or never applies, or [`ModelError::NoWeights`](crate::ModelError::NoWeights) if no linear weight
     /// was asked for.
     pub fn report(&self) -> Result<QuantReport> {
         self.weights.report()
@@ -133,7 +133,7 @@ impl<'a> QuantizedVarBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// A weight that is not finite, or [`Error::AlreadyRequantizing`](crate::Error::AlreadyRequantizing) while another thread
+    /// A weight that is not finite, or [`ModelError::AlreadyRequantizing`](crate::ModelError::AlreadyRequantizing) while another thread
     /// does the same.
     pub fn requantize(&self) -> Result<()> {
         self.weights.requantize()

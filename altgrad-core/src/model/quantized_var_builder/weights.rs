@@ -15,7 +15,7 @@ use crate::model::report::{Action, LayerReport, Measured, QuantReport, SkipReaso
 use crate::model::rulebook::{LayerFacts, Rulebook};
 use crate::quantizer::{InPlace, Layout, Operand, check_finite};
 use crate::slot::{Operation, Recipe};
-use crate::{Error, Result};
+use crate::{Error, ModelError, Result};
 
 /// Where weights come from, what is to become of them, and those that a model has.
 ///
@@ -175,7 +175,7 @@ impl<'a> Weights<'a> {
     /// Computes all weights anew, or on an error none.
     pub(super) fn requantize(&self) -> Result<()> {
         if self.is_requantizing.swap(true, Ordering::Acquire) {
-            return Err(Error::AlreadyRequantizing);
+            return Err(Error::Model(ModelError::AlreadyRequantizing));
         }
         let _done = OnDrop(|| self.is_requantizing.store(false, Ordering::Release));
         let weights = self.weights();
@@ -208,7 +208,7 @@ impl<'a> Weights<'a> {
     pub(super) fn report(&self) -> Result<QuantReport> {
         let weights = self.weights();
         if weights.is_empty() {
-            return Err(Error::NoWeights);
+            return Err(Error::Model(ModelError::NoWeights));
         }
         self.rulebook.check_rules(weights.iter().map(|weight| weight.held.path.as_str()))?;
         let report = |weight: &LinearWeight| weight.report(&self.vb).map_err(|error| error.at(&weight.held.path));

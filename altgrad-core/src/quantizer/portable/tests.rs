@@ -37,7 +37,7 @@ fn assert_same(x: &Tensor, conversion: &Conversion, context: &str) {
         assert_eq!(actual.to_bits(), expected.to_bits(), "{context}: {x:e} gives {actual:e}, expected {expected:e}");
     }
     let packed = match cpu::encode(x, conversion) {
-        Err(crate::Error::NanNotRepresentable { .. }) => None,
+        Err(crate::Error::Format(crate::FormatError::NanNotRepresentable { .. })) => None,
         packed => Some(packed.unwrap()),
     };
     assert_eq!(codes(encode(x, conversion).unwrap()), codes(packed.clone()), "{context}");

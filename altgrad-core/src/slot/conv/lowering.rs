@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 
 use crate::quantizer::{gather_windows, scatter_windows};
 use crate::slot::Lowering;
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 /// A convolution over two dimensions, or over one with a height of 1.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Convolution {
                 "(images, {channels}, height, width), with padding at least as large as the kernel's {height}×{width}"
             )
         };
-        Error::ShapeMismatch { what: "the input", expected, actual: actual.to_vec() }
+        Error::Tensor(TensorError::ShapeMismatch { what: "the input", expected, actual: actual.to_vec() })
     }
 }
 

@@ -7,7 +7,7 @@ use candle_nn::{Conv1dConfig, Conv2dConfig};
 
 use super::lowering::Convolution;
 use crate::slot::{Evaluation, Operation};
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 impl Operation for candle_nn::Conv1d {
     type Config = Conv1dConfig;
@@ -99,7 +99,7 @@ fn product(convolution: Convolution) -> Result<Evaluation> {
     let Convolution { outputs, groups, stride, dilation, .. } = convolution;
     if groups == 0 || !outputs.is_multiple_of(groups) {
         let expected = format!("a multiple of {groups}, the number of groups, of outputs");
-        return Err(Error::ShapeMismatch { what: "the weight", expected, actual: vec![outputs] });
+        return Err(Error::Tensor(TensorError::ShapeMismatch { what: "the weight", expected, actual: vec![outputs] }));
     }
     if stride.contains(&0) || dilation.contains(&0) {
         let why = "a convolution with a stride or a dilation of 0; use 1 or more".to_owned();
@@ -109,5 +109,9 @@ fn product(convolution: Convolution) -> Result<Evaluation> {
 }
 
 fn not_a_weight(expected: &str, actual: &[usize]) -> Error {
-    Error::ShapeMismatch { what: "the weight", expected: expected.to_owned(), actual: actual.to_vec() }
+    Error::Tensor(TensorError::ShapeMismatch {
+        what: "the weight",
+        expected: expected.to_owned(),
+        actual: actual.to_vec(),
+    })
 }

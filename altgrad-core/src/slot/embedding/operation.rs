@@ -4,7 +4,7 @@ use candle_core::{Module, Tensor};
 
 use crate::quantizer::{Granularity, Quantizer, Scaling};
 use crate::slot::{Evaluation, Operation, Recipe};
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 impl Operation for candle_nn::Embedding {
     type Config = ();
@@ -35,7 +35,7 @@ impl Operation for candle_nn::Embedding {
             return Ok(Evaluation::Lookup);
         }
         let expected = "two dimensions, (rows, hidden size)".to_owned();
-        Err(Error::ShapeMismatch { what: "the table", expected, actual: weight.to_vec() })
+        Err(Error::Tensor(TensorError::ShapeMismatch { what: "the table", expected, actual: weight.to_vec() }))
     }
 
     /// The weights alone, with scales of single rows.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Module, Tensor};
 
 use crate::slot::{Evaluation, Lowering, Operation};
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 impl Operation for candle_nn::Linear {
     type Config = ();
@@ -40,7 +40,11 @@ impl Operation for candle_nn::Linear {
     fn evaluation((): &(), weight: &[usize]) -> Result<Evaluation> {
         let [outputs, inputs] = *weight else {
             let expected = "two dimensions, (outputs, inputs)".to_owned();
-            return Err(Error::ShapeMismatch { what: "the weight", expected, actual: weight.to_vec() });
+            return Err(Error::Tensor(TensorError::ShapeMismatch {
+                what: "the weight",
+                expected,
+                actual: weight.to_vec(),
+            }));
         };
         Ok(Evaluation::Product(Arc::new(Rows { outputs, inputs })))
     }
@@ -58,7 +62,11 @@ impl Lowering for Rows {
         let inputs = self.inputs;
         if x.rank() < 2 || x.dims().last() != Some(&inputs) {
             let expected = format!("(…, {inputs}) with at least two dimensions");
-            return Err(Error::ShapeMismatch { what: "the input", expected, actual: x.dims().to_vec() });
+            return Err(Error::Tensor(TensorError::ShapeMismatch {
+                what: "the input",
+                expected,
+                actual: x.dims().to_vec(),
+            }));
         }
         Ok(())
     }

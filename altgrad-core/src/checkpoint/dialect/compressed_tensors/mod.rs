@@ -14,7 +14,7 @@ use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Stored, StoredActivations};
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
-use crate::{Error, Fp8, Result};
+use crate::{ConfigError, Error, Fp8, Result};
 use layout::{config, layout};
 use scheme::{Args, Config, Dynamic, Group, preset};
 
@@ -136,7 +136,7 @@ impl<'c> Groups<'c> {
                     let why = format!("the target `{target}` of `{name}` is no regular expression: {error}");
                     match section {
                         Some(section) => section.invalid(why),
-                        None => Error::InvalidPattern { pattern: target.clone(), why },
+                        None => Error::Config(ConfigError::InvalidPattern { pattern: target.clone(), why }),
                     }
                 })?;
                 groups.patterns.push((target, pattern, group));

@@ -1,0 +1,134 @@
+//! What every fallible function of altgrad returns: one error, nested by level.
+//!
+//! Nothing here knows of what is above it; dialects, for example, are names.
+
+mod checkpoint;
+mod config;
+mod model;
+mod tensor;
+mod text;
+
+pub use checkpoint::CheckpointError;
+pub use config::ConfigError;
+pub use model::ModelError;
+pub use tensor::TensorError;
+pub(crate) use text::did_you_mean;
+
+use altgrad_kernels::{FormatError, ParseError};
+
+/// What every fallible function of altgrad returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and what to do about it.
+///
+/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either. What goes through a function of
+/// candle's, as in `Module::forward`, comes back whole:
+///
+/// ```
+/// use altgrad::{Error, Fp8, Linear, Quantizable, TensorError};
+/// use candle_core::{DType, Device, Module, Tensor};
+///
+/// let mut model = vec![Linear::new(Tensor::ones((3, 4), DType::F32, &Device::Cpu)?, None)];
+/// model.quantize(Fp8::E4M3)?;
+/// let through_candle = model[0].forward(&Tensor::ones((2, 5), DType::F32, &Device::Cpu)?).unwrap_err();
+/// let Error::Layer { path, source } = Error::from(through_candle) else { panic!("it names the layer") };
+/// assert_eq!(path, "0");
+/// assert!(matches!(*source, Error::Tensor(TensorError::ShapeMismatch { .. })));
+/// # Ok::<(), altgrad::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something went wrong in or with one layer.
+    #[error("layer `{path}`: {source}")]
+    Layer {
+        /// Dotted path of the layer.
+        path: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+
+    /// A quantizer of a recipe is invalid.
+    #[error("{role}: {source}")]
+    Role {
+        /// Which: `weights`, `activations` or `gradients`.
+        role: &'static str,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+
+    /// A format or a kernel refused something.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+
+    /// A text is not the name of a format, a recipe or a dialect.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+
+    /// Something is wrong with a tensor.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+
+    /// Something is wrong with how a model is to be quantized.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// A model cannot have done to it what was asked for.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// Something is wrong with a checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+
+    /// Candle reported an error.
+    #[error(transparent)]
+    Candle(candle_core::Error),
+}
+
+impl Error {
+    /// The same error, said of one quantizer of a recipe.
+    pub(crate) fn of(self, role: &'static str) -> Self {
+        Self::Role { role, source: Box::new(self) }
+    }
+
+    /// The same error, said of the layer at `path`; unchanged if it already names a layer, or if the model is a single
+    /// layer, whose path is empty.
+    #[must_use]
+    pub fn at(self, path: &str) -> Self {
+        match self {
+            Self::Layer { .. } => self,
+            other if path.is_empty() => other,
+            other => Self::Layer { path: path.to_owned(), source: Box::new(other) },
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    /// Finds the error of altgrad that one of candle's carries.
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::Io(error) => match error.downcast::<Self>() {
+                Ok(own) => own,
+                Err(error) => Self::Candle(candle_core::Error::Io(error)),
+            },
+            candle_core::Error::WithBacktrace { inner, backtrace } => match Self::from(*inner) {
+                Self::Candle(inner) => {
+                    Self::Candle(candle_core::Error::WithBacktrace { inner: Box::new(inner), backtrace })
+                }
+                own => own,
+            },
+            other => Self::Candle(other),
+        }
+    }
+}
+
+impl From<Error> for candle_core::Error {
+    /// Of the errors of candle that carry another one, an `io::Error` is the one that gives it back.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => Self::Io(std::io::Error::other(other)),
+        }
+    }
+}
