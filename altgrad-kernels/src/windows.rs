@@ -34,8 +34,8 @@ impl Windows {
     #[must_use]
     pub fn output(&self) -> [usize; 2] {
         [0, 1].map(|side| {
-            let reach = self.dilation[side] * self.kernel[side].saturating_sub(1) + 1;
-            let padded = self.image[side] + 2 * self.padding[side];
+            let reach = self.dilation[side].saturating_mul(self.kernel[side].saturating_sub(1)).saturating_add(1);
+            let padded = self.image[side].saturating_add(self.padding[side].saturating_mul(2));
             padded.checked_sub(reach).map_or(0, |rest| rest / self.stride[side].max(1) + 1)
         })
     }
@@ -46,6 +46,18 @@ impl Windows {
         let [height, width] = self.output();
         let [kernel_height, kernel_width] = self.kernel;
         (self.groups * self.images * height * width, self.channels_of_group() * kernel_height * kernel_width)
+    }
+
+    /// Whether there could be a matrix of the windows: the other functions count on it.
+    #[must_use]
+    pub fn fits_memory(&self) -> bool {
+        let [height, width] = self.output();
+        let factors =
+            [self.groups, self.images, height, width, self.channels_of_group(), self.kernel[0], self.kernel[1]];
+        let bytes = factors.into_iter().try_fold(size_of::<f64>(), usize::checked_mul);
+        let padded = [0, 1].map(|side| self.image[side].saturating_add(self.padding[side].saturating_mul(2)));
+        let can_address = |number: usize| isize::try_from(number).is_ok();
+        bytes.is_some_and(can_address) && padded.into_iter().all(can_address)
     }
 
     /// Number of elements of the images.

@@ -1,6 +1,8 @@
 //! Convolutions: equal to candle's where everything is exact, and to a linear layer of their windows under every recipe.
 
-use altgrad::{Fp8, Frozen, Quantizable, Quantized, QuantizedLinear, Quantizer, Recipe, Scaling, Slot, SlotState, nn};
+use altgrad::{
+    Fp8, Frozen, Granularity, Quantizable, Quantized, QuantizedLinear, Quantizer, Recipe, Scaling, Slot, SlotState, nn,
+};
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{Conv1dConfig, Conv2dConfig, ModuleT};
 
@@ -224,6 +226,79 @@ fn groups_are_convolutions_by_themselves() {
     }
 }
 
+/// Blocks that are cut by the groups of a convolution of eight outputs.
+fn cut() -> Recipe {
+    let blocks = |format| Quantizer::new(format).granularity(Granularity::PerBlock { rows: 3, cols: 4 });
+    Recipe::weight_only(blocks(Fp8::E4M3)).activations(blocks(Fp8::E4M3)).gradients(blocks(Fp8::E5M2))
+}
+
+/// Blocks that groups cut are those of all rows of an operand: the same numbers as by hand.
+#[test]
+fn blocks_that_groups_cut_are_those_of_the_whole_operand() {
+    let config = Conv2dConfig { padding: 1, groups: 2, ..Conv2dConfig::default() };
+    let blocks = |rows, cols| Quantizer::new(Fp8::E4M3).granularity(Granularity::PerBlock { rows, cols });
+    for weights in [blocks(3, 4), blocks(5, 7), blocks(8, 18)] {
+        let weight = Var::from_tensor(&tensor((8, 2, 3, 3), 1)).unwrap();
+        let layer = candle_nn::Conv2d::new(weight.as_tensor().clone(), None, config);
+        let layer = Quantized::new(layer, weights.clone()).unwrap();
+        let x = tensor((2, 4, 6, 5), 3);
+        let quantized = altgrad::fake_quantize(&tensor((8, 18), 1).detach(), &weights).unwrap();
+        let quantized = quantized.reshape((8, 2, 3, 3)).unwrap();
+        let expected = candle_nn::Conv2d::new(quantized.clone(), None, config).forward(&x).unwrap();
+        let dy = tensor(expected.shape().clone(), 4);
+        let actual = step(&layer, &x, Some(&weight), |_| dy.clone());
+        let loops = loops(&x, &quantized, &dy, &config);
+        let single = |x: Vec<f64>, like: &Tensor| {
+            Tensor::from_vec(x.into_iter().map(|x| x as f32).collect::<Vec<_>>(), like.shape().clone(), &Device::Cpu)
+        };
+        // Sums of 18 products, of 72 and of 60.
+        assert_close("y", &actual.y, &expected, 1e-6);
+        assert_close("dx", &actual.dx, &single(loops.dx, &x).unwrap(), 1e-6);
+        assert_close("dw", &actual.dw.unwrap(), &single(loops.dw, &weight).unwrap(), 1e-6);
+    }
+}
+
+/// The gradient of a bias is the sum over images and places, in every group and dtype; and views are inputs like others.
+#[test]
+fn biases_dtypes_and_views() {
+    for groups in [1, 2, 4] {
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+            let config = Conv2dConfig { padding: 1, groups, ..Conv2dConfig::default() };
+            let weight = integers((8, 4 / groups, 3, 3), 1).to_dtype(dtype).unwrap();
+            let bias = Var::from_tensor(&integers(8, 2).to_dtype(dtype).unwrap()).unwrap();
+            let layer = candle_nn::Conv2d::new(weight, Some(bias.as_tensor().clone()), config);
+            let layer = Quantized::new(layer, exact()).unwrap();
+            // Height and width are exchanged without moving anything.
+            let view = integers((2, 4, 5, 6), 3).to_dtype(dtype).unwrap().transpose(2, 3).unwrap();
+            let y = layer.forward(&view).unwrap();
+            assert_same("a view", &y, &layer.forward(&view.contiguous().unwrap()).unwrap());
+            let dy = integers(y.shape().clone(), 4).to_dtype(dtype).unwrap();
+            let gradients = (&y * &dy).unwrap().sum_all().unwrap().backward().unwrap();
+            let expected = dy.to_dtype(DType::F32).unwrap().sum((0, 2, 3)).unwrap();
+            assert_eq!(values(gradients.get(&bias).unwrap()), values(&expected), "{groups} groups, {dtype:?}");
+            let of_candle = candle_nn::Conv2d::new(
+                layer.weight().to_dtype(DType::F32).unwrap(),
+                Some(bias.to_dtype(DType::F32).unwrap()),
+                config,
+            );
+            let expected = of_candle.forward(&view.contiguous().unwrap().to_dtype(DType::F32).unwrap()).unwrap();
+            assert_eq!(values(&y), values(&expected), "integers are exact in {dtype:?}");
+        }
+    }
+}
+
+/// Sizes that no memory has room for are an error.
+#[test]
+fn monstrous_configurations_are_errors() {
+    for (padding, dilation) in [(usize::MAX, 1), (usize::MAX / 2 + 1, 1), (1, usize::MAX), (1 << 40, 1)] {
+        let config = Conv2dConfig { padding, dilation, ..Conv2dConfig::default() };
+        let layer = candle_nn::Conv2d::new(tensor((8, 4, 3, 3), 1), None, config);
+        let layer = Quantized::new(layer, Fp8::E4M3).unwrap();
+        let error = layer.forward(&tensor((1, 4, 5, 5), 2)).unwrap_err().to_string();
+        assert!(error.contains("the input"), "{error}");
+    }
+}
+
 /// Frozen layers compute what eval mode computes, from one byte a weight, and let gradients through.
 #[test]
 fn frozen_convolutions_are_those_of_eval_mode() {
@@ -231,8 +306,9 @@ fn frozen_convolutions_are_those_of_eval_mode() {
         (Recipe::tensorwise(), 1),
         (Recipe::rowwise(), 2),
         (Recipe::from(Fp8::E5M2), 4),
-        // Blocks of 128 rows are cut by groups, so candle's operations compute it.
         (Recipe::blockwise(), 2),
+        // Blocks of three rows are cut by groups of four, so candle's operations compute it.
+        (cut(), 2),
     ] {
         let config = Conv2dConfig { padding: 1, groups, ..Conv2dConfig::default() };
         let mut slot = nn::Conv2d::new(tensor((8, 4 / groups, 3, 3), 1), Some(tensor(8, 2)), config);

@@ -135,3 +135,23 @@ fn numbers_must_be_integers() {
     model.freeze().unwrap();
     assert!(model[0].forward(&tensor((2, 3), 1)).is_err());
 }
+
+/// The largest number of an integer type is a row of zeros to candle's lookups, which models use for padding.
+#[test]
+fn padding_is_a_row_of_zeros_in_every_state() {
+    let (variable, mut slot) = table(8);
+    let ids = Tensor::new(&[2u32, u32::MAX, 4], &Device::Cpu).unwrap();
+    let full = slot.forward(&ids).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(full[1], [0.0; 12]);
+    slot.quantize(Fp8::E4M3).unwrap();
+    let y = slot.forward(&ids).unwrap();
+    let training = y.to_vec2::<f32>().unwrap();
+    assert_eq!(training[1], [0.0; 12]);
+    let gradients = y.sum_all().unwrap().backward().unwrap();
+    let sum: f32 = values(gradients.get(&variable).unwrap()).into_iter().sum();
+    assert_eq!(sum, 24.0, "of the other two rows");
+    slot.eval().unwrap();
+    assert_eq!(slot.forward(&ids).unwrap().to_vec2::<f32>().unwrap(), training);
+    slot.freeze().unwrap();
+    assert_eq!(slot.forward(&ids).unwrap().to_vec2::<f32>().unwrap(), training);
+}

@@ -134,7 +134,97 @@ impl Lowering for Pieces {
         vec![x.first().copied().unwrap_or_default(), self.count, self.outputs]
     }
 
-    fn output(&self, y: Tensor, _: &[usize], _: Option<&Tensor>) -> Result<Tensor> {
+    fn output(&self, y: Tensor, _: &[usize]) -> Result<Tensor> {
         Ok(y)
     }
+}
+
+/// A `Lowering` that contradicts itself is an error, not a product of other numbers.
+#[test]
+fn what_a_lowering_says_is_checked() {
+    use altgrad::Quantized;
+    use candle_core::Module;
+
+    /// Says that the weight is the transpose of what it is, that there are other groups, or makes other rows than it says.
+    #[derive(Clone, Debug)]
+    struct Wrong(Tensor, Fault);
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Fault {
+        Weight,
+        NoGroups,
+        Groups,
+        Rows,
+    }
+
+    #[derive(Debug)]
+    struct WrongLowering(Fault);
+
+    impl Operation for Wrong {
+        type Config = Fault;
+        const KIND: &'static str = "wrong";
+
+        fn config(&self) -> Fault {
+            self.1
+        }
+
+        fn weight(&self) -> &Tensor {
+            &self.0
+        }
+
+        fn bias(&self) -> Option<&Tensor> {
+            None
+        }
+
+        fn from_parts(fault: Fault, weight: Tensor, _: Option<Tensor>) -> Self {
+            Self(weight, fault)
+        }
+
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            Ok(x.matmul(&self.0.t()?)?)
+        }
+
+        fn evaluation(fault: &Fault, _: &[usize]) -> Result<Evaluation> {
+            Ok(Evaluation::Product(Arc::new(WrongLowering(*fault))))
+        }
+    }
+
+    impl Lowering for WrongLowering {
+        fn check_input(&self, _: &Tensor) -> Result<()> {
+            Ok(())
+        }
+
+        fn input(&self, x: &Tensor) -> Result<Tensor> {
+            Ok(if self.0 == Fault::Rows { x.t()?.contiguous()? } else { x.clone() })
+        }
+
+        fn input_gradient(&self, dx: Tensor, _: &[usize]) -> Result<Tensor> {
+            Ok(dx)
+        }
+
+        fn weight_shape(&self) -> (usize, usize) {
+            if self.0 == Fault::Weight { (4, 6) } else { (6, 4) }
+        }
+
+        fn groups(&self) -> usize {
+            match self.0 {
+                Fault::NoGroups => 0,
+                Fault::Groups => 4,
+                Fault::Weight | Fault::Rows => 1,
+            }
+        }
+
+        fn output(&self, y: Tensor, _: &[usize]) -> Result<Tensor> {
+            Ok(y)
+        }
+    }
+
+    let weight = super::tensor((6, 4), 1);
+    for fault in [Fault::Weight, Fault::NoGroups, Fault::Groups] {
+        let error = Quantized::new(Wrong(weight.clone(), fault), altgrad::Fp8::E4M3).unwrap_err().to_string();
+        assert!(error.contains("the weight has shape [6, 4]"), "{fault:?}: {error}");
+    }
+    let layer = Quantized::new(Wrong(weight, Fault::Rows), altgrad::Fp8::E4M3).unwrap();
+    let error = layer.forward(&super::tensor((3, 4), 2)).unwrap_err().to_string();
+    assert!(error.contains("the lowered input has shape [4, 3]"), "{error}");
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::path::Path as FilePath;
-use std::sync::Arc;
 
 use candle_core::{Tensor, TensorId};
 use safetensors::{Dtype, View};
@@ -13,8 +12,8 @@ use super::dialect::{Description, Dialect};
 use super::layer_spec::{Kind, LayerSpec, TensorLayout};
 use super::writer::{CheckpointWriter, Entry};
 use crate::model::{Path, Visit, Visitor};
-use crate::quantizer::{Operand, is_power_of_two};
-use crate::slot::{AnySlot, FrozenCodes, WeightId};
+use crate::quantizer::{Scaling, is_power_of_two};
+use crate::slot::{AnySlot, FrozenCodes};
 use crate::{CheckpointError, ConfigError, Error, Result};
 
 /// The size above which a checkpoint is cut into several files, as transformers does.
@@ -179,8 +178,8 @@ struct Parts<'m> {
     /// All other tensors, once each.
     tensors: Vec<(String, Tensor)>,
     seen: HashSet<TensorId>,
-    /// The weights of the layers that become codes.
-    weights: HashSet<(WeightId, Option<*const Operand>)>,
+    /// The layers that become codes and were seen as the first with their weight.
+    first: Vec<(String, &'m dyn AnySlot)>,
 }
 
 /// A layer that becomes codes.
@@ -225,13 +224,12 @@ impl<'m> Visitor<'m> for Parts<'m> {
         if let Some(bias) = slot.bias() {
             self.add(path.field("bias").to_string(), bias);
         }
+        if let Some((path, first)) = self.first.iter().find(|(_, first)| has_codes_of(slot, *first)) {
+            return check_tied(&name, slot, path, *first);
+        }
         let codes = if let Some(codes) = slot.frozen() {
             CodesSource::Frozen(codes)
         } else if let Some(quantization) = slot.quantization() {
-            // Layers that are quantized as one have the same codes.
-            if !self.weights.insert((slot.weight_id(), Some(Arc::as_ptr(&quantization.operands.weights)))) {
-                return Ok(());
-            }
             quantization.check_measured().map_err(|error| error.at(&name))?;
             let frozen = slot.to_frozen(&name, None).map_err(|error| error.at(&name))?;
             match frozen.as_ref().and_then(|slot| slot.frozen()) {
@@ -245,9 +243,7 @@ impl<'m> Visitor<'m> for Parts<'m> {
             self.full_precision.push(name);
             return Ok(());
         };
-        if matches!(codes, CodesSource::Frozen(_)) && !self.weights.insert((slot.weight_id(), None)) {
-            return Ok(());
-        }
+        self.first.push((name.clone(), slot));
         self.quantized.push((name, QuantizedLayer { kind: slot.kind(), codes }));
         Ok(())
     }
@@ -256,6 +252,29 @@ impl<'m> Visitor<'m> for Parts<'m> {
         self.add(path.to_string(), tensor);
         Ok(())
     }
+}
+
+/// Whether two layers share their codes.
+fn has_codes_of(slot: &dyn AnySlot, other: &dyn AnySlot) -> bool {
+    slot.weight_id() == other.weight_id()
+        && match (slot.quantization(), other.quantization()) {
+            (Some(own), Some(others)) => own.has_codes_of(others),
+            _ => slot.frozen().is_some(),
+        }
+}
+
+/// Checks that nothing is lost of a layer that is not written, since it shares its codes with another one: no file says of one
+/// tensor that two layers quantize their inputs differently.
+fn check_tied(path: &str, slot: &dyn AnySlot, first_path: &str, first: &dyn AnySlot) -> Result<()> {
+    let Some(activations) = slot.activations() else { return Ok(()) };
+    if first.activations() == Some(activations) && !matches!(activations.scaling, Scaling::Delayed { .. }) {
+        return Ok(());
+    }
+    let why = format!(
+        "it shares its codes with `{first_path}`, under whose name they are written, but quantizes its inputs otherwise, which \
+         no checkpoint says; quantize both with a recipe without `activations`"
+    );
+    Err(Error::Config(ConfigError::InvalidQuantizer { why }).at(path))
 }
 
 fn layer_spec(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<LayerSpec> {
@@ -275,8 +294,9 @@ fn layer_spec(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<Lay
 /// No dialect has scales of blocks that reach from one kernel of a convolution into the next.
 fn not_of_tensor(path: &str, layer: &FrozenCodes) -> Error {
     let (granularity, dims) = (layer.weight.granularity(), layer.dims());
-    let why =
-        format!("scales {granularity} of a weight of shape {dims:?}; quantize it with one scale a tensor or a row");
+    let why = format!(
+        "no checkpoint has scales {granularity} of a weight of shape {dims:?}; quantize it with one scale a tensor or a row"
+    );
     Error::Config(ConfigError::InvalidQuantizer { why }).at(path)
 }
 

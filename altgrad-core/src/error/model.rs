@@ -16,10 +16,10 @@ pub enum ModelError {
         path: String,
     },
 
-    /// The model has no `altgrad::Linear` at all.
+    /// The model has no slot at all.
     #[error(
-        "the model has no `altgrad::Linear` layers; declare its linear layers as `altgrad::Linear` \
-         (the constructors have candle_nn's signatures) and check for fields marked `#[quant(ignore)]`"
+        "the model has no layers that can be quantized; declare them as `altgrad::Linear`, or with the other layers of \
+         `altgrad::nn` (the constructors have candle_nn's signatures), and check for fields marked `#[quant(ignore)]`"
     )]
     NoLayers,
 

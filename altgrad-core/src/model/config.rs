@@ -118,7 +118,7 @@ fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
     Ok(pattern)
 }
 
-/// What [`quantize`](crate::Quantizable::quantize) does with a linear layer whose weight is also used by another part of
+/// What [`quantize`](crate::Quantizable::quantize) does with a slot whose weight is also used by another part of
 /// the model, such as a head that is tied to the embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,7 +126,8 @@ pub enum TiePolicy {
     /// Leaves it in full precision and reports what it is tied to.
     #[default]
     KeepFullPrecision,
-    /// Quantizes it like any other: the layer computes with the quantized weight, the other part with the shared one.
+    /// Quantizes it like any other. Slots that share a weight and are quantized alike have one quantizer of it and, once frozen, one
+    /// set of codes; a part that is not a slot goes on with the full-precision tensor.
     Quantize,
 }
 

@@ -52,9 +52,9 @@ impl<'m> Inspection<'m> {
         self.slots.iter().enumerate().filter(is_tied).map(|(number, _)| number)
     }
 
-    /// Whether no part of the model but these many slots uses the weight.
-    pub(super) fn is_of_slots_alone(&self, weight: &Tensor, slots: usize) -> bool {
-        self.uses.get(&weight.id()).is_none_or(|places| places.len() == slots)
+    /// Where the model uses a tensor other than at these places, if it does.
+    pub(super) fn use_outside_of(&self, tensor: &Tensor, places: &[String]) -> Option<&str> {
+        self.uses.get(&tensor.id())?.iter().find(|place| !places.contains(place)).map(String::as_str)
     }
 
     /// Where a part of the model that is no slot uses a tensor, if one does.

@@ -43,7 +43,7 @@ use crate::slot::{AnySlot, Compute, Linear};
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 pub trait Quantizable: Visit {
-    /// Makes every linear layer what `config` says it is to be, quantized or in full precision.
+    /// Makes every slot what `config` says it is to be, quantized or in full precision.
     ///
     /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
     /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer. In a model that is
@@ -90,7 +90,7 @@ pub trait Quantizable: Visit {
     }
 
     /// Makes variables of the weights and biases of all layers but frozen ones, quantized or not, and returns all variables
-    /// of linear layers, for an optimizer, with what could not be made one: after a model was loaded as constants, or was
+    /// of slots, for an optimizer, with what could not be made one: after a model was loaded as constants, or was
     /// [dequantized](Self::dequantize).
     ///
     /// ```

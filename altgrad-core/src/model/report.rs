@@ -22,7 +22,7 @@ use crate::{Fp8, Result};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct QuantReport {
-    /// One entry a linear layer.
+    /// One entry a slot.
     pub layers: Vec<LayerReport>,
     /// What to look at before the result is used elsewhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]

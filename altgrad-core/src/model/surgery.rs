@@ -10,7 +10,7 @@ use super::config::QuantConfig;
 use super::inspect::{self, Inspection, Slots, VisitedSlot};
 use super::report::{Action, LayerReport, Measured, QuantReport, SkipReason};
 use super::rulebook::{LayerFacts, Rulebook};
-use crate::quantizer::{FixedWeight, Operand};
+use crate::quantizer::{FixedWeight, Layout, Operand};
 use crate::slot::{AnySlot, Compute, Recipe, SlotState, WeightId};
 use crate::{Error, ModelError, Result};
 
@@ -114,14 +114,19 @@ fn quantize_ties_as_one(model: &Inspection<'_>, decisions: &mut [Result<Recipe, 
             });
             (adapted.weights, recipe.ste)
         };
-        let adapted: Vec<_> = group.iter().filter_map(|number| decisions[*number].as_ref().ok()).map(adapt).collect();
+        // One order of codes serves a lookup and a product, but not products of several numbers of groups.
+        let kind = |number: &usize| {
+            let groups = model.slots[*number].slot.layout().map(Layout::groups);
+            Some((adapt(decisions[*number].as_ref().ok()?), groups.ok()))
+        };
+        let adapted: Vec<_> = group.iter().filter_map(kind).collect();
         let Some((one, others)) = adapted.split_first() else { continue };
         if others.iter().any(|other| other != one) {
             continue;
         }
         for number in group {
             if let Ok(recipe) = &mut decisions[number] {
-                recipe.weights = one.0.clone();
+                recipe.weights = one.0.0.clone();
             }
             ties[number] = Some(first);
         }
@@ -182,12 +187,11 @@ fn freeze_layer(
     };
     let id = visited.slot.weight_id();
     let tied: Vec<&VisitedSlot<'_>> = model.tied_slots(id).map(|number| &model.slots[number]).collect();
-    let is_quantized_as_one = |other: &&VisitedSlot<'_>| {
-        let other = other.slot.quantization().map(|quantization| &quantization.operands.weights);
-        other.is_some_and(|weights| Arc::ptr_eq(weights, &quantization.operands.weights))
-    };
-    let can_freeze = model.is_of_slots_alone(weight, tied.len()) && tied.iter().all(is_quantized_as_one);
-    if let Some(other) = model.tied_to(visited).filter(|_| !can_freeze) {
+    let has_same_codes =
+        |other: &&&VisitedSlot<'_>| other.slot.quantization().is_some_and(|other| other.has_codes_of(quantization));
+    let as_one: Vec<String> =
+        tied.iter().filter(has_same_codes).map(|other| inspect::below(&other.path, "weight")).collect();
+    if let Some(other) = model.use_outside_of(weight, &as_one) {
         return Ok(Step::leave(visited, Action::Skipped(SkipReason::Tied(other.to_owned()))));
     }
     let mut build = || {

@@ -21,13 +21,13 @@ pub struct Trainable {
     pub constants: Vec<(String, Constant)>,
 }
 
-/// Why a tensor of a linear layer cannot be a variable.
+/// Why a tensor of a slot cannot be a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Constant {
     /// The layer is frozen: its weight is codes.
     Frozen,
-    /// The tensor is also used at this path, by a part of the model that is no linear layer, and a variable in its place
+    /// The tensor is also used at this path, by a part of the model that is not a slot or is frozen, and a variable in its place
     /// would break the tie.
     Tied(String),
     /// The tensor is computed from a variable, in another dtype for example. Its gradient goes there, so that is what to
@@ -52,6 +52,11 @@ pub(super) fn make_trainable<M: Visit + ?Sized>(model: &mut M) -> Result<Trainab
         if !inspection.slots.is_empty() && slots.clone().all(is_frozen) {
             return Err(Error::Model(ModelError::NothingToTrain));
         }
+        for visited in slots.clone().filter(|visited| is_frozen(visited)) {
+            if let Some(bias) = visited.slot.bias() {
+                made.frozen.entry(bias.id()).or_insert_with(|| below(&visited.path, "bias"));
+            }
+        }
         slots
             .map(|visited| Ok((visited.path.clone(), made.replace(&inspection, visited)?)))
             .collect::<Result<Vec<_>>>()?
@@ -69,6 +74,8 @@ struct Made {
     trainable: Trainable,
     /// The variable that stands for a tensor, and nothing for one that stays as it is.
     known: HashMap<TensorId, Option<Var>>,
+    /// The biases of frozen layers, which keep them, with where they are.
+    frozen: HashMap<TensorId, String>,
 }
 
 impl Made {
@@ -99,7 +106,9 @@ impl Made {
         } else if tensor.track_op() {
             Some(Constant::Computed)
         } else {
-            model.use_by_another_part(tensor).map(|other| Constant::Tied(other.to_owned()))
+            let frozen = self.frozen.get(&tensor.id()).map(String::as_str);
+            let other = model.use_by_another_part(tensor).or(frozen);
+            other.map(|other| Constant::Tied(other.to_owned()))
         };
         // Of a tensor that is a variable already this is the same one.
         let variable = if constant.is_none() { Some(Var::from_tensor(tensor)?) } else { None };

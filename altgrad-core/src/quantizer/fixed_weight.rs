@@ -138,11 +138,18 @@ impl FixedWeight {
     }
 }
 
-/// Row numbers from a vector of integers, all of them below `count`.
-fn row_numbers(rows: &Tensor, count: usize) -> Result<Vec<usize>> {
+/// Row numbers from a vector of integers, all of them below `count`; `None` for the largest number of the integers' type, which
+/// to candle's lookups is a row of zeros.
+fn row_numbers(rows: &Tensor, count: usize) -> Result<Vec<Option<usize>>> {
+    let padding = match rows.dtype() {
+        DType::U8 => i64::from(u8::MAX),
+        DType::U32 => i64::from(u32::MAX),
+        _ => i64::MAX,
+    };
     let rows = rows.to_dtype(DType::I64)?.to_vec1::<i64>()?;
     let number = |row: i64| match usize::try_from(row) {
-        Ok(row) if row < count => Ok(row),
+        _ if row == padding => Ok(None),
+        Ok(row) if row < count => Ok(Some(row)),
         _ => Err(candle_core::Error::Msg(format!("row {row} of an embedding of {count} rows")).into()),
     };
     rows.into_iter().map(number).collect()

@@ -222,17 +222,19 @@ impl Fp8Tensor {
         Ok(Self { codes, scales, granularity, format: first.format(), dtype })
     }
 
-    /// Some rows of the matrix that was packed in one group, on the CPU.
+    /// Some rows of the matrix that was packed in one group, on the CPU, and for `None` a row of zeros.
     pub(crate) fn unpack_rows(
         packed: &PackedCodes,
-        rows: &[usize],
+        rows: &[Option<usize>],
         granularity: Granularity,
         dtype: DType,
     ) -> Result<Self> {
         let (count, cols) = packed.blocks().shape();
         let mut codes = vec![0; rows.len() * cols];
         for (row, to) in rows.iter().zip(codes.chunks_exact_mut(cols.max(1))) {
-            packed.copy_row(*row, to);
+            if let Some(row) = row {
+                packed.copy_row(*row, to);
+            }
         }
         let of_rows = granularity.of_single_rows();
         let (down, across) = granularity.blocks(&[count, cols]).grid();
@@ -241,7 +243,7 @@ impl Fp8Tensor {
         } else {
             let block_rows = packed.blocks().block().0;
             let scales = rows.iter().flat_map(|row| {
-                let block = (row / block_rows).min(down.saturating_sub(1)) * across;
+                let block = (row.unwrap_or_default() / block_rows).min(down.saturating_sub(1)) * across;
                 &packed.scales()[block..block + across]
             });
             scales.copied().collect()
@@ -266,6 +268,14 @@ impl Fp8Tensor {
             }
         };
         Ok(Self { codes, scales, granularity, format: self.format, dtype: self.dtype })
+    }
+
+    /// A matrix in the shape of the tensor that it has a row for each index of the first dimension of; as it is where its
+    /// blocks are not blocks of that.
+    pub(crate) fn reshape(self, dims: &[usize]) -> Result<Self> {
+        let Some(granularity) = self.granularity.of_tensor(dims).filter(|_| dims.len() > 2) else { return Ok(self) };
+        let scales = self.scales.reshape(granularity.scale_dims(dims))?;
+        Ok(Self { codes: self.codes.reshape(dims)?, scales, granularity, ..self })
     }
 
     /// The same codes as a matrix with a row for each index of the first dimension, as layers have their weights; `None` if

@@ -98,6 +98,7 @@ impl Granularity {
             Self::PerTensor => Some(self),
             Self::PerRow | Self::PerChannel => Some(Self::PerChannel),
             Self::PerBlock { rows: 1, cols } if last.is_multiple_of(cols) => Some(self),
+            Self::PerBlock { rows: 1, cols } if cols >= dims.iter().skip(1).product() => Some(Self::PerChannel),
             Self::PerBlock { .. } => None,
         }
     }

@@ -11,8 +11,8 @@ use candle_core::Tensor;
 
 use super::cache::Cache;
 use super::{
-    AmaxHistory, Clip, CodeBuffer, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Scaling, Ste,
-    Watch, stream, transposed,
+    AmaxHistory, Clip, CodeBuffer, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Rounding, Scaling,
+    Ste, Watch, stream, transposed,
 };
 use crate::{Error, FormatError, ModelError, Result};
 
@@ -92,6 +92,13 @@ impl Operand {
     /// Adds what a layer needs codes for that stay.
     pub(crate) fn add_use(&self, uses: Uses) {
         self.uses.with(|all| *all = all.and(uses));
+    }
+
+    /// Whether a tensor is converted in its next step as it would be in that of `other`, both by this quantizer.
+    pub(crate) fn converts_as(&self, other: &Self, quantizer: &Quantizer) -> bool {
+        let (own, others) = (self.state(), other.state());
+        own.history == others.history
+            && (quantizer.rounding == Rounding::NearestEven || own.step == others.step && self.stream == other.stream)
     }
 
     /// In which order layers read codes that stay.

@@ -8,8 +8,8 @@ use candle_core::{CpuStorage, DType, Module, Storage, Tensor};
 
 use super::mode::Mode;
 use super::products::{Product, WeightSource};
-use super::quantization::{Quantization, check_bias, check_input};
-use super::{Compute, Evaluation, LayerPath, Operation, check_kind, locate, lookup};
+use super::quantization::{Quantization, check_input, check_parts};
+use super::{Compute, Evaluation, LayerPath, Operation, locate, lookup};
 use crate::quantizer::{
     Clip, FixedWeight, Fp8Tensor, Granularity, Operand, Quantizer, Scaling, Ste, fake_quantize_with,
 };
@@ -63,12 +63,7 @@ impl<O: Operation> Frozen<O> {
     pub fn from_codes(config: O::Config, weight: &Fp8Tensor, bias: Option<Tensor>) -> Result<Self> {
         let dims = weight.shape().dims().to_vec();
         let evaluation = O::evaluation(&config, &dims)?;
-        if let Evaluation::Product(lowering) = &evaluation {
-            check_bias(&**lowering, bias.as_ref())?;
-        }
-        if let Some(bias) = &bias {
-            check_kind("the bias", bias, weight.dtype(), weight.codes().device())?;
-        }
+        check_parts(&evaluation, &dims, weight.dtype(), weight.codes().device(), bias.as_ref())?;
         let Some(matrix) = weight.to_matrix()? else {
             let granularity = weight.granularity();
             let why = format!("a weight of shape {dims:?} with scales {granularity} is not a matrix of such blocks");
@@ -144,14 +139,14 @@ impl<O: Operation> Frozen<O> {
         Ok(self)
     }
 
-    /// The weight's codes, brought into the order of its rows for this call: a matrix with a row for each index of the
-    /// weight's first dimension.
+    /// The weight's codes, brought into the order of its rows for this call: in the weight's shape, or where scales are not
+    /// those of blocks of that, as a matrix with a row for each index of its first dimension.
     ///
     /// # Errors
     ///
     /// None of its own; see candle for those of tensor operations.
     pub fn weight(&self) -> Result<Fp8Tensor> {
-        locate(self.codes.weight.to_tensor(), &self.codes.path)
+        locate(self.codes.tensor(), &self.codes.path)
     }
 
     /// The weight's dimensions, of a linear layer outputs and inputs.
@@ -227,7 +222,7 @@ impl<O: Operation> Frozen<O> {
         O::from_parts(self.config.clone(), weight, self.codes.bias.clone())
     }
 
-    /// The layer with these codes of its weight in place of equal ones.
+    /// The same layer, whose errors name this path.
     pub(super) fn at(mut self, path: LayerPath) -> Self {
         self.codes.path = path;
         self
@@ -244,9 +239,8 @@ impl<O: Operation> Frozen<O> {
     /// A layer of another kind over the same codes: of a table that is looked up, for example, the product with it.
     pub(super) fn tied<P: Operation>(&self, config: P::Config, bias: Option<Tensor>) -> Result<Frozen<P>> {
         let evaluation = P::evaluation(&config, &self.codes.dims)?;
-        if let Evaluation::Product(lowering) = &evaluation {
-            check_bias(&**lowering, bias.as_ref())?;
-        }
+        let weight = &self.codes.weight;
+        check_parts(&evaluation, &self.codes.dims, weight.dtype(), weight.device(), bias.as_ref())?;
         let codes = FrozenCodes { bias, activations: None, evaluation, path: None, ..self.codes.clone() };
         Ok(Frozen { config, codes })
     }
@@ -260,6 +254,11 @@ impl FrozenCodes {
 
     pub(super) fn activations(&self) -> Option<&Quantizer> {
         self.activations.as_ref().map(|activations| &activations.quantizer)
+    }
+
+    /// The weight's codes in its shape, where the scales are those of blocks of that, or as a matrix.
+    fn tensor(&self) -> Result<Fp8Tensor> {
+        self.weight.to_tensor()?.reshape(&self.dims)
     }
 
     /// The weight's values in its shape.

@@ -48,11 +48,11 @@ pub trait Lowering: Debug + Send + Sync {
         vec![y.0, y.1]
     }
 
-    /// The layer's output from `Y` with [these dimensions](Self::result_dims), by differentiable operations, for an input of
-    /// the dimensions `x`. There is a bias for a layer of several groups alone; that of one group is part of `Y`.
+    /// The layer's output from `Y`, in which the bias is already, with [these dimensions](Self::result_dims), by differentiable
+    /// operations, for an input of the dimensions `x`.
     ///
     /// # Errors
     ///
     /// None of its own; see candle for those of tensor operations.
-    fn output(&self, y: Tensor, x: &[usize], bias: Option<&Tensor>) -> Result<Tensor>;
+    fn output(&self, y: Tensor, x: &[usize]) -> Result<Tensor>;
 }

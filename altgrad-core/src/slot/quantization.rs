@@ -51,20 +51,26 @@ impl Quantization {
     ) -> Result<Self> {
         recipe.validate()?;
         let Tensors { weight, bias } = tensors;
-        if let Evaluation::Product(lowering) = &evaluation {
-            check_bias(&**lowering, bias)?;
-        }
-        if let Some(bias) = bias {
-            check_kind("the bias", bias, weight.dtype(), weight.device())?;
-        }
+        check_parts(&evaluation, weight.dims(), weight.dtype(), weight.device(), bias)?;
         check_finite(weight, "the weight")?;
         let mut operands = Operands::new(&recipe, path.as_deref().unwrap_or_default());
         operands.weights = weights.unwrap_or(operands.weights);
         let layout = evaluation.layout();
-        let transposed = transposed_weights(&recipe, layout.groups()).is_some();
+        let is_product = matches!(evaluation, Evaluation::Product(_));
+        let transposed = is_product && transposed_weights(&recipe, layout.groups()).is_some();
         operands.weights.add_use(Uses { layout, transposed });
         let operands = Arc::new(operands);
         Ok(Self { recipe, operands, mode, evaluation, is_calibrating: false, path })
+    }
+
+    /// Whether the weight, if it is that of `other` as well, has the same codes: the two are quantized as one, or a clone of
+    /// layers that are.
+    pub(crate) fn has_codes_of(&self, other: &Self) -> bool {
+        let (own, others) = (&self.operands.weights, &other.operands.weights);
+        Arc::ptr_eq(own, others)
+            || self.recipe.weights == other.recipe.weights
+                && self.recipe.ste == other.recipe.ste
+                && own.converts_as(others, &self.recipe.weights)
     }
 
     /// The codes of a weight as it is: those of the next step.
@@ -266,17 +272,30 @@ impl Quantization {
     }
 }
 
-/// Checks that a bias has a value for each output.
-pub(super) fn check_bias(lowering: &dyn Lowering, bias: Option<&Tensor>) -> Result<()> {
-    let (outputs, _) = lowering.weight_shape();
-    match bias {
-        Some(bias) if bias.dims() != [outputs] => Err(Error::Tensor(TensorError::ShapeMismatch {
-            what: "the bias",
-            expected: format!("[{outputs}], one value an output"),
-            actual: bias.dims().to_vec(),
-        })),
-        _ => Ok(()),
+/// Checks that a layer can be computed with a weight of these dimensions and a bias.
+pub(super) fn check_parts(
+    evaluation: &Evaluation,
+    weight: &[usize],
+    dtype: DType,
+    device: &Device,
+    bias: Option<&Tensor>,
+) -> Result<()> {
+    if let Evaluation::Product(lowering) = evaluation {
+        let (outputs, inputs) = lowering.weight_shape();
+        let groups = lowering.groups();
+        let actual = weight.split_first().map(|(first, rest)| (*first, rest.iter().product()));
+        if actual != Some((outputs, inputs)) || groups == 0 || !outputs.is_multiple_of(groups.max(1)) {
+            let expected = format!("that of a matrix of {outputs} × {inputs} in {groups} groups of rows");
+            let actual = weight.to_vec();
+            return Err(TensorError::ShapeMismatch { what: "the weight", expected, actual }.into());
+        }
+        if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
+            let expected = format!("[{outputs}], one value an output");
+            let actual = bias.dims().to_vec();
+            return Err(TensorError::ShapeMismatch { what: "the bias", expected, actual }.into());
+        }
     }
+    bias.map_or(Ok(()), |bias| check_kind("the bias", bias, dtype, device))
 }
 
 /// As [`matrix`], with candle's error.

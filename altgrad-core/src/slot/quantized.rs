@@ -28,6 +28,10 @@ use crate::quantizer::{AmaxHistory, FixedWeight, Fp8Tensor, Operand, check_finit
 /// A backward pass computes with the weight as its forward pass saw it, in both modes and whatever was done to the
 /// weight in between; its input it reads from candle's graph, as candle's operations do.
 ///
+/// Layers that share a weight and are quantized as one have one history and one count of steps of it: each pass of each of them
+/// counts as a step. So a window of 16 steps of two layers reaches back over 8 passes of the model, and in training two layers
+/// that round stochastically draw differently.
+///
 /// # Threads
 ///
 /// Threads may call a layer at the same time, also from jobs of one `rayon` pool; no lock of altgrad is held while anything

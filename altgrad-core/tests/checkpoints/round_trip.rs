@@ -206,8 +206,7 @@ fn nothing_is_written_over() {
     let below = file.join("out");
     assert!(matches!(
         checkpoint::save(&model, below, Dialect::Altgrad),
-        Err(Error::Checkpoint(CheckpointError::TargetExists { .. })
-            | Error::Checkpoint(CheckpointError::Unwritable { .. }))
+        Err(Error::Checkpoint(CheckpointError::TargetExists { .. } | CheckpointError::Unwritable { .. }))
     ));
 }
 

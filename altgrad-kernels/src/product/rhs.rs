@@ -57,7 +57,7 @@ impl<'a> Rhs<'a> {
     pub(super) fn prefetch(&self, cols: Range<usize>, run: Range<usize>) {
         match self {
             Self::Packed(packed) => {
-                interleave::prefetch(packed.pairs_in(cols.start, run.start / 2..run.end.div_ceil(2)))
+                interleave::prefetch(packed.pairs_in(cols.start, run.start / 2..run.end.div_ceil(2)));
             }
             Self::Codes(codes) => {
                 let Strided { elements, stride, transposed, .. } = codes.stored();

@@ -32,7 +32,7 @@ impl Convolution {
             _ => return Err(self.not_an_input(x)),
         };
         let windows = Windows { images, channels, groups, image, kernel, stride, padding, dilation };
-        if channels != self.inputs * groups || windows.output().contains(&0) {
+        if channels != self.inputs * groups || windows.output().contains(&0) || !windows.fits_memory() {
             return Err(self.not_an_input(x));
         }
         Ok(windows)
@@ -40,11 +40,16 @@ impl Convolution {
 
     fn not_an_input(&self, actual: &[usize]) -> Error {
         let (channels, [height, width]) = (self.inputs * self.groups, self.kernel);
+        // What a window covers, gaps included.
+        let cover =
+            |side: usize| self.dilation[side].saturating_mul(self.kernel[side].saturating_sub(1)).saturating_add(1);
+        let (down, across) = (cover(0), cover(1));
         let expected = if self.is_1d {
-            format!("(images, {channels}, length), with padding at least as long as the kernel's {width}")
+            format!("(images, {channels}, length), with padding at least {across} long, which is what a window covers")
         } else {
             format!(
-                "(images, {channels}, height, width), with padding at least as large as the kernel's {height}×{width}"
+                "(images, {channels}, height, width), with padding at least {down}×{across}, which is what a window of the \
+                 kernel {height}×{width} covers"
             )
         };
         Error::Tensor(TensorError::ShapeMismatch { what: "the input", expected, actual: actual.to_vec() })
@@ -77,17 +82,13 @@ impl Lowering for Convolution {
         self.groups
     }
 
-    fn output(&self, y: Tensor, x: &[usize], bias: Option<&Tensor>) -> Result<Tensor> {
+    fn output(&self, y: Tensor, x: &[usize]) -> Result<Tensor> {
         let windows = self.windows(x)?;
         let [height, width] = windows.output();
         let (images, outputs) = (windows.images, self.outputs / self.groups);
         // Rows are windows of each group, columns its outputs.
         let y = y.reshape((self.groups, images, height * width, outputs))?.permute((1, 0, 3, 2))?;
         let y = y.contiguous()?.reshape((images, self.outputs, height * width))?;
-        let y = match bias {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, self.outputs, 1))?)?,
-            None => y,
-        };
         Ok(if self.is_1d { y } else { y.reshape((images, self.outputs, height, width))? })
     }
 }

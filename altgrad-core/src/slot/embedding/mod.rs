@@ -5,7 +5,8 @@ mod operation;
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 
-use super::{Full, Linear, Quantized, Slot, slot_codes};
+use super::quantization::check_parts;
+use super::{Full, Linear, Operation, Quantized, Slot, slot_codes};
 use crate::Result;
 
 /// An embedding that can be quantized in place: declare it where a model would have a `candle_nn::Embedding`.
@@ -77,8 +78,10 @@ impl Embedding {
     pub fn tied_linear(&self, bias: Option<Tensor>) -> Result<Linear> {
         Ok(match self {
             Self::Full(layer) => {
-                let linear = candle_nn::Linear::new(layer.weight().clone(), bias);
-                Linear::Full(Full::new(linear, self.mode()))
+                let weight = layer.weight();
+                let evaluation = <candle_nn::Linear as Operation>::evaluation(&(), weight.dims())?;
+                check_parts(&evaluation, weight.dims(), weight.dtype(), weight.device(), bias.as_ref())?;
+                Linear::Full(Full::new(candle_nn::Linear::new(weight.clone(), bias), self.mode()))
             }
             Self::Quantized(layer) => {
                 let linear = candle_nn::Linear::new(layer.weight().clone(), bias);

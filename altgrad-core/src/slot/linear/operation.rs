@@ -88,7 +88,7 @@ impl Lowering for Rows {
         output_dims(x, self.outputs).0
     }
 
-    fn output(&self, y: Tensor, _: &[usize], _: Option<&Tensor>) -> Result<Tensor> {
+    fn output(&self, y: Tensor, _: &[usize]) -> Result<Tensor> {
         Ok(y)
     }
 }

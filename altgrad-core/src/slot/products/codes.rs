@@ -42,10 +42,12 @@ impl Products for FromCodes {
         Ok(Codes::encode(x, conversion, buffer)?.map(Matrix::Codes))
     }
 
-    fn fixed(codes: &FixedWeight, _: (usize, usize)) -> Result<Option<Matrix>> {
+    fn fixed(codes: &FixedWeight, shape: ProductShape) -> Result<Option<Matrix>> {
         Ok(match codes {
-            FixedWeight::Packed { groups, .. } => Some(Matrix::Packed(Arc::clone(groups))),
-            FixedWeight::Tensor(_) => None,
+            FixedWeight::Packed { groups, .. } if groups.len() == shape.groups => {
+                Some(Matrix::Packed(Arc::clone(groups)))
+            }
+            FixedWeight::Packed { .. } | FixedWeight::Tensor(_) => None,
         })
     }
 
@@ -84,7 +86,15 @@ impl Products for FromCodes {
                 groups.get(group).map_or_else(|| Err(no_group()), |packed| product(&Rhs::Packed(packed)))
             }
         };
-        let mut y = match x {
+        let bias = bias.map(|bias| with_floats(bias, <[f32]>::to_vec)).transpose()?;
+        let add_bias = |group: usize, y: &mut [f32]| match &bias {
+            Some(bias) => {
+                kernels::add_bias(y, slice(bias, group, 1, cols)?);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        let y = match x {
             ProductOperand::Full(x) => with_floats(x, |x| {
                 per_group(shape.groups, rows * cols, |group, y| {
                     let x = FloatMatrix::new(slice(x, group, rows, shape.inputs)?, rows, shape.inputs);
@@ -95,7 +105,8 @@ impl Products for FromCodes {
                     rhs(group, &mut |rhs| {
                         kernels::multiply(&lhs, rhs, y);
                         Ok(())
-                    })
+                    })?;
+                    add_bias(group, y)
                 })
             })??,
             ProductOperand::Quantized(Matrix::Codes(x)) => per_group(shape.groups, rows * cols, |group, y| {
@@ -103,15 +114,13 @@ impl Products for FromCodes {
                 rhs(group, &mut |rhs| {
                     kernels::multiply(&lhs, rhs, y);
                     Ok(())
-                })
+                })?;
+                add_bias(group, y)
             })?,
             ProductOperand::Quantized(Matrix::Packed(_)) | ProductOperand::Transposed(_) => {
                 return Err(not_transposed());
             }
         };
-        if let Some(bias) = bias {
-            with_floats(bias, |bias| kernels::add_bias(&mut y, bias))?;
-        }
         Ok(Computed::Cpu(to_storage(y, shape.dtype)?))
     }
 

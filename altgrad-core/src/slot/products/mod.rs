@@ -38,7 +38,7 @@ trait Products: 'static {
     ) -> Result<Option<Self::Matrix>>;
 
     /// The matrix of codes that stay; `None` if they have no such form.
-    fn fixed(codes: &FixedWeight, shape: (usize, usize)) -> Result<Option<Self::Matrix>>;
+    fn fixed(codes: &FixedWeight, shape: ProductShape) -> Result<Option<Self::Matrix>>;
 
     /// The transpose that stays; `None` if it has no such form.
     fn fixed_transpose(codes: &CachedTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Self::Matrix>>;
@@ -46,7 +46,7 @@ trait Products: 'static {
     /// The values of a matrix of this shape.
     fn dequantize(matrix: &Self::Matrix, shape: (usize, usize), dtype: DType) -> Result<Tensor>;
 
-    /// `x · wᵀ`, and the bias in every row.
+    /// `x · wᵀ`, and the bias of its group in every row.
     fn forward(
         x: ProductOperand<'_, Self::Matrix>,
         w: &Self::Matrix,

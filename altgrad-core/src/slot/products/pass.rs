@@ -12,7 +12,7 @@ use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste,
 use crate::slot::lowering::Lowering;
 use crate::slot::operands::Operands;
 use crate::slot::{Compute, LayerPath, Recipe, locate};
-use crate::{Error, Result};
+use crate::{Error, Result, TensorError};
 
 /// A pass through a layer.
 pub(in crate::slot) struct Product<'a> {
@@ -85,7 +85,7 @@ impl Product<'_> {
             WeightSource::Full(weight, conversion, _) => {
                 P::quantize(weight, conversion, groups, operands.map(|all| &all.weights.buffer))?
             }
-            WeightSource::Fixed(codes, ..) => P::fixed(codes, shape.w())?,
+            WeightSource::Fixed(codes, ..) => P::fixed(codes, shape)?,
         };
         let Some(weight) = weight else { return Ok(None) };
         let input = match &self.input {
@@ -98,8 +98,7 @@ impl Product<'_> {
                 }
             }
         };
-        let (fused, added) = if groups == 1 { (self.bias, None) } else { (None, self.bias) };
-        let y = P::forward(operand(input.as_ref(), values), &weight, fused, self.compute, shape)?;
+        let y = P::forward(operand(input.as_ref(), values), &weight, self.bias, self.compute, shape)?;
         let needs_transpose = x.track_op() && self.training.is_some();
         let transposed_weight = if needs_transpose {
             match self.transposed_weight::<P>(shape)? {
@@ -125,26 +124,27 @@ impl Product<'_> {
             shape,
         };
         let w = self.training.as_ref().map(|training| &training.weight);
-        let arguments = Arguments { x, w, bias: fused };
+        let arguments = Arguments { x, w, bias: self.bias };
         let path = self.path.clone();
         let backward =
             move |arguments: Arguments<'_>, dy: &Tensor| Ok(locate(backward.gradients(arguments, dy), &path)?);
         let y = attach(y, self.lowering.result_dims(x.dims(), shape.y()), arguments, backward)?;
-        self.lowering.output(y, x.dims(), added).map(Some)
+        self.lowering.output(y, x.dims()).map(Some)
     }
 
     fn shape(&self, values: &Tensor) -> Result<ProductShape> {
-        let groups = self.lowering.groups();
-        let (rows, inputs) = values.dims2()?;
-        let (outputs, _) = self.lowering.weight_shape();
-        let groups_or_one = groups.max(1);
-        Ok(ProductShape {
-            groups,
-            rows: rows / groups_or_one,
-            inputs,
-            outputs: outputs / groups_or_one,
-            dtype: values.dtype(),
-        })
+        let groups = self.lowering.groups().max(1);
+        let (outputs, inputs) = self.lowering.weight_shape();
+        match *values.dims() {
+            [rows, cols] if cols == inputs && rows.is_multiple_of(groups) => {
+                let (rows, outputs) = (rows / groups, outputs / groups);
+                Ok(ProductShape { groups, rows, inputs, outputs, dtype: values.dtype() })
+            }
+            ref dims => {
+                let expected = format!("a matrix with rows of {inputs} in {groups} groups");
+                Err(TensorError::ShapeMismatch { what: "the lowered input", expected, actual: dims.to_vec() }.into())
+            }
+        }
     }
 
     fn transposed_weight<P: Products>(&self, shape: ProductShape) -> Result<Transpose<P>> {
@@ -259,7 +259,7 @@ impl<P: Products> Backward<P> {
         Ok(Gradients {
             x: dx.map(|dx| self.lowering.input_gradient(self.input_clip.stop(&dx)?, x.dims())).transpose()?,
             w: dw.map(|dw| self.weight_gradient(&dw)).transpose()?,
-            bias: bias_gradient(bias, dy)?,
+            bias: bias_gradient(bias, dy, self.shape)?,
         })
     }
 
@@ -416,12 +416,15 @@ fn along_columns<P: Products>(
     P::quantize(&full, &operand.transposed(quantizer, &full, step)?, groups, buffer)
 }
 
-/// The gradient of a bias, if it needs one: the sum of the rows of `dy`.
-fn bias_gradient(bias: Option<&Tensor>, dy: &Tensor) -> Result<Option<Tensor>> {
-    match bias.filter(|bias| bias.track_op()) {
-        Some(bias) => Ok(Some(sum_rows(dy)?.reshape(bias.shape())?)),
-        None => Ok(None),
-    }
+/// The gradient of a bias, if it needs one: the sum of the rows of `dy`, those of each group by themselves.
+fn bias_gradient(bias: Option<&Tensor>, dy: &Tensor, shape: ProductShape) -> Result<Option<Tensor>> {
+    let Some(bias) = bias.filter(|bias| bias.track_op()) else { return Ok(None) };
+    let of_group = |group: usize| sum_rows(&dy.narrow(0, group * shape.rows, shape.rows)?);
+    let sums = match shape.groups {
+        1 => sum_rows(dy)?,
+        groups => Tensor::cat(&(0..groups).map(of_group).collect::<Result<Vec<_>>>()?, 0)?,
+    };
+    Ok(Some(sums.reshape(bias.shape())?))
 }
 
 /// Candle's operations read operands of every kind.

@@ -18,7 +18,7 @@ impl Products for Values {
         fake_quantize_with(&x.detach(), conversion.clone(), Ste::PassThrough).map(Some)
     }
 
-    fn fixed(codes: &FixedWeight, _: (usize, usize)) -> Result<Option<Tensor>> {
+    fn fixed(codes: &FixedWeight, _: ProductShape) -> Result<Option<Tensor>> {
         codes.dequantize().map(Some)
     }
 
@@ -41,11 +41,13 @@ impl Products for Values {
         shape: ProductShape,
     ) -> Result<Computed> {
         let w = grouped(w, shape.groups)?;
-        let y = flat(&grouped(x.values(shape)?, shape.groups)?.matmul(&transpose(&w)?)?, shape.y())?;
-        Ok(Computed::Tensor(match bias {
-            Some(bias) => y.broadcast_add(&bias.detach())?,
+        let y = grouped(x.values(shape)?, shape.groups)?.matmul(&transpose(&w)?)?;
+        let y = match bias {
+            Some(bias) if shape.groups == 1 => y.broadcast_add(&bias.detach())?,
+            Some(bias) => y.broadcast_add(&bias.detach().reshape((shape.groups, 1, shape.outputs))?)?,
             None => y,
-        }))
+        };
+        Ok(Computed::Tensor(flat(&y, shape.y())?))
     }
 
     fn input_gradient(
