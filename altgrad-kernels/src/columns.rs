@@ -1,6 +1,6 @@
 //! Loops over matrices with something of each column: a bias, a sum.
 
-use super::element::Element;
+use super::element::Scalar;
 use super::level::{Level, for_every_level};
 use super::round::Real;
 use super::threads;
@@ -37,7 +37,7 @@ pub fn sum_rows(values: &[f32], cols: usize) -> Vec<f32> {
 }
 
 #[inline(always)]
-fn add_to_rows_loop<T: Element>(values: &mut [T], bias: &[T]) {
+fn add_to_rows_loop<T: Scalar>(values: &mut [T], bias: &[T]) {
     for row in values.chunks_exact_mut(bias.len()) {
         for (value, bias) in row.iter_mut().zip(bias) {
             *value = T::narrow(value.widen() + bias.widen());
@@ -46,7 +46,7 @@ fn add_to_rows_loop<T: Element>(values: &mut [T], bias: &[T]) {
 }
 
 #[inline(always)]
-fn add_rows_loop<T: Element>(values: &[T], sums: &mut [f64]) {
+fn add_rows_loop<T: Scalar>(values: &[T], sums: &mut [f64]) {
     for row in values.chunks_exact(sums.len()) {
         for (sum, value) in sums.iter_mut().zip(row) {
             *sum += value.widen().to_f64();

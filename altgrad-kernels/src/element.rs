@@ -3,35 +3,21 @@
 use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 
-use crate::blocks::Blocks;
-use crate::conversion::Conversion;
-use crate::format::Fp8;
-use crate::level::Level;
+use crate::memory;
 use crate::round::Real;
-use crate::{elementwise, memory};
-
-/// An element type of tensors that can be quantized: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. No other type can implement it.
-///
-/// `f32` and `f64` are computed in themselves, `f16` and `bf16` in `f32`, which holds them exactly.
-pub trait Element: ElementKernels {}
-
-impl Element for f32 {}
-impl Element for f64 {}
-impl Element for f16 {}
-impl Element for bf16 {}
 
 impl sealed::Sealed for f32 {}
 impl sealed::Sealed for f64 {}
 impl sealed::Sealed for f16 {}
 impl sealed::Sealed for bf16 {}
 
+/// So that no other type can implement [`Scalar`].
 mod sealed {
     pub trait Sealed {}
 }
 
-/// What kernels need of an [`Element`], and the kernels of one type: they are compiled with this crate, not with the one that
-/// calls the generic functions.
-pub trait ElementKernels: sealed::Sealed + Copy + Default + Send + Sync + 'static {
+/// What kernels need of an element type of tensors: the precision that it is computed in, and the way there and back.
+pub trait Scalar: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// The type that quotients and products are rounded to.
     type Real: Real;
 
@@ -43,44 +29,11 @@ pub trait ElementKernels: sealed::Sealed + Copy + Default + Send + Sync + 'stati
 
     /// That many zeros, for results.
     fn zeroed(len: usize) -> Vec<Self>;
-
-    /// As [`amax`](crate::amax), of as many values as the blocks have elements.
-    fn amax(values: &[Self], blocks: Blocks) -> Vec<f64>;
-
-    /// As [`fake_quantize`](crate::fake_quantize), of slices as long as the blocks have elements.
-    fn fake_quantize(from: &[Self], to: &mut [Self], conversion: &Conversion);
-
-    /// As [`encode`](crate::encode), of slices as long as the blocks have elements; false if there is no code for a value.
-    fn encode(from: &[Self], to: &mut [u8], conversion: &Conversion) -> bool;
-
-    /// As [`decode_with`](crate::decode_with), of lists and slices as long as the blocks have.
-    fn decode(codes: &[u8], to: &mut [Self], format: Fp8, blocks: Blocks, scales: &[f32]);
-}
-
-/// The kernels of the type that a [`ElementKernels`] is implemented for.
-macro_rules! kernels {
-    () => {
-        fn amax(values: &[Self], blocks: Blocks) -> Vec<f64> {
-            elementwise::amax(Level::detect(), values, blocks)
-        }
-
-        fn fake_quantize(from: &[Self], to: &mut [Self], conversion: &Conversion) {
-            elementwise::fake_quantize(Level::detect(), from, to, conversion);
-        }
-
-        fn encode(from: &[Self], to: &mut [u8], conversion: &Conversion) -> bool {
-            elementwise::encode(Level::detect(), from, to, conversion)
-        }
-
-        fn decode(codes: &[u8], to: &mut [Self], format: Fp8, blocks: Blocks, scales: &[f32]) {
-            elementwise::decode(Level::detect(), codes, to, format, blocks, scales);
-        }
-    };
 }
 
 macro_rules! computes_in_itself {
     ($type:ty) => {
-        impl ElementKernels for $type {
+        impl Scalar for $type {
             type Real = $type;
 
             #[inline(always)]
@@ -96,8 +49,6 @@ macro_rules! computes_in_itself {
             fn zeroed(len: usize) -> Vec<Self> {
                 memory::zeroed(len)
             }
-
-            kernels!();
         }
     };
 }
@@ -109,7 +60,7 @@ computes_in_itself!(f64);
 const SIGN: u32 = 1 << 31;
 const MAGNITUDE: u32 = !SIGN;
 
-impl ElementKernels for bf16 {
+impl Scalar for bf16 {
     type Real = f32;
 
     #[inline(always)]
@@ -130,11 +81,9 @@ impl ElementKernels for bf16 {
     fn zeroed(len: usize) -> Vec<Self> {
         memory::zeroed::<u16>(len).reinterpret_into()
     }
-
-    kernels!();
 }
 
-impl ElementKernels for f16 {
+impl Scalar for f16 {
     type Real = f32;
 
     #[inline(always)]
@@ -173,8 +122,6 @@ impl ElementKernels for f16 {
     fn zeroed(len: usize) -> Vec<Self> {
         memory::zeroed::<u16>(len).reinterpret_into()
     }
-
-    kernels!();
 }
 
 #[cfg(test)]

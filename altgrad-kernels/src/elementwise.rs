@@ -2,13 +2,13 @@
 
 use super::blocks::Blocks;
 use super::conversion::Conversion;
-use super::element::Element;
+use super::element::Scalar;
 use super::level::Level;
 use super::{loops, specials, threads};
 use crate::format::Fp8;
 
 /// The largest magnitude of each block; NaN if any of its values is NaN, 0 if it has none.
-pub(super) fn amax<T: Element>(level: Level, values: &[T], blocks: Blocks) -> Vec<f64> {
+pub(super) fn amax<T: Scalar>(level: Level, values: &[T], blocks: Blocks) -> Vec<f64> {
     let mut largest = vec![0.0; blocks.count()];
     let len = part_len(values.len());
     if len >= values.len() {
@@ -32,7 +32,7 @@ pub(super) fn amax<T: Element>(level: Level, values: &[T], blocks: Blocks) -> Ve
 
 /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities as the conversion says; both slices have
 /// the same length.
-pub(super) fn fake_quantize<T: Element>(level: Level, from: &[T], to: &mut [T], conversion: &Conversion) {
+pub(super) fn fake_quantize<T: Scalar>(level: Level, from: &[T], to: &mut [T], conversion: &Conversion) {
     let elements = from.len();
     threads::map(parts(from, to), elements, |Part { first, from, to }| {
         if loops::fake_quantize(level, first, from, to, conversion) {
@@ -43,7 +43,7 @@ pub(super) fn fake_quantize<T: Element>(level: Level, from: &[T], to: &mut [T], 
 
 /// `to[i] = encode(from[i] / scale)`; false if a value is NaN, or an infinity that propagates, and the format has no NaN, and
 /// then `to` is of no use.
-pub(super) fn encode<T: Element>(level: Level, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
+pub(super) fn encode<T: Scalar>(level: Level, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let elements = from.len();
     let has_codes = threads::map(parts(from, to), elements, |Part { first, from, to }| {
         !loops::encode(level, first, from, to, conversion) || specials::put_into_codes(first, from, to, conversion)
@@ -52,14 +52,7 @@ pub(super) fn encode<T: Element>(level: Level, from: &[T], to: &mut [u8], conver
 }
 
 /// `to[i] = decode(codes[i]) × scale`, with one scale for each block; both slices have the same length.
-pub(super) fn decode<T: Element>(
-    level: Level,
-    codes: &[u8],
-    to: &mut [T],
-    format: Fp8,
-    blocks: Blocks,
-    scales: &[f32],
-) {
+pub(super) fn decode<T: Scalar>(level: Level, codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, scales: &[f32]) {
     let elements = codes.len();
     threads::map(parts(codes, to), elements, |Part { first, from, to }| {
         loops::decode(level, first, from, to, format, blocks, scales);

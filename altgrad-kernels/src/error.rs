@@ -1,7 +1,5 @@
 //! What formats and kernels refuse.
 
-use crate::format::Fp8;
-
 /// What the fallible functions of formats and kernels return.
 pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 
@@ -56,19 +54,21 @@ pub enum FormatError {
          use a format with NaN such as E4M3 or E5M2, or remove it first"
     )]
     NanNotRepresentable {
-        /// The format.
-        format: Fp8,
+        /// The format's name.
+        format: String,
     },
 
     /// A byte is not a code of a format of 6 or 4 bits.
     #[error(
         "the codes have bytes that are not codes of {format}: a code of {} bits is in the upper bits of its byte, and the \
          others are 0; shift codes that are in the lower bits",
-        .format.bits()
+        .bits
     )]
     NotACode {
-        /// The format.
-        format: Fp8,
+        /// The format's name.
+        format: String,
+        /// Its number of bits.
+        bits: u8,
     },
 }
 

@@ -119,16 +119,16 @@ macro_rules! for_every_level {
     ($($(#[$doc:meta])* fn $name:ident = $loop:path, ($($argument:ident: $type:ty),*) $(-> $result:ty)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
-        pub(super) fn $name<T: Element>(level: Level, $($argument: $type),*) $(-> $result)? {
+        pub(super) fn $name<T: Scalar>(level: Level, $($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2<T: Element>($($argument: $type),*) $(-> $result)? {
+            fn avx2<T: Scalar>($($argument: $type),*) $(-> $result)? {
                 $loop($($argument),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-            fn avx512<T: Element>($($argument: $type),*) $(-> $result)? {
+            fn avx512<T: Scalar>($($argument: $type),*) $(-> $result)? {
                 $loop($($argument),*)
             }
 

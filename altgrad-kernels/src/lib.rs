@@ -41,6 +41,7 @@ mod conversion;
 mod draws;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod element;
+mod element_kernels;
 mod elementwise;
 mod error;
 mod format;
@@ -67,7 +68,8 @@ pub use blocks::{Blocks, Runs};
 pub use columns::{add_bias, sum_rows};
 pub use conversion::{Conversion, Scale};
 pub use draws::Draws;
-pub use element::{Element, ElementKernels};
+pub use element::Scalar;
+pub use element_kernels::{Element, ElementKernels};
 pub use error::{FormatError, ParseError, Result};
 pub use format::{Fp8, Infinity, Overflow, Specials};
 pub use level::Level;
@@ -114,7 +116,7 @@ pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) ->
     if T::encode(from, to, conversion) {
         Ok(())
     } else {
-        Err(FormatError::NanNotRepresentable { format: conversion.format })
+        Err(FormatError::NanNotRepresentable { format: conversion.format.to_string().to_string() })
     }
 }
 

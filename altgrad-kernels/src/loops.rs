@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::blocks::Blocks;
 use super::conversion::Conversion;
 use super::draws::Draws;
-use super::element::Element;
+use super::element::Scalar;
 use super::level::{Level, for_every_level};
 use super::round::Real;
 use super::values::Decoder;
@@ -32,7 +32,7 @@ for_every_level! {
 }
 
 #[inline(always)]
-fn amax_loop<T: Element>(first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]) {
+fn amax_loop<T: Scalar>(first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]) {
     for (run, block) in blocks.runs_in(first..first + values.len()) {
         // Independent lanes, so that the loop does not wait for one maximum after the other.
         let mut lanes = [T::Real::default().magnitude_bits(); 32];
@@ -62,7 +62,7 @@ pub(super) fn larger_magnitude(a: f64, b: f64) -> f64 {
 }
 
 #[inline(always)]
-fn fake_quantize_loop<T: Element>(first: usize, from: &[T], to: &mut [T], conversion: &Conversion) -> bool {
+fn fake_quantize_loop<T: Scalar>(first: usize, from: &[T], to: &mut [T], conversion: &Conversion) -> bool {
     let rounder = T::Real::rounder(conversion.format, conversion.overflow);
     let is_special = Cell::new(false);
     let finish = |quotient: T::Real, rounded: T::Real, scale| {
@@ -75,7 +75,7 @@ fn fake_quantize_loop<T: Element>(first: usize, from: &[T], to: &mut [T], conver
 }
 
 #[inline(always)]
-fn encode_loop<T: Element>(first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
+fn encode_loop<T: Scalar>(first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let format = conversion.format;
     let rounder = T::Real::rounder(format, conversion.overflow);
     let nan = format.nan_code().unwrap_or_default();
@@ -92,14 +92,7 @@ fn encode_loop<T: Element>(first: usize, from: &[T], to: &mut [u8], conversion: 
 }
 
 #[inline(always)]
-fn decode_loop<T: Element>(
-    first: usize,
-    codes: &[u8],
-    to: &mut [T],
-    format: Fp8,
-    blocks: Blocks,
-    block_scales: &[f32],
-) {
+fn decode_loop<T: Scalar>(first: usize, codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, block_scales: &[f32]) {
     let decoder = Decoder::new(format);
     let mut scales = Spread::new();
     let mut start = first;
@@ -115,7 +108,7 @@ fn decode_loop<T: Element>(
 /// `to[i] = finish(quotient, round(quotient), scale)` with `quotient = from[i] / scale`, for the elements from number `first`
 /// on; where the nearest value is wanted of a format that has mantissa bits, `nearest(quotient, scale)`.
 #[inline(always)]
-fn convert<T: Element, O>(
+fn convert<T: Scalar, O>(
     first: usize,
     from: &[T],
     to: &mut [O],
@@ -154,7 +147,7 @@ struct Chunk<'a, T> {
     draws: Option<Draws>,
 }
 
-impl<T: Element> Chunk<'_, T> {
+impl<T: Scalar> Chunk<'_, T> {
     #[inline(always)]
     fn convert<O>(
         &self,

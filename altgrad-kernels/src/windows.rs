@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::element::Element;
+use crate::element::Scalar;
 use crate::{memory, threads};
 
 /// The windows of a convolution over images of `(channels, height, width)`. One of a single dimension has images of height 1.
@@ -113,7 +113,7 @@ impl Windows {
     /// taken in `f32` (in `f64` for `f64`) and rounded once.
     ///
     /// Both must be as long as [`shape`](Self::shape) and [`elements`](Self::elements) say.
-    pub fn scatter_add<T: Element>(&self, from: &[T], to: &mut [T]) {
+    pub fn scatter_add<T: Scalar>(&self, from: &[T], to: &mut [T]) {
         let (rows, cols) = self.shape();
         debug_assert_eq!(
             (from.len(), to.len()),

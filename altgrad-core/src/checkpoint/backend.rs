@@ -1,18 +1,53 @@
 //! A checkpoint as what a `VarBuilder` asks.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
 
 use super::reader::Checkpoint;
+use crate::Result;
 use crate::slot::slot_codes::{SlotCodes, is_of_slots};
 
+/// A `VarBuilder` over the FP8 checkpoint in a folder, an index, or files.
+///
+/// Any candle model gets its weights dequantized, in `dtype`. Where a model asks through [`linear`](crate::linear()),
+/// [`linear_no_bias`](crate::linear_no_bias) or [`linear_b`](crate::linear_b), the slot gets a
+/// [`FrozenLinear`](crate::FrozenLinear) with the codes of the checkpoint, which quantizes its input if the checkpoint says so.
+/// Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
+///
+/// ```no_run
+/// use altgrad::{Linear, checkpoint, linear};
+/// use candle_core::{DType, Device};
+///
+/// let vb = checkpoint::var_builder(&["Qwen3-8B-FP8"], DType::BF16, &Device::Cpu)?;
+/// let up_proj = linear(4096, 12288, vb.pp("model.layers.0.mlp.up_proj"))?;
+/// assert!(matches!(up_proj, Linear::Frozen(_)));
+/// # Ok::<(), altgrad::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`Checkpoint::open`]; what is wrong with a tensor's values is an error when a model asks for it.
+pub fn var_builder<P: AsRef<Path>>(paths: &[P], dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    Ok(Checkpoint::open(paths)?.var_builder(dtype, device))
+}
+
+impl Checkpoint {
+    /// A `VarBuilder` over the checkpoint; see [`var_builder`].
+    #[must_use]
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(CheckpointBackend(self.clone())), dtype, device.clone())
+    }
+}
+
 /// Hands out dequantized tensors, and to slots the codes and scales of quantized matrices.
-pub(super) struct CheckpointBackend(pub(super) Checkpoint);
+struct CheckpointBackend(Checkpoint);
 
 impl CheckpointBackend {
     /// A quantized matrix as a slot takes it; `None` if the tensor is anything else.
-    fn for_slot(&self, name: &str, device: &Device) -> crate::Result<Option<Tensor>> {
+    fn for_slot(&self, name: &str, device: &Device) -> Result<Option<Tensor>> {
         let Some(stored) = self.0.stored(name)?.filter(|stored| stored.is_of_one_layer()) else { return Ok(None) };
         let shards = self.0.shards();
         let (format, granularity) = (stored.format, stored.granularity);

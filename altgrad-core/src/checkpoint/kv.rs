@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::kv_names::{Of, layer_of};
 use super::reader::Checkpoint;
 use super::shards::Shards;
 use super::stored::read_scales;
@@ -23,39 +24,6 @@ impl KvScales {
     pub fn new(keys: Vec<f32>, values: Vec<f32>) -> Self {
         Self { keys, values }
     }
-}
-
-/// Whose scale a tensor is.
-#[derive(Clone, Copy)]
-enum Of {
-    Keys,
-    Values,
-    Both,
-}
-
-/// How tensors end that are such scales, with what precedes them in the attention layer's path: vLLM and compressed-tensors, Quark
-/// and llm-compressor, ModelOpt, AutoFP8 and older vLLM, TensorRT-LLM.
-const ENDINGS: [(&str, Of); 10] = [
-    ("k_proj.k_scale", Of::Keys),
-    ("v_proj.v_scale", Of::Values),
-    ("k_proj.output_scale", Of::Keys),
-    ("v_proj.output_scale", Of::Values),
-    ("qkv_proj.k_scale", Of::Keys),
-    ("qkv_proj.v_scale", Of::Values),
-    ("k_scale", Of::Keys),
-    ("v_scale", Of::Values),
-    ("kv_scale", Of::Both),
-    ("kv_cache_scaling_factor", Of::Both),
-];
-
-/// The attention layer that a tensor is a scale of, and whose.
-fn layer_of(name: &str) -> Option<(&str, Of)> {
-    ENDINGS.into_iter().find_map(|(ending, of)| Some((name.strip_suffix(ending)?.strip_suffix('.')?, of)))
-}
-
-/// Whether a tensor is a scale of keys or values.
-pub(super) fn is_scale(name: &str) -> bool {
-    layer_of(name).is_some()
 }
 
 fn scales(shards: &Shards) -> Result<BTreeMap<String, KvScales>> {

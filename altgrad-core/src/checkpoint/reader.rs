@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::{VarBuilder, VarMap};
+use candle_nn::VarMap;
 
-use super::backend::CheckpointBackend;
 use super::config::Configs;
 use super::dialect::Dialect;
 use super::shards::Shards;
@@ -52,30 +51,6 @@ pub struct StoredWeight {
     pub granularity: Granularity,
     /// How the input of its layer is quantized, if the checkpoint says that it is.
     pub activations: Option<Quantizer>,
-}
-
-/// A `VarBuilder` over the FP8 checkpoint in a folder, an index, or files.
-///
-/// Any candle model gets its weights dequantized, in `dtype`. Where a model asks through [`linear`](crate::linear()),
-/// [`linear_no_bias`](crate::linear_no_bias) or [`linear_b`](crate::linear_b), the slot gets a
-/// [`FrozenLinear`](crate::FrozenLinear) with the codes of the checkpoint, which quantizes its input if the checkpoint says so.
-/// Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
-///
-/// ```no_run
-/// use altgrad::{Linear, checkpoint, linear};
-/// use candle_core::{DType, Device};
-///
-/// let vb = checkpoint::var_builder(&["Qwen3-8B-FP8"], DType::BF16, &Device::Cpu)?;
-/// let up_proj = linear(4096, 12288, vb.pp("model.layers.0.mlp.up_proj"))?;
-/// assert!(matches!(up_proj, Linear::Frozen(_)));
-/// # Ok::<(), altgrad::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// As [`Checkpoint::open`]; what is wrong with a tensor's values is an error when a model asks for it.
-pub fn var_builder<P: AsRef<Path>>(paths: &[P], dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
-    Ok(Checkpoint::open(paths)?.var_builder(dtype, device))
 }
 
 impl Checkpoint {
@@ -201,18 +176,12 @@ impl Checkpoint {
         self.shards().invalid(name, format!("is not there{near}"))
     }
 
-    /// A `VarBuilder` over the checkpoint; see [`var_builder`].
-    #[must_use]
-    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(CheckpointBackend(self.clone())), dtype, device.clone())
-    }
-
     /// Sets the variables of a model to the dequantized tensors of the checkpoint, so that it can be trained from there.
     ///
     /// ```no_run
     /// # use altgrad::{Fp8, Quantizable, checkpoint::Checkpoint, linear};
     /// # use candle_core::{DType, Device};
-    /// use candle_nn::{VarBuilder, VarMap};
+    /// use candle_nn::VarMap;
     ///
     /// let variables = VarMap::new();
     /// let mut model = linear(64, 64, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;

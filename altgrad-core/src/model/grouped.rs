@@ -26,6 +26,14 @@ struct Group<'r> {
 /// How far below the mean of its group a layer is named by itself, in decibels.
 const OUTLIER_DB: f64 = 3.0;
 
+impl QuantReport {
+    /// The same report with like layers of different blocks in one row, for people to read: [`GroupedReport`].
+    #[must_use]
+    pub fn grouped(&self) -> GroupedReport<'_> {
+        GroupedReport::new(self)
+    }
+}
+
 impl<'r> GroupedReport<'r> {
     pub(super) fn new(report: &'r QuantReport) -> Self {
         let mut groups: Vec<Group<'r>> = Vec::new();

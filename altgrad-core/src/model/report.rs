@@ -5,7 +5,6 @@ use std::fmt;
 use candle_core::Tensor;
 use serde::Serialize;
 
-use super::grouped::GroupedReport;
 use super::table::{Column, human_bytes, shape_text, write_table};
 use crate::quantizer::{Distortion, FixedWeight, Fp8Tensor, Layout};
 use crate::slot::Recipe;
@@ -241,12 +240,6 @@ impl QuantReport {
             write!(f, ", mean SQNR {sqnr:.1} dB")?;
         }
         self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
-    }
-
-    /// The same report with like layers of different blocks in one row, for people to read: [`GroupedReport`].
-    #[must_use]
-    pub fn grouped(&self) -> GroupedReport<'_> {
-        GroupedReport::new(self)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use altgrad_kernels::lock::Lock;
-use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Conversion, Element, ElementKernels, PackedCodes, Windows};
+use altgrad_kernels::{self as kernels, Blocks, CodeMatrix, Conversion, Element, PackedCodes, Scalar as _, Windows};
 use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 

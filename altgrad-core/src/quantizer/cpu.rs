@@ -1,6 +1,6 @@
 //! Quantization on the CPU: from candle tensors of any layout to the slices that the kernels take.
 
-use altgrad_kernels::{self as kernels, Blocks, Conversion, ElementKernels as _};
+use altgrad_kernels::{self as kernels, Blocks, Conversion, Scalar as _};
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
 use crate::{Fp8, Result};

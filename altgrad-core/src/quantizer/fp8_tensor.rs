@@ -119,7 +119,11 @@ impl Fp8Tensor {
         // Exact: bytes and powers of two are in f32.
         let steps = self.codes.to_dtype(DType::F32)?.affine(1.0 / unused, 0.0)?;
         let rest = (&steps - steps.floor()?)?.max_all()?.to_scalar::<f32>()?;
-        if rest == 0.0 { Ok(()) } else { Err(Error::Format(FormatError::NotACode { format: self.format })) }
+        if rest == 0.0 {
+            Ok(())
+        } else {
+            Err(Error::Format(FormatError::NotACode { format: self.format.to_string(), bits: self.format.bits() }))
+        }
     }
 
     /// The values, in [`dtype`](Self::dtype).

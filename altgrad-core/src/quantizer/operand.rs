@@ -205,7 +205,7 @@ impl Operand {
         let x = transposed(x, layout.groups())?;
         let conversion = self.transposed(quantizer, &x, self.step())?;
         if x.device().is_cpu() {
-            let no_code = Error::Format(FormatError::NanNotRepresentable { format: quantizer.format });
+            let no_code = Error::Format(FormatError::NanNotRepresentable { format: quantizer.format.to_string() });
             return Codes::encode(&x, &conversion, None)?.map(CachedTranspose::Codes).ok_or(no_code);
         }
         Ok(CachedTranspose::Tensor(Fp8Tensor::convert(&x, &conversion, quantizer.granularity)?))

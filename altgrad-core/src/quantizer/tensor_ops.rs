@@ -28,7 +28,7 @@ pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
         return cpu::encode(x, conversion);
     }
     portable::encode(x, conversion)?
-        .ok_or(Error::Format(FormatError::NanNotRepresentable { format: conversion.format() }))
+        .ok_or(Error::Format(FormatError::NanNotRepresentable { format: conversion.format().to_string() }))
 }
 
 /// The values of codes.

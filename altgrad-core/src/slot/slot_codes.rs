@@ -124,3 +124,25 @@ pub(super) fn slot<O: Operation>(
     };
     layer().map_err(|error: Error| error.at(&vb.prefix()))
 }
+
+impl<O: Operation> Slot<O> {
+    /// The layer with this configuration whose weight has these dimensions, and whose bias so many elements if it has one, from
+    /// `vb`. Where `vb` is that of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight makes the slot a
+    /// frozen layer. A weight that is made anew is initialized as that of a linear layer, a bias with zeros.
+    ///
+    /// The constructors of [`nn`](crate::nn) are this with the dimensions and initializations of `candle_nn`.
+    ///
+    /// # Errors
+    ///
+    /// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+    #[allow(clippy::needless_pass_by_value, reason = "layers take their builder by value")]
+    pub fn from_var_builder(
+        config: O::Config,
+        weight: impl Into<Shape>,
+        bias: Option<usize>,
+        vb: VarBuilder<'_>,
+    ) -> candle_core::Result<Self> {
+        let bias = bias.map(|elements| (elements, candle_nn::init::ZERO));
+        Ok(slot(config, weight, OF_PRODUCTS, bias, &vb)?)
+    }
+}

@@ -3,12 +3,11 @@
 #[allow(clippy::wildcard_imports, reason = "instructions by the dozen, which their names say")]
 use std::arch::x86_64::*;
 
-use super::interleave::CHUNK;
+use super::microkernel::{CHUNK, Epilogue, Panel, add, decode_portable, scale_each};
 use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::plan::KC;
 use super::table::Table;
-use super::tile::{Epilogue, Panel, add, decode_portable, scale_each};
 use super::{Dot, NR};
 
 /// Transposes as many whole chunks of codes as all columns have, and says how many codes of each column that were.

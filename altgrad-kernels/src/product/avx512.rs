@@ -3,11 +3,10 @@
 #[allow(clippy::wildcard_imports, reason = "instructions by the dozen, which their names say")]
 use std::arch::x86_64::*;
 
-use super::interleave::LINE;
+use super::microkernel::{Epilogue, LINE, Panel, add, scale_each};
 use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::table::Table;
-use super::tile::{Epilogue, Panel, add, scale_each};
 use super::{Dot, NR, RunScaling};
 
 #[inline]

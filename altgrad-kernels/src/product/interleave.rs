@@ -2,16 +2,11 @@
 //! sets of a processor.
 
 use super::NR;
+use super::microkernel::LINE;
 use super::packed::{PairRow, position};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::level::Level;
-
-/// Codes of a column that a transposition reads at a time.
-pub(super) const CHUNK: usize = 16;
-
-/// Bytes of a line of the cache.
-pub(super) const LINE: usize = 64;
 
 /// Asks the processor to bring bytes into its second-level cache.
 #[allow(unsafe_code, reason = "see the proof")]

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::matrix::{CodeMatrix, FloatMatrix};
+use super::matrix::{CodeMatrix, FloatMatrix, Strided};
+use super::microkernel::Panel;
 use super::plan::{ExponentRange, KC};
 use super::rhs::fill;
 use super::table::Table;
-use super::tile::{self, Panel};
+use super::tile;
 use super::{Dot, MR, NR, Scratch};
 use crate::format::Fp8;
 use crate::level::Level;
@@ -97,17 +98,6 @@ impl PackedLhs {
         let start = rows.start * self.depth;
         &self.dwords[start + run.start * rows.len()..start + run.end * rows.len()]
     }
-}
-
-/// Elements as they lie in memory.
-pub(super) struct Strided<'a, E> {
-    pub(super) elements: &'a [E],
-    /// Elements from one stored row to the next.
-    pub(super) stride: usize,
-    /// Whether a row of the operand is a column of what is stored.
-    pub(super) transposed: bool,
-    /// Number of the sum's indices.
-    pub(super) length: usize,
 }
 
 /// Tiles that are arranged at a time: as many as a panel of the right operand has columns for.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::lhs::Strided;
 use crate::format::Fp8;
 use crate::level::Level;
 use crate::{Blocks, elementwise, memory};
@@ -142,4 +141,15 @@ impl<'a> FloatMatrix<'a> {
         let stride = self.shape.1;
         Strided { elements: self.values, stride, transposed: self.transposed, length: self.shape().1 }
     }
+}
+
+/// Elements as they lie in memory.
+pub(super) struct Strided<'a, E> {
+    pub(super) elements: &'a [E],
+    /// Elements from one stored row to the next.
+    pub(super) stride: usize,
+    /// Whether a row of the operand is a column of what is stored.
+    pub(super) transposed: bool,
+    /// Number of the sum's indices.
+    pub(super) length: usize,
 }

@@ -15,6 +15,7 @@ mod avx512;
 mod interleave;
 mod lhs;
 mod matrix;
+mod microkernel;
 mod output_tile;
 mod packed;
 #[cfg(test)]
@@ -37,11 +38,12 @@ use std::ops::Range;
 use super::level::Level;
 use super::threads;
 use lhs::PackedLhs;
+use microkernel::Epilogue;
 use output_tile::OutputTile;
 use packed::PairRow;
 use plan::KC;
 use table::Table;
-use tile::{Columns, Epilogue};
+use tile::Columns;
 
 /// Columns of the result that are computed at a time.
 const NR: usize = 64;

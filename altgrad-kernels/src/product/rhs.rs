@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::lhs::Strided;
-use super::matrix::CodeMatrix;
+use super::matrix::{CodeMatrix, Strided};
 use super::packed::{PackedCodes, PairRow};
 use super::plan::KC;
 use super::{NR, interleave};

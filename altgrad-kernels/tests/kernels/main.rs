@@ -56,7 +56,7 @@ fn scales_that_are_none_are_errors() {
 fn nan_in_a_format_without_it_is_an_error() {
     let one = conversion(Blocks::per_tensor(1, 3));
     let nan = kernels::encode(&[0f32, f32::NAN, 1.0], &mut [0; 3], &one);
-    assert!(matches!(nan, Err(FormatError::NanNotRepresentable { format: Fp8::E3M4 })));
+    assert!(matches!(nan, Err(FormatError::NanNotRepresentable { format }) if format == "E3M4"));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::DialectTensors;
 use super::facts::{Facts, Names, Write};
+use super::tensors::DialectTensors;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;

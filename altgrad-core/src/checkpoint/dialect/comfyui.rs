@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
-use super::layer_of;
 use super::pair::{Pairing, present};
+use super::tensors::DialectTensors;
+use super::tensors::layer_of;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::json;
 use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};

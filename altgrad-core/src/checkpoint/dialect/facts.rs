@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::DialectTensors;
+use super::tensors::DialectTensors;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};

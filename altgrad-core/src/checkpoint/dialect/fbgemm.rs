@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
-use super::layer_of;
 use super::pair::Pairing;
+use super::tensors::DialectTensors;
+use super::tensors::layer_of;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Stored, StoredActivations};

@@ -1,8 +1,8 @@
 //! The dialect of Mistral's own files: `qscale_weight`, and `qscale_act` for the layer's input.
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
 use super::pair::find_by_names;
+use super::tensors::DialectTensors;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::shards::Shards;

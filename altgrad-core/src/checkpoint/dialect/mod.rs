@@ -11,23 +11,23 @@ mod pair;
 mod plain;
 mod quark;
 mod tensorrt_llm;
+mod tensors;
 mod torchao;
 mod transformers;
 
 use std::fmt;
 use std::str::FromStr;
 
-use safetensors::Dtype;
 use serde_json::Value;
 
 use self::facts::{Facts, Write};
-pub(super) use self::pair::DialectTensors;
 use self::pair::quoted;
+pub(super) use self::tensors::DialectTensors;
+use self::tensors::like_scales;
 use super::config::Configs;
-use super::kv;
 use super::layer_spec::{LayerSpec, TensorLayout};
 use super::shards::Shards;
-use super::stored::{format_of, may_be_scale};
+use super::stored::format_of;
 use crate::error::did_you_mean;
 use crate::{CheckpointError, Error, ParseError, Result};
 
@@ -262,20 +262,6 @@ fn unknown_scale(shards: &Shards) -> Option<(String, &str)> {
     codes.into_iter().find_map(|codes| Some((like_scales(shards, codes).into_iter().next()?, codes)))
 }
 
-/// The tensors beside codes that could be their scales, going by a word in their name and by their shape.
-fn like_scales(shards: &Shards, codes: &str) -> Vec<String> {
-    let Some(shape) = shards.info(codes).map(|info| &info.shape[..]) else { return Vec::new() };
-    let module = |name: &str| name.rsplit_once('.').map(|(module, _)| module.to_owned());
-    let like = shards.tensors().filter(|(name, info)| {
-        let own = name.rsplit('.').next().unwrap_or(name);
-        let is_float = matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F8_E8M0);
-        let is_named_so = own.contains("scale") || own.contains("scaling");
-        let is_of_weight = is_named_so && !kv::is_scale(name) && !own.contains("input");
-        is_float && is_of_weight && module(name) == module(codes) && may_be_scale(shape, &info.shape)
-    });
-    like.map(|(name, _)| name.to_owned()).collect()
-}
-
 /// What is written beside the tensors.
 #[derive(Default)]
 pub(super) struct Description {
@@ -303,9 +289,4 @@ impl FromStr for Dialect {
             ParseError::new(text, format!("not a dialect of checkpoints{meant}; there are {}", names.join(", ")))
         })
     }
-}
-
-/// The layer that a weight of this name is of.
-fn layer_of(weight: &str) -> &str {
-    weight.strip_suffix(".weight").unwrap_or(weight)
 }

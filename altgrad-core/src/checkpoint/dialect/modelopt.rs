@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
-use super::layer_of;
 use super::pair::{Pairing, present};
+use super::tensors::DialectTensors;
+use super::tensors::layer_of;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;

@@ -1,35 +1,10 @@
 //! The one matcher of codes and scales, for all dialects that name them.
 
-use std::collections::{BTreeMap, HashSet};
-
 use super::facts::{Name, Names};
+use super::tensors::{DialectTensors, layer_of, like_scales};
 use crate::checkpoint::shards::Shards;
-use crate::checkpoint::stored::{Fault, Stored, StoredActivations, format_of};
+use crate::checkpoint::stored::{Stored, StoredActivations, format_of};
 use crate::{Error, Fp8, Result};
-
-/// The quantized tensors of a checkpoint, and what belongs to them.
-#[derive(Debug, Default)]
-pub(in crate::checkpoint) struct DialectTensors {
-    /// By the name that a model asks for; one that cannot be read with the reason.
-    pub(in crate::checkpoint) tensors: BTreeMap<String, Result<Stored, Fault>>,
-    /// Tensors that models do not ask for: parts of quantized ones, and what else stands beside codes.
-    pub(in crate::checkpoint) parts: HashSet<String>,
-}
-
-impl DialectTensors {
-    /// Adds a tensor, or what is wrong with it.
-    pub(in crate::checkpoint) fn add(&mut self, name: &str, stored: Result<Stored>) -> Result<()> {
-        let stored = match stored {
-            Ok(stored) => {
-                self.parts.extend(stored.parts().map(str::to_owned));
-                Ok(stored)
-            }
-            Err(error) => Err(Fault::of(error)?),
-        };
-        self.tensors.insert(name.to_owned(), stored);
-        Ok(())
-    }
-}
 
 /// What a dialect makes of codes and scales that belong together.
 pub(super) struct Pairing<'p> {
@@ -85,8 +60,8 @@ impl Pairing<'_> {
         if let [scale, ..] = &present(shards, self.names.shared_scales_of(codes))[..] {
             return (self.describe)(codes, scale);
         }
-        let beside = super::like_scales(shards, codes);
-        if beside.is_empty() && (self.is_plain)(super::layer_of(codes)) {
+        let beside = like_scales(shards, codes);
+        if beside.is_empty() && (self.is_plain)(layer_of(codes)) {
             return Stored::new(shards, codes, None, None);
         }
         let expected = quoted(&self.names.scales_of(codes), " or ");

@@ -1,7 +1,7 @@
 //! Tensors of FP8 dtypes that are the values themselves, with no scale.
 
-use super::DialectTensors;
 use super::facts::{Facts, Names};
+use super::tensors::DialectTensors;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::shards::Shards;

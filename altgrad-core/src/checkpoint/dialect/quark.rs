@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
-use super::layer_of;
 use super::pair::{Pairing, input_scale};
+use super::tensors::DialectTensors;
+use super::tensors::layer_of;
 use crate::checkpoint::config::{Configs, Section, glob_matches, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Stored, StoredActivations};

@@ -1,8 +1,8 @@
 //! The dialect of checkpoints for TensorRT-LLM: `weights_scaling_factor`, and `activation_scaling_factor` for the layer's input.
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names};
 use super::pair::find_by_names;
+use super::tensors::DialectTensors;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::shards::Shards;

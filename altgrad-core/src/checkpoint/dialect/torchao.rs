@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::DialectTensors;
 use super::facts::{Facts, Names};
+use super::tensors::DialectTensors;
 
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::file::{SafetensorsFile, invalid};

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::DialectTensors;
 use super::facts::{Facts, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
+use super::tensors::DialectTensors;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::layer_spec::{Inputs, LayerSpec, TensorLayout};
 use crate::checkpoint::shards::Shards;

@@ -7,7 +7,7 @@ use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Lhs,
 use candle_core::{DType, Storage, Tensor};
 
 use super::values::Values;
-use super::{Computed, ProductOperand, ProductShape, Products};
+use super::{Computed, ProductOperand, ProductShape, Products, not_transposed};
 use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, to_storage, with_floats};
 use crate::slot::Compute;
 use crate::{Error, Result};
@@ -290,11 +290,6 @@ fn per_group(
 fn tensor(values: Vec<f32>, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
     let storage = Storage::Cpu(to_storage(values, dtype)?);
     Ok(Tensor::from_storage(storage, shape, candle_core::op::BackpropOp::none(), false))
-}
-
-/// What no caller does.
-pub(super) fn not_transposed() -> Error {
-    candle_core::Error::Msg("an operand of a product in a form that this product does not read".to_owned()).into()
 }
 
 fn no_group() -> Error {

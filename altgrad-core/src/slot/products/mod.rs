@@ -19,8 +19,8 @@ use altgrad_kernels::Conversion;
 use candle_core::{DType, Tensor};
 
 use super::Compute;
-use crate::Result;
 use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Granularity};
+use crate::{Error, Result};
 
 /// One way to compute a layer's products. There are two: from codes on the CPU ([`codes`]), and by candle's operations on
 /// fake-quantized values anywhere ([`values`]).
@@ -125,4 +125,9 @@ fn is_symmetric(granularity: Granularity, groups: usize) -> bool {
         Granularity::PerBlock { rows, cols } => rows == cols && groups == 1,
         granularity => granularity.is_symmetric(),
     }
+}
+
+/// What no caller does.
+fn not_transposed() -> Error {
+    candle_core::Error::Msg("an operand of a product in a form that this product does not read".to_owned()).into()
 }

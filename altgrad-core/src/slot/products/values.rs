@@ -85,7 +85,7 @@ impl<'a> ProductOperand<'a, Tensor> {
     fn values(self, _: ProductShape) -> Result<&'a Tensor> {
         match self {
             Self::Full(values) | Self::Quantized(values) => Ok(values),
-            Self::Transposed(_) => Err(super::codes::not_transposed()),
+            Self::Transposed(_) => Err(super::not_transposed()),
         }
     }
 }

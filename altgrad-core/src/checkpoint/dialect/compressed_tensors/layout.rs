@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::MX_INPUTS;
 use crate::checkpoint::layer_spec::{Inputs, Kind, LayerSpec, TensorLayout};
-use crate::quantizer::Granularity;
+use crate::quantizer::{E8M0Rule, Granularity, ScaleEncoding};
+
+/// How exponents of inputs come about. Its own rule rounds up from 1.9375 on, as no other does; this is the nearest.
+pub(super) const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
 
 /// The dtype of exponents for scales.
 const MX_SCALES: &str = "torch.uint8";

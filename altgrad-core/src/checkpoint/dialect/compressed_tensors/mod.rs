@@ -6,20 +6,18 @@ mod scheme;
 use fancy_regex::Regex;
 use serde_json::Value;
 
-use super::DialectTensors;
+use self::layout::MX_INPUTS;
 use super::facts::{Facts, Name, Names, Write};
-use super::layer_of;
 use super::pair::{Pairing, input_scale};
+use super::tensors::DialectTensors;
+use super::tensors::layer_of;
 use crate::checkpoint::config::{Configs, Section, is_listed};
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Stored, StoredActivations};
-use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
+use crate::quantizer::{Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{ConfigError, Error, Fp8, Result};
 use layout::{config, layout};
 use scheme::{Args, Config, Dynamic, Group, preset};
-
-/// How exponents of inputs come about. Its own rule rounds up from 1.9375 on, as no other does; this is the nearest.
-const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
 
 pub(super) const FACTS: Facts = Facts {
     name: "compressed-tensors",
