@@ -8,6 +8,10 @@ use altgrad::Linear;
 mod fake {
     pub(crate) use altgrad::Quantizable as Derive;
 
+    pub(crate) mod visit {
+        pub(crate) use super::{Path, Visit, Visitor, VisitorMut};
+    }
+
     /// The segments of a path and what attributes said, in one text.
     pub(crate) struct Path<'a>(pub(crate) &'a str, pub(crate) Vec<String>);
     pub(crate) struct Recipe(pub(crate) u8);
@@ -75,7 +79,7 @@ macro_rules! assert_not_quantizable {
                 fn check() {}
             }
             impl<T: ?Sized> AmbiguousIfQuantizable<()> for T {}
-            impl<T: ?Sized + altgrad::Visit> AmbiguousIfQuantizable<u8> for T {}
+            impl<T: ?Sized + altgrad::visit::Visit> AmbiguousIfQuantizable<u8> for T {}
             <$type as AmbiguousIfQuantizable<_>>::check()
         };
     };
@@ -204,7 +208,8 @@ mod forms {
         pub(super) struct SuperSuper(crate::fake::Slot);
 
         mod altgrad_like {
-            pub(super) use altgrad::{Linear, Path, Quantizable, Recipe, Result, Visit, Visitor, VisitorMut};
+            pub(super) use altgrad::visit;
+            pub(super) use altgrad::{Linear, Quantizable, Recipe, Result};
 
             #[derive(Quantizable)]
             #[quant(crate = self)]

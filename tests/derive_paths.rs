@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use altgrad::{AnySlot, Error, Fp8, Linear, ModelError, Path, Quantizable, Visit, linear, linear_no_bias};
+use altgrad::visit::{Path, Visit};
+use altgrad::{AnySlot, Error, Fp8, Linear, ModelError, Quantizable, linear, linear_no_bias};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Embedding, LayerNorm, VarBuilder, VarMap, embedding, layer_norm};
 
@@ -234,7 +235,7 @@ fn order_of_declaration() {
 #[derive(Default)]
 struct Seen(Vec<(String, *const Linear)>);
 
-impl<'m> altgrad::Visitor<'m> for Seen {
+impl<'m> altgrad::visit::Visitor<'m> for Seen {
     fn slot(&mut self, path: &Path<'_>, slot: &'m dyn AnySlot) -> altgrad::Result<()> {
         self.0.push((path.to_string(), slot.downcast_ref::<Linear>().unwrap()));
         Ok(())
@@ -245,7 +246,7 @@ impl<'m> altgrad::Visitor<'m> for Seen {
     }
 }
 
-impl<'m> altgrad::VisitorMut<'m> for Seen {
+impl<'m> altgrad::visit::VisitorMut<'m> for Seen {
     fn slot(&mut self, path: &Path<'_>, slot: &'m mut dyn AnySlot) -> altgrad::Result<()> {
         self.0.push((path.to_string(), slot.downcast_ref::<Linear>().unwrap()));
         Ok(())
@@ -281,7 +282,7 @@ fn below_another_root() {
 #[test]
 fn an_error_of_the_visitor_ends_the_visit() {
     struct Stops(usize);
-    impl<'m> altgrad::Visitor<'m> for Stops {
+    impl<'m> altgrad::visit::Visitor<'m> for Stops {
         fn slot(&mut self, _: &Path<'_>, _: &'m dyn AnySlot) -> altgrad::Result<()> {
             self.0 += 1;
             if self.0 == 10 { Err(Error::Model(ModelError::NoLayers)) } else { Ok(()) }

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use altgrad::{Action, Error, FormatError, Fp8, Linear, QuantConfig, QuantReport, Quantizable, SkipReason, linear};
+use altgrad::report::{Action, QuantReport, SkipReason};
+use altgrad::{Error, FormatError, Fp8, Linear, QuantConfig, Quantizable, linear};
 use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap};
 

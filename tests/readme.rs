@@ -118,7 +118,7 @@ fn a_model_is_ported() -> Result<()> {
     let x = (x + model.wte.forward(&Tensor::new(&[1u32, 2, 3, 4], &Device::Cpu)?)?.unsqueeze(0)?)?;
     let y = model.lm_head.forward(&model.fc.forward(&model.norm.forward(&x)?)?)?;
     assert_eq!(y.dims(), [1, 4, 1000]);
-    assert!(model.report()?.layers.iter().all(|layer| layer.action == altgrad::Action::Frozen));
+    assert!(model.report()?.layers.iter().all(|layer| layer.action == altgrad::report::Action::Frozen));
     Ok(())
 }
 

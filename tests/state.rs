@@ -6,10 +6,8 @@ mod common;
 
 use std::collections::HashMap;
 
-use altgrad::{
-    Error, Fp8, Linear, ModelError, Path, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling, Visit,
-    Visitor, VisitorMut,
-};
+use altgrad::visit::{Path, Visit, Visitor, VisitorMut};
+use altgrad::{Error, Fp8, Linear, ModelError, QuantConfig, Quantizable, Quantizer, Recipe, Rounding, Scaling};
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{Optimizer, SGD, VarMap};
 use common::{Gpt, gpt, tokens, values};

@@ -4,9 +4,11 @@
 
 mod common;
 
+use altgrad::report::{Action, SkipReason};
+use altgrad::visit::Visit;
 use altgrad::{
-    Action, Compute, ConfigError, Error, Fp8, Linear, ModelError, QuantConfig, Quantizable, Quantizer, Recipe, Scaling,
-    SkipReason, Ste, TensorError, TiePolicy, Visit, linear,
+    Compute, ConfigError, Error, Fp8, Linear, ModelError, QuantConfig, Quantizable, Quantizer, Recipe, Scaling, Ste,
+    TensorError, TiePolicy, linear,
 };
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, VarBuilder, VarMap};
@@ -574,7 +576,8 @@ fn a_model_behind_a_trait_object_works() {
 
 #[test]
 fn a_visit_that_shows_other_layers_than_visit_mut_is_an_error() {
-    use altgrad::{Path, Result, Visitor, VisitorMut};
+    use altgrad::Result;
+    use altgrad::visit::{Path, Visitor, VisitorMut};
     struct Inconsistent(Linear, Linear);
     impl Visit for Inconsistent {
         fn visit<'m>(&'m self, path: &Path<'_>, visitor: &mut dyn Visitor<'m>) -> Result<()> {

@@ -50,7 +50,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn quantize_checkpoint(quantize: &Quantize) -> Result<altgrad_core::QuantReport> {
+fn quantize_checkpoint(quantize: &Quantize) -> Result<altgrad_core::report::QuantReport> {
     let config = quantize.config()?;
     let original = open(&quantize.source.paths, quantize.source.from)?;
     let writer = Writer::new(quantize.dialect);

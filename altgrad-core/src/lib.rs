@@ -15,15 +15,23 @@ pub mod kernels {
 mod model;
 pub mod nn;
 mod quantizer;
+/// What was done to each layer of a model, or found there: values with a table for people and JSON for programs.
+pub mod report {
+    pub use crate::model::{
+        Action, CalibrationReport, GroupedReport, LayerCalibration, LayerReport, QuantReport, SkipReason,
+    };
+}
 mod slot;
+/// Walking through a model: what a type implements, by the derive or by hand, and what sees its parts.
+pub mod visit {
+    pub use crate::model::{MapKey, Path, Visit, Visitor, VisitorMut};
+}
 
 pub use altgrad_kernels::{FormatError, ParseError};
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
 pub use error::{CheckpointError, ConfigError, Error, ModelError, Result, TensorError};
 pub use model::{
-    Action, CalibrationConfig, CalibrationReport, Constant, GroupedReport, IdleLayers, LayerCalibration, LayerReport,
-    MapKey, Path, QuantConfig, QuantReport, Quantizable, QuantizedVarBuilder, Rule, SkipReason, TiePolicy, Trainable,
-    Visit, Visitor, VisitorMut,
+    CalibrationConfig, Constant, IdleLayers, QuantConfig, Quantizable, QuantizedVarBuilder, Rule, TiePolicy, Trainable,
 };
 pub use quantizer::{
     AmaxHistory, Distortion, E8M0Rule, Fp8Tensor, Granularity, Observer, Quantizer, Rounding, ScaleEncoding, Scaling,

@@ -21,7 +21,7 @@ pub(crate) fn where_clause(container: &Container<'_>) -> TokenStream {
     } else {
         let krate = container.krate();
         let types = inferred(container);
-        predicates.extend(types.into_iter().map(|ty| quote!(#ty: #krate::Visit)));
+        predicates.extend(types.into_iter().map(|ty| quote!(#ty: #krate::visit::Visit)));
     }
     if predicates.is_empty() {
         return TokenStream::new();
@@ -103,12 +103,12 @@ impl<'ast> Visit<'ast> for Uses<'ast> {
 mod tests {
     use super::*;
 
-    /// Asserts the where clause for a type; `Visit` stands for `::altgrad::Visit`.
+    /// Asserts the where clause for a type; `Visit` stands for `::altgrad::visit::Visit`.
     fn assert_bounds(input: &str, expected: &str) {
         let input = syn::parse_str(input).expect("the input is a type");
         let (container, _) = crate::analyze(&input);
         let actual = where_clause(&container).to_string().replace(' ', "");
-        let expected = expected.replace("Visit", "::altgrad::Visit").replace(' ', "");
+        let expected = expected.replace("Visit", "::altgrad::visit::Visit").replace(' ', "");
         assert_eq!(actual, expected, "{}", input.to_token_stream());
     }
 

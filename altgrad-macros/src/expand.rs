@@ -36,7 +36,7 @@ pub(crate) fn implementation(container: &Container<'_>, body: impl Fn(&Method) -
         const _: () = {
             #[automatically_derived]
             #lints
-            impl #impl_generics #krate::Visit for #ident #ty_generics #where_clause {
+            impl #impl_generics #krate::visit::Visit for #ident #ty_generics #where_clause {
                 #(#methods)*
             }
         };
@@ -81,8 +81,8 @@ impl Method {
         quote_spanned! {Span::mixed_site()=>
             fn #name<#model>(
                 &#model #mutability self,
-                __path: &#krate::Path<'_>,
-                __visitor: &mut dyn #krate::#visitor<#model>,
+                __path: &#krate::visit::Path<'_>,
+                __visitor: &mut dyn #krate::visit::#visitor<#model>,
             ) -> #krate::Result<()> {
                 #body
             }
@@ -149,14 +149,14 @@ impl Method {
         let Self { krate, name, .. } = self;
         let mut path = self.path(field, &segment);
         if skip {
-            path = quote_spanned!(site=> #krate::Path::skipped(#path));
+            path = quote_spanned!(site=> #krate::visit::Path::skipped(#path));
         }
         if recipe.is_some() {
-            path = quote_spanned!(site=> #krate::Path::with_recipe(#path, &__recipe));
+            path = quote_spanned!(site=> #krate::visit::Path::with_recipe(#path, &__recipe));
         }
         let ty = field.ty;
         let visit = quote_spanned! {site=>
-            <#ty as #krate::Visit>::#name(#reference, &#path, __visitor)?;
+            <#ty as #krate::visit::Visit>::#name(#reference, &#path, __visitor)?;
         };
         Some(match recipe {
             None => visit,
@@ -172,10 +172,10 @@ impl Method {
         let krate = &self.krate;
         let site = Span::mixed_site();
         match segment {
-            Segment::Nothing => quote_spanned!(site=> #krate::Path::transparent(__path)),
+            Segment::Nothing => quote_spanned!(site=> #krate::visit::Path::transparent(__path)),
             Segment::Index(index) => {
                 let index = Literal::u32_unsuffixed(*index);
-                quote_spanned!(site=> #krate::Path::index(__path, #index))
+                quote_spanned!(site=> #krate::visit::Path::index(__path, #index))
             }
             Segment::Name(names) => {
                 let span = match &field.attrs.rename {
@@ -186,7 +186,7 @@ impl Method {
                     let parent =
                         parent.map_or_else(|| quote_spanned!(site=> __path), |path| quote_spanned!(site=> &#path));
                     let name = LitStr::new(name, span.resolved_at(site));
-                    Some(quote_spanned!(site=> #krate::Path::field(#parent, #name)))
+                    Some(quote_spanned!(site=> #krate::visit::Path::field(#parent, #name)))
                 };
                 names.split('.').fold(None, child).unwrap_or_default()
             }

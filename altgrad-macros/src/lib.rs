@@ -30,7 +30,7 @@ mod hygiene;
 #[cfg(test)]
 mod snapshots;
 
-/// Implements `altgrad::Visit`, which makes a type `Quantizable`: teaches a model to find its own layers by dotted path.
+/// Implements `altgrad::visit::Visit`, which makes a type `Quantizable`: teaches a model to find its own layers by dotted path.
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)
 /// use altgrad::{Fp8, Linear, Quantizable};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use altgrad::{QuantConfig, QuantReport, Quantizable};
+use altgrad::report::QuantReport;
+use altgrad::{QuantConfig, Quantizable};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap, loss};

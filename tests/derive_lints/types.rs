@@ -130,7 +130,7 @@ pub struct Expected {
 
 /// Shows all of them, so that none is dead code.
 #[inline]
-pub fn each(layer: &Linear, mut see: impl FnMut(&dyn altgrad::Visit)) {
+pub fn each(layer: &Linear, mut see: impl FnMut(&dyn altgrad::visit::Visit)) {
     see(&Unit);
     see(&Empty {});
     see(&None::<Never>);

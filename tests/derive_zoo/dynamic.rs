@@ -1,6 +1,7 @@
 //! Trait objects: parts whose type is not known before the program runs.
 
-use altgrad::{Linear, Path, Quantizable, Result, Visit, Visitor, VisitorMut};
+use altgrad::visit::{Path, Visit, Visitor, VisitorMut};
+use altgrad::{Linear, Quantizable, Result};
 use candle_core::{Module, Tensor};
 
 use super::{assert_seen, layer};

@@ -2,7 +2,8 @@
 
 use std::marker::PhantomData;
 
-use altgrad::{Fp8, Linear, Quantizable, Visit};
+use altgrad::visit::Visit;
+use altgrad::{Fp8, Linear, Quantizable};
 
 use super::{assert_quantizable, assert_seen, layer};
 
@@ -290,13 +291,17 @@ fn recursion_through_parameters() {
 fn written_bounds() {
     struct Always<T>(PhantomData<T>);
     impl<T> Visit for Always<T> {
-        fn visit<'m>(&'m self, _: &altgrad::Path<'_>, _: &mut dyn altgrad::Visitor<'m>) -> altgrad::Result<()> {
+        fn visit<'m>(
+            &'m self,
+            _: &altgrad::visit::Path<'_>,
+            _: &mut dyn altgrad::visit::Visitor<'m>,
+        ) -> altgrad::Result<()> {
             Ok(())
         }
         fn visit_mut<'m>(
             &'m mut self,
-            _: &altgrad::Path<'_>,
-            _: &mut dyn altgrad::VisitorMut<'m>,
+            _: &altgrad::visit::Path<'_>,
+            _: &mut dyn altgrad::visit::VisitorMut<'m>,
         ) -> altgrad::Result<()> {
             Ok(())
         }

@@ -20,7 +20,8 @@ mod shapes;
 
 use std::fmt::Write as _;
 
-use altgrad::{AnySlot, Linear, Path, Quantizable, Result, Visitor, VisitorMut};
+use altgrad::visit::{Path, Visitor, VisitorMut};
+use altgrad::{AnySlot, Linear, Quantizable, Result};
 use candle_core::{DType, Device, Tensor};
 
 /// A layer of 2 inputs and 2 outputs.

@@ -1,6 +1,7 @@
 //! Which weights are quantized: rules, and what is an embedding.
 
-use altgrad::{ConfigError, Error, Fp8, QuantConfig, QuantizedVarBuilder, SkipReason};
+use altgrad::report::SkipReason;
+use altgrad::{ConfigError, Error, Fp8, QuantConfig, QuantizedVarBuilder};
 use candle_core::Tensor;
 use candle_nn::{embedding, linear_no_bias};
 

@@ -1,6 +1,7 @@
 //! Models of candle-transformers with random weights: they run, and compute with exactly the expected weights quantized.
 
-use altgrad::{Fp8, Granularity, QuantConfig, QuantizedVarBuilder, Quantizer, SkipReason};
+use altgrad::report::SkipReason;
+use altgrad::{Fp8, Granularity, QuantConfig, QuantizedVarBuilder, Quantizer};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Activation, VarBuilder, VarMap};
 use candle_transformers::models::{bert, bigcode, llama, mistral, modernbert, qwen2, t5, vit, whisper};

@@ -16,7 +16,8 @@ mod wrapping;
 
 use std::collections::HashMap;
 
-use altgrad::{Action, Linear, QuantReport, Quantizable, Quantizer, SkipReason, fake_quantize};
+use altgrad::report::{Action, QuantReport, SkipReason};
+use altgrad::{Linear, Quantizable, Quantizer, fake_quantize};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use common::{Numbers, sorted};

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use altgrad::report::SkipReason;
 use altgrad::{
     ConfigError, Error, Fp8, Granularity, Linear, ModelError, QuantConfig, Quantizable, QuantizedVarBuilder, Quantizer,
-    Recipe, SkipReason, fake_quantize,
+    Recipe, fake_quantize,
 };
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;

@@ -1,8 +1,9 @@
 //! What can be done to a model is done to every kind of slot alike.
 
 use altgrad::checkpoint::{self, Dialect};
+use altgrad::report::Action;
 use altgrad::{
-    Action, AnySlot, CheckpointError, Error, Fp8, Linear, ModelError, Quantizable, Recipe, Scaling, Slot, SlotState, nn,
+    AnySlot, CheckpointError, Error, Fp8, Linear, ModelError, Quantizable, Recipe, Scaling, Slot, SlotState, nn,
 };
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{AdamW, Conv1dConfig, Conv2dConfig, Optimizer, VarBuilder, VarMap};
@@ -278,19 +279,19 @@ fn a_slot_of_any_kind_is_asked_for_by_path() {
 #[test]
 fn a_visit_that_shows_a_slot_of_another_type_is_an_error() {
     struct Inconsistent(Linear, Slot<Transposed>);
-    impl altgrad::Visit for Inconsistent {
+    impl altgrad::visit::Visit for Inconsistent {
         fn visit<'m>(
             &'m self,
-            path: &altgrad::Path<'_>,
-            visitor: &mut dyn altgrad::Visitor<'m>,
+            path: &altgrad::visit::Path<'_>,
+            visitor: &mut dyn altgrad::visit::Visitor<'m>,
         ) -> altgrad::Result<()> {
             self.0.visit(path, visitor)
         }
 
         fn visit_mut<'m>(
             &'m mut self,
-            path: &altgrad::Path<'_>,
-            visitor: &mut dyn altgrad::VisitorMut<'m>,
+            path: &altgrad::visit::Path<'_>,
+            visitor: &mut dyn altgrad::visit::VisitorMut<'m>,
         ) -> altgrad::Result<()> {
             self.1.visit_mut(path, visitor)
         }

@@ -1,9 +1,8 @@
 //! A head that is tied to an embedding.
 
 use altgrad::checkpoint::{self, Dialect};
-use altgrad::{
-    Action, Error, Fp8, Granularity, Linear, ModelError, QuantConfig, Quantizable, Recipe, SkipReason, TiePolicy, nn,
-};
+use altgrad::report::{Action, SkipReason};
+use altgrad::{Error, Fp8, Granularity, Linear, ModelError, QuantConfig, Quantizable, Recipe, TiePolicy, nn};
 use candle_core::{DType, Device, Module, Tensor, Var};
 
 use super::{assert_same, tensor, values};

@@ -13,9 +13,7 @@ use super::source::{Piece, Reading, Source};
 use super::writer::{CheckpointWriter, Entry};
 use crate::model::names::{layer_of_weight, looks_like_embedding, looks_like_router};
 use crate::model::{Action, LayerFacts, LayerReport, QuantConfig, QuantReport, Rulebook, SkipReason, natural_order};
-use crate::quantizer::{
-    DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEncoding, Scaling, check_finite, stream,
-};
+use crate::quantizer::{DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEncoding, check_finite, stream};
 use crate::slot::{Operation, Recipe};
 use crate::{Error, ModelError, Result, TensorError};
 
@@ -201,7 +199,7 @@ impl Writer {
         };
         // Nothing is measured before the first step.
         for (role, quantizer) in [("weights", Some(&recipe.weights)), ("activations", recipe.activations.as_ref())] {
-            if quantizer.is_some_and(|quantizer| matches!(quantizer.scaling, Scaling::Delayed { .. })) {
+            if quantizer.is_some_and(|quantizer| quantizer.scaling.needs_measurement()) {
                 return Err(Error::Model(ModelError::NoHistory { role }).at(path));
             }
         }

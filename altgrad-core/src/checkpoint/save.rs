@@ -12,7 +12,7 @@ use super::dialect::{Description, Dialect};
 use super::layer_spec::{Kind, LayerSpec, TensorLayout};
 use super::writer::{CheckpointWriter, Entry};
 use crate::model::{Path, Visit, Visitor};
-use crate::quantizer::{Scaling, is_power_of_two};
+use crate::quantizer::is_power_of_two;
 use crate::slot::{AnySlot, FrozenCodes};
 use crate::{CheckpointError, ConfigError, Error, Result};
 
@@ -72,7 +72,7 @@ impl Writer {
     /// file and nothing else.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        let shard_bytes = if dialect == Dialect::ComfyUi { usize::MAX } else { SHARD_BYTES };
+        let shard_bytes = if dialect.is_one_file() { usize::MAX } else { SHARD_BYTES };
         Self { dialect, config: Map::new(), shard_bytes, requantizes: false }
     }
 
@@ -267,7 +267,7 @@ fn has_codes_of(slot: &dyn AnySlot, other: &dyn AnySlot) -> bool {
 /// tensor that two layers quantize their inputs differently.
 fn check_tied(path: &str, slot: &dyn AnySlot, first_path: &str, first: &dyn AnySlot) -> Result<()> {
     let Some(activations) = slot.activations() else { return Ok(()) };
-    if first.activations() == Some(activations) && !matches!(activations.scaling, Scaling::Delayed { .. }) {
+    if first.activations() == Some(activations) && !activations.scaling.needs_measurement() {
         return Ok(());
     }
     let why = format!(

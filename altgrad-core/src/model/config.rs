@@ -122,6 +122,7 @@ fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
 /// the model, such as a head that is tied to the embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TiePolicy {
     /// Leaves it in full precision and reports what it is tied to.
     #[default]

@@ -9,7 +9,7 @@ use crate::slot::Recipe;
 /// Also carries what the attributes of the enclosing fields said.
 ///
 /// ```
-/// use altgrad::Path;
+/// use altgrad::visit::Path;
 ///
 /// let root = Path::root();
 /// let blocks = root.field("h");

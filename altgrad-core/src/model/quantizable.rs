@@ -22,7 +22,8 @@ use crate::slot::{AnySlot, Compute, Linear};
 /// has `dyn Visit`, for parts whose types are not known.
 ///
 /// ```
-/// use altgrad::{Fp8, Linear, Quantizable, Visit, linear};
+/// use altgrad::{Fp8, Linear, Quantizable, linear};
+/// use altgrad::visit::Visit;
 /// # use candle_core::{DType, Device};
 /// # use candle_nn::{VarBuilder, VarMap};
 ///

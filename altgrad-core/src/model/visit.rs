@@ -11,7 +11,8 @@ use crate::Result;
 /// implementation shows each of its parts to the visitor under the path of the field, in the same order in both methods:
 ///
 /// ```
-/// use altgrad::{Linear, Path, Result, Visit, Visitor, VisitorMut};
+/// use altgrad::{Linear, Result};
+/// use altgrad::visit::{Path, Visit, Visitor, VisitorMut};
 ///
 /// struct Mlp {
 ///     c_fc: Linear,
@@ -73,7 +74,7 @@ pub trait Visit {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a segment of a path",
     label = "a map with such keys does not show its layers",
-    note = "keys that are: strings, integers and pairs of these; a type of your own: implement `altgrad::MapKey` for it",
+    note = "keys that are: strings, integers and pairs of these; a type of your own: implement `altgrad::visit::MapKey` for it",
     note = "a map that holds no layers: put `#[quant(ignore)]` on the field"
 )]
 pub trait MapKey: Ord {

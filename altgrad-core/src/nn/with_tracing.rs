@@ -5,7 +5,7 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
 pub use super::{Conv2d, LayerNorm, Linear, conv2d, layer_norm, linear, linear_b, linear_no_bias};
-use crate::{Path, Visit, Visitor, VisitorMut};
+use crate::visit::{Path, Visit, Visitor, VisitorMut};
 
 /// An embedding that can be quantized in place, as [`nn::Embedding`](super::Embedding), with the constructors of
 /// `with_tracing`. It adds no segment to a path.

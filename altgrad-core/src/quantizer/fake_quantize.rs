@@ -15,6 +15,7 @@ use crate::{Error, Fp8, Result, TensorError};
 /// constant to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Ste {
     /// The gradient passes unchanged.
     #[default]

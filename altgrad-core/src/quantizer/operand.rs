@@ -11,8 +11,8 @@ use candle_core::Tensor;
 
 use super::cache::Cache;
 use super::{
-    AmaxHistory, Clip, CodeBuffer, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Rounding, Scaling,
-    Ste, Watch, stream, transposed,
+    AmaxHistory, Clip, CodeBuffer, Codes, FixedWeight, Fp8Tensor, Layout, Quantizer, QuantizerState, Rounding, Ste,
+    Watch, stream, transposed,
 };
 use crate::{Error, FormatError, ModelError, Result};
 
@@ -124,8 +124,7 @@ impl Operand {
 
     /// Fails if the scale is delayed and nothing was measured yet.
     pub(crate) fn check_measured(&self, quantizer: &Quantizer) -> Result<()> {
-        let is_delayed = matches!(quantizer.scaling, Scaling::Delayed { .. });
-        if is_delayed && self.history().largest().is_none() {
+        if quantizer.scaling.needs_measurement() && self.history().largest().is_none() {
             Err(Error::Model(ModelError::NoHistory { role: self.name }))
         } else {
             Ok(())

@@ -53,6 +53,12 @@ impl Default for Scaling {
 }
 
 impl Scaling {
+    /// Whether the first scale is that of a later step: it comes from tensors that were measured before.
+    #[must_use]
+    pub fn needs_measurement(self) -> bool {
+        matches!(self, Self::Delayed { .. })
+    }
+
     /// Whether scales depend on other tensors than the one at hand, so that there can be one for a tensor only.
     pub(super) fn is_per_tensor(self) -> bool {
         !matches!(self, Self::Current)

@@ -36,7 +36,7 @@ impl Quantizer {
     /// Adds a step with the largest magnitude `amax` to `history`, unless it is one that the scaling passes over: ∞ and
     /// NaN, and 0 in delayed scaling.
     pub fn record(&self, amax: f32, history: &mut AmaxHistory) {
-        if !matches!(self.scaling, Scaling::Delayed { .. } if amax == 0.0) {
+        if !(self.scaling.needs_measurement() && amax == 0.0) {
             history.record(amax);
         }
     }

@@ -128,7 +128,7 @@ impl<O: Operation> Frozen<O> {
         const NAME: &str = "activations";
         let quantizer = quantizer.into();
         quantizer.validate().map_err(|error| error.of(NAME))?;
-        if matches!(quantizer.scaling, Scaling::Delayed { .. }) {
+        if quantizer.scaling.needs_measurement() {
             let why = "a frozen layer has no steps before to take a delayed scale from; use `Scaling::Static` or \
                        `Scaling::Current`"
                 .to_owned();
@@ -281,7 +281,7 @@ impl FrozenCodes {
     /// Fails if there is nothing in the history.
     pub(crate) fn standing_activations(&self) -> Result<Option<Quantizer>> {
         let Some(FrozenInput { quantizer, operand, .. }) = &self.activations else { return Ok(None) };
-        if !matches!(quantizer.scaling, Scaling::Delayed { .. }) {
+        if !quantizer.scaling.needs_measurement() {
             return Ok(Some(quantizer.clone()));
         }
         operand.check_measured(quantizer)?;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer, compare};
+use altgrad_core::report::{Action, SkipReason};
 use altgrad_core::{
-    Action, CheckpointError, ConfigError, E8M0Rule, Error, Fp8, Granularity, ModelError, QuantConfig, Quantizable,
-    Quantizer, Recipe, Rounding, ScaleEncoding, Scaling, SkipReason, linear,
+    CheckpointError, ConfigError, E8M0Rule, Error, Fp8, Granularity, ModelError, QuantConfig, Quantizable, Quantizer,
+    Recipe, Rounding, ScaleEncoding, Scaling, linear,
 };
 use candle_core::{DType, Device, Tensor};
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path as FilePath, PathBuf};
 
 use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
+use altgrad_core::visit::{Path, Visit, Visitor, VisitorMut};
 use altgrad_core::{
-    E8M0Rule, Fp8, Granularity, Linear, Path, Quantizable, Quantizer, Recipe, Result, ScaleEncoding, Scaling, Visit,
-    Visitor, VisitorMut,
+    E8M0Rule, Fp8, Granularity, Linear, Quantizable, Quantizer, Recipe, Result, ScaleEncoding, Scaling,
 };
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;

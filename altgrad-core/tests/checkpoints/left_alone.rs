@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 
 use altgrad_core::checkpoint::{Checkpoint, Dialect, Writer};
-use altgrad_core::{
-    Action, ConfigError, Error, Fp8, Granularity, QuantConfig, QuantReport, Quantizer, Recipe, SkipReason,
-};
+use altgrad_core::report::{Action, QuantReport, SkipReason};
+use altgrad_core::{ConfigError, Error, Fp8, Granularity, QuantConfig, Quantizer, Recipe};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use tempfile::TempDir;

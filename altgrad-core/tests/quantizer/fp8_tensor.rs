@@ -107,7 +107,7 @@ fn nan_needs_a_format_that_has_it() {
                 }
                 let error = packed.unwrap_err();
                 assert!(
-                    matches!(error, Error::Format(FormatError::NanNotRepresentable { format: named }) if named == format.to_string())
+                    matches!(&error, Error::Format(FormatError::NanNotRepresentable { format: named }) if *named == format.to_string())
                 );
                 assert_eq!(
                     error.to_string(),

@@ -14,6 +14,7 @@ use crate::{FormatError, Result};
 /// The names follow the usual suffixes of 8-bit formats: IEEE 754, "FN" (finite, with NaN) and "FNUZ" (finite, with
 /// NaN, unsigned zero).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Specials {
     /// Every code is a finite number.
     None,
@@ -28,6 +29,7 @@ pub enum Specials {
 /// What [`Fp8::encode_with`] makes of a magnitude that rounds to more than the largest finite value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Overflow {
     /// The largest finite value of the same sign, for infinities too.
     #[default]

@@ -7,59 +7,59 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T: Model, U> ::altgrad::Visit for Stack<T, U>
+    impl<T: Model, U> ::altgrad::visit::Visit for Stack<T, U>
     where
-        T::Inner: ::altgrad::Visit,
-        <U as Model>::Outer: ::altgrad::Visit,
+        T::Inner: ::altgrad::visit::Visit,
+        <U as Model>::Outer: ::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T::Inner as ::altgrad::Visit>::visit(
+            <T::Inner as ::altgrad::visit::Visit>::visit(
                 &self.inner,
-                &::altgrad::Path::field(__path, "inner"),
+                &::altgrad::visit::Path::field(__path, "inner"),
                 __visitor,
             )?;
             <Vec<
                 <U as Model>::Outer,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.outer,
-                &::altgrad::Path::field(__path, "outer"),
+                &::altgrad::visit::Path::field(__path, "outer"),
                 __visitor,
             )?;
             <PhantomData<
                 T,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.marker,
-                &::altgrad::Path::field(__path, "marker"),
+                &::altgrad::visit::Path::field(__path, "marker"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T::Inner as ::altgrad::Visit>::visit_mut(
+            <T::Inner as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.inner,
-                &::altgrad::Path::field(__path, "inner"),
+                &::altgrad::visit::Path::field(__path, "inner"),
                 __visitor,
             )?;
             <Vec<
                 <U as Model>::Outer,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.outer,
-                &::altgrad::Path::field(__path, "outer"),
+                &::altgrad::visit::Path::field(__path, "outer"),
                 __visitor,
             )?;
             <PhantomData<
                 T,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.marker,
-                &::altgrad::Path::field(__path, "marker"),
+                &::altgrad::visit::Path::field(__path, "marker"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

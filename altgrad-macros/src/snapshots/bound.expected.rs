@@ -10,7 +10,7 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T, U> ::altgrad::Visit for Model<T, U>
+    impl<T, U> ::altgrad::visit::Visit for Model<T, U>
     where
         T: Clone,
         T: Layer + 'static,
@@ -18,38 +18,38 @@ const _: () = {
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Visit>::visit(
+            <T as ::altgrad::visit::Visit>::visit(
                 &self.t,
-                &::altgrad::Path::field(__path, "t"),
+                &::altgrad::visit::Path::field(__path, "t"),
                 __visitor,
             )?;
             <Other<
                 U,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.u,
-                &::altgrad::Path::field(__path, "u"),
+                &::altgrad::visit::Path::field(__path, "u"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <T as ::altgrad::Visit>::visit_mut(
+            <T as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.t,
-                &::altgrad::Path::field(__path, "t"),
+                &::altgrad::visit::Path::field(__path, "t"),
                 __visitor,
             )?;
             <Other<
                 U,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.u,
-                &::altgrad::Path::field(__path, "u"),
+                &::altgrad::visit::Path::field(__path, "u"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

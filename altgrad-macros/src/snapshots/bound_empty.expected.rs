@@ -6,31 +6,31 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T> ::altgrad::Visit for Model<T> {
+    impl<T> ::altgrad::visit::Visit for Model<T> {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
             <Always<
                 T,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.t,
-                &::altgrad::Path::field(__path, "t"),
+                &::altgrad::visit::Path::field(__path, "t"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
             <Always<
                 T,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.t,
-                &::altgrad::Path::field(__path, "t"),
+                &::altgrad::visit::Path::field(__path, "t"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

@@ -11,43 +11,43 @@
 const _: () = {
     #[automatically_derived]
     #[allow(dead_code)]
-    impl ::altgrad::Visit for Layer {
+    impl ::altgrad::visit::Visit for Layer {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
             match self {
                 Self::Unit { .. } => {}
                 Self::NoFields { .. } => {}
                 Self::Newtype { 0: __field0 } => {
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field0,
-                        &::altgrad::Path::transparent(__path),
+                        &::altgrad::visit::Path::transparent(__path),
                         __visitor,
                     )?;
                 }
                 Self::Tuple { 0: __field0, 2: __field2, .. } => {
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field0,
-                        &::altgrad::Path::index(__path, 0),
+                        &::altgrad::visit::Path::index(__path, 0),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field2,
-                        &::altgrad::Path::index(__path, 2),
+                        &::altgrad::visit::Path::index(__path, 2),
                         __visitor,
                     )?;
                 }
                 Self::Named { up: __field0, down: __field2, .. } => {
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field0,
-                        &::altgrad::Path::field(__path, "up"),
+                        &::altgrad::visit::Path::field(__path, "up"),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field2,
-                        &::altgrad::Path::field(__path, "down"),
+                        &::altgrad::visit::Path::field(__path, "down"),
                         __visitor,
                     )?;
                 }
@@ -57,40 +57,40 @@ const _: () = {
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
             match self {
                 Self::Unit { .. } => {}
                 Self::NoFields { .. } => {}
                 Self::Newtype { 0: __field0 } => {
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field0,
-                        &::altgrad::Path::transparent(__path),
+                        &::altgrad::visit::Path::transparent(__path),
                         __visitor,
                     )?;
                 }
                 Self::Tuple { 0: __field0, 2: __field2, .. } => {
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field0,
-                        &::altgrad::Path::index(__path, 0),
+                        &::altgrad::visit::Path::index(__path, 0),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field2,
-                        &::altgrad::Path::index(__path, 2),
+                        &::altgrad::visit::Path::index(__path, 2),
                         __visitor,
                     )?;
                 }
                 Self::Named { up: __field0, down: __field2, .. } => {
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field0,
-                        &::altgrad::Path::field(__path, "up"),
+                        &::altgrad::visit::Path::field(__path, "up"),
                         __visitor,
                     )?;
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field2,
-                        &::altgrad::Path::field(__path, "down"),
+                        &::altgrad::visit::Path::field(__path, "down"),
                         __visitor,
                     )?;
                 }

@@ -21,22 +21,22 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<'a, T: 'a, const N: usize> my::altgrad::Visit for Model<'a, T, N>
+    impl<'a, T: 'a, const N: usize> my::altgrad::visit::Visit for Model<'a, T, N>
     where
         T: Clone,
-        T: my::altgrad::Visit,
+        T: my::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &my::altgrad::Path<'_>,
-            __visitor: &mut dyn my::altgrad::Visitor<'__model>,
+            __path: &my::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn my::altgrad::visit::Visitor<'__model>,
         ) -> my::altgrad::Result<()> {
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &my::altgrad::Path<'_>,
-            __visitor: &mut dyn my::altgrad::VisitorMut<'__model>,
+            __path: &my::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn my::altgrad::visit::VisitorMut<'__model>,
         ) -> my::altgrad::Result<()> {
             ::core::result::Result::Ok(())
         }

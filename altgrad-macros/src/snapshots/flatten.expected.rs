@@ -7,37 +7,37 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Visit for Model {
+    impl ::altgrad::visit::Visit for Model {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Inner as ::altgrad::Visit>::visit(
+            <Inner as ::altgrad::visit::Visit>::visit(
                 &self.inner,
-                &::altgrad::Path::transparent(__path),
+                &::altgrad::visit::Path::transparent(__path),
                 __visitor,
             )?;
-            <Inner as ::altgrad::Visit>::visit(
+            <Inner as ::altgrad::visit::Visit>::visit(
                 &self.head,
-                &::altgrad::Path::skipped(::altgrad::Path::transparent(__path)),
+                &::altgrad::visit::Path::skipped(::altgrad::visit::Path::transparent(__path)),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Inner as ::altgrad::Visit>::visit_mut(
+            <Inner as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.inner,
-                &::altgrad::Path::transparent(__path),
+                &::altgrad::visit::Path::transparent(__path),
                 __visitor,
             )?;
-            <Inner as ::altgrad::Visit>::visit_mut(
+            <Inner as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.head,
-                &::altgrad::Path::skipped(::altgrad::Path::transparent(__path)),
+                &::altgrad::visit::Path::skipped(::altgrad::visit::Path::transparent(__path)),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

@@ -7,59 +7,59 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<A, B: Clone> ::altgrad::Visit for Pair<A, B>
+    impl<A, B: Clone> ::altgrad::visit::Visit for Pair<A, B>
     where
-        A: ::altgrad::Visit,
-        B: ::altgrad::Visit,
+        A: ::altgrad::visit::Visit,
+        B: ::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Visit>::visit(
+            <A as ::altgrad::visit::Visit>::visit(
                 &self.a,
-                &::altgrad::Path::field(__path, "a"),
+                &::altgrad::visit::Path::field(__path, "a"),
                 __visitor,
             )?;
             <Vec<
                 B,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.b,
-                &::altgrad::Path::field(__path, "b"),
+                &::altgrad::visit::Path::field(__path, "b"),
                 __visitor,
             )?;
             <Option<
                 A,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.a_again,
-                &::altgrad::Path::field(__path, "a_again"),
+                &::altgrad::visit::Path::field(__path, "a_again"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Visit>::visit_mut(
+            <A as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.a,
-                &::altgrad::Path::field(__path, "a"),
+                &::altgrad::visit::Path::field(__path, "a"),
                 __visitor,
             )?;
             <Vec<
                 B,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.b,
-                &::altgrad::Path::field(__path, "b"),
+                &::altgrad::visit::Path::field(__path, "b"),
                 __visitor,
             )?;
             <Option<
                 A,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.a_again,
-                &::altgrad::Path::field(__path, "a_again"),
+                &::altgrad::visit::Path::field(__path, "a_again"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

@@ -13,46 +13,46 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<'a, A, const N: usize> ::altgrad::Visit for Pair<'a, A, N>
+    impl<'a, A, const N: usize> ::altgrad::visit::Visit for Pair<'a, A, N>
     where
-        A: ::altgrad::Visit,
+        A: ::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Visit>::visit(
+            <A as ::altgrad::visit::Visit>::visit(
                 &self.0,
-                &::altgrad::Path::index(__path, 0),
+                &::altgrad::visit::Path::index(__path, 0),
                 __visitor,
             )?;
             <Text<
                 'a,
                 N,
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.1,
-                &::altgrad::Path::index(__path, 1),
+                &::altgrad::visit::Path::index(__path, 1),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <A as ::altgrad::Visit>::visit_mut(
+            <A as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.0,
-                &::altgrad::Path::index(__path, 0),
+                &::altgrad::visit::Path::index(__path, 0),
                 __visitor,
             )?;
             <Text<
                 'a,
                 N,
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.1,
-                &::altgrad::Path::index(__path, 1),
+                &::altgrad::visit::Path::index(__path, 1),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

@@ -9,71 +9,71 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<Option, Ok> ::altgrad::Visit for Result<Option, Ok>
+    impl<Option, Ok> ::altgrad::visit::Visit for Result<Option, Ok>
     where
-        Option: ::altgrad::Visit,
-        Ok: ::altgrad::Visit,
+        Option: ::altgrad::visit::Visit,
+        Ok: ::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Option as ::altgrad::Visit>::visit(
+            <Option as ::altgrad::visit::Visit>::visit(
                 &self.__path,
-                &::altgrad::Path::field(__path, "__path"),
+                &::altgrad::visit::Path::field(__path, "__path"),
                 __visitor,
             )?;
-            <Ok as ::altgrad::Visit>::visit(
+            <Ok as ::altgrad::visit::Visit>::visit(
                 &self.__visitor,
-                &::altgrad::Path::field(__path, "__visitor"),
+                &::altgrad::visit::Path::field(__path, "__visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.visitor,
-                &::altgrad::Path::field(__path, "visitor"),
+                &::altgrad::visit::Path::field(__path, "visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.self_,
-                &::altgrad::Path::field(__path, "self_"),
+                &::altgrad::visit::Path::field(__path, "self_"),
                 __visitor,
             )?;
-            <core::Linear as ::altgrad::Visit>::visit(
+            <core::Linear as ::altgrad::visit::Visit>::visit(
                 &self.core,
-                &::altgrad::Path::field(__path, "core"),
+                &::altgrad::visit::Path::field(__path, "core"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Option as ::altgrad::Visit>::visit_mut(
+            <Option as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.__path,
-                &::altgrad::Path::field(__path, "__path"),
+                &::altgrad::visit::Path::field(__path, "__path"),
                 __visitor,
             )?;
-            <Ok as ::altgrad::Visit>::visit_mut(
+            <Ok as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.__visitor,
-                &::altgrad::Path::field(__path, "__visitor"),
+                &::altgrad::visit::Path::field(__path, "__visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.visitor,
-                &::altgrad::Path::field(__path, "visitor"),
+                &::altgrad::visit::Path::field(__path, "visitor"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.self_,
-                &::altgrad::Path::field(__path, "self_"),
+                &::altgrad::visit::Path::field(__path, "self_"),
                 __visitor,
             )?;
-            <core::Linear as ::altgrad::Visit>::visit_mut(
+            <core::Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.core,
-                &::altgrad::Path::field(__path, "core"),
+                &::altgrad::visit::Path::field(__path, "core"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

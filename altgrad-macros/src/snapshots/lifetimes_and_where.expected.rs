@@ -12,55 +12,55 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<'a, 'm, T: 'a> ::altgrad::Visit for Borrowed<'a, 'm, T>
+    impl<'a, 'm, T: 'a> ::altgrad::visit::Visit for Borrowed<'a, 'm, T>
     where
         T: Clone,
-        T: ::altgrad::Visit,
+        T: ::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.layer,
-                &::altgrad::Path::field(__path, "layer"),
+                &::altgrad::visit::Path::field(__path, "layer"),
                 __visitor,
             )?;
             <PhantomData<
                 (&'m (), T),
-            > as ::altgrad::Visit>::visit(
+            > as ::altgrad::visit::Visit>::visit(
                 &self.marker,
-                &::altgrad::Path::field(__path, "marker"),
+                &::altgrad::visit::Path::field(__path, "marker"),
                 __visitor,
             )?;
-            <T as ::altgrad::Visit>::visit(
+            <T as ::altgrad::visit::Visit>::visit(
                 &self.value,
-                &::altgrad::Path::field(__path, "value"),
+                &::altgrad::visit::Path::field(__path, "value"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.layer,
-                &::altgrad::Path::field(__path, "layer"),
+                &::altgrad::visit::Path::field(__path, "layer"),
                 __visitor,
             )?;
             <PhantomData<
                 (&'m (), T),
-            > as ::altgrad::Visit>::visit_mut(
+            > as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.marker,
-                &::altgrad::Path::field(__path, "marker"),
+                &::altgrad::visit::Path::field(__path, "marker"),
                 __visitor,
             )?;
-            <T as ::altgrad::Visit>::visit_mut(
+            <T as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.value,
-                &::altgrad::Path::field(__path, "value"),
+                &::altgrad::visit::Path::field(__path, "value"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

@@ -14,37 +14,37 @@ const _: () = {
     #[allow(dead_code, reason = "an example")]
     #[allow(non_snake_case)]
     #[allow(deprecated)]
-    impl ::altgrad::Visit for Old {
+    impl ::altgrad::visit::Visit for Old {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.old,
-                &::altgrad::Path::field(__path, "old"),
+                &::altgrad::visit::Path::field(__path, "old"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.New,
-                &::altgrad::Path::field(__path, "New"),
+                &::altgrad::visit::Path::field(__path, "New"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.old,
-                &::altgrad::Path::field(__path, "old"),
+                &::altgrad::visit::Path::field(__path, "old"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.New,
-                &::altgrad::Path::field(__path, "New"),
+                &::altgrad::visit::Path::field(__path, "New"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

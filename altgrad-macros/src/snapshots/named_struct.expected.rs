@@ -5,37 +5,37 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Visit for Mlp {
+    impl ::altgrad::visit::Visit for Mlp {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.c_fc,
-                &::altgrad::Path::field(__path, "c_fc"),
+                &::altgrad::visit::Path::field(__path, "c_fc"),
                 __visitor,
             )?;
-            <nn::Linear as ::altgrad::Visit>::visit(
+            <nn::Linear as ::altgrad::visit::Visit>::visit(
                 &self.c_proj,
-                &::altgrad::Path::field(__path, "c_proj"),
+                &::altgrad::visit::Path::field(__path, "c_proj"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.c_fc,
-                &::altgrad::Path::field(__path, "c_fc"),
+                &::altgrad::visit::Path::field(__path, "c_fc"),
                 __visitor,
             )?;
-            <nn::Linear as ::altgrad::Visit>::visit_mut(
+            <nn::Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.c_proj,
-                &::altgrad::Path::field(__path, "c_proj"),
+                &::altgrad::visit::Path::field(__path, "c_proj"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

@@ -5,37 +5,37 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Visit for r#struct {
+    impl ::altgrad::visit::Visit for r#struct {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <r#mod::Linear as ::altgrad::Visit>::visit(
+            <r#mod::Linear as ::altgrad::visit::Visit>::visit(
                 &self.r#type,
-                &::altgrad::Path::field(__path, "type"),
+                &::altgrad::visit::Path::field(__path, "type"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.r#fn,
-                &::altgrad::Path::field(__path, "fn"),
+                &::altgrad::visit::Path::field(__path, "fn"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <r#mod::Linear as ::altgrad::Visit>::visit_mut(
+            <r#mod::Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.r#type,
-                &::altgrad::Path::field(__path, "type"),
+                &::altgrad::visit::Path::field(__path, "type"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.r#fn,
-                &::altgrad::Path::field(__path, "fn"),
+                &::altgrad::visit::Path::field(__path, "fn"),
                 __visitor,
             )?;
             ::core::result::Result::Ok(())

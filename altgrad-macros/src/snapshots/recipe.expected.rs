@@ -11,21 +11,21 @@
 const _: () = {
     #[automatically_derived]
     #[allow(clippy::trait_duplication_in_bounds)]
-    impl<T: Choice> ::altgrad::Visit for Model<T>
+    impl<T: Choice> ::altgrad::visit::Visit for Model<T>
     where
-        T: ::altgrad::Visit,
+        T: ::altgrad::visit::Visit,
     {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
             {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Fp8::E3M4);
-                <Linear as ::altgrad::Visit>::visit(
+                <Linear as ::altgrad::visit::Visit>::visit(
                     &self.a,
-                    &::altgrad::Path::with_recipe(
-                        ::altgrad::Path::field(__path, "a"),
+                    &::altgrad::visit::Path::with_recipe(
+                        ::altgrad::visit::Path::field(__path, "a"),
                         &__recipe,
                     ),
                     __visitor,
@@ -35,10 +35,10 @@ const _: () = {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                     T::recipe(Self::BITS, |x| x + 1),
                 );
-                <T as ::altgrad::Visit>::visit(
+                <T as ::altgrad::visit::Visit>::visit(
                     &self.b,
-                    &::altgrad::Path::with_recipe(
-                        ::altgrad::Path::field(__path, "bb"),
+                    &::altgrad::visit::Path::with_recipe(
+                        ::altgrad::visit::Path::field(__path, "bb"),
                         &__recipe,
                     ),
                     __visitor,
@@ -49,10 +49,10 @@ const _: () = {
                     weights,
                     ..hybrid()
                 });
-                <Linear as ::altgrad::Visit>::visit(
+                <Linear as ::altgrad::visit::Visit>::visit(
                     &self.c,
-                    &::altgrad::Path::with_recipe(
-                        ::altgrad::Path::transparent(__path),
+                    &::altgrad::visit::Path::with_recipe(
+                        ::altgrad::visit::Path::transparent(__path),
                         &__recipe,
                     ),
                     __visitor,
@@ -62,15 +62,15 @@ const _: () = {
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
             {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(Fp8::E3M4);
-                <Linear as ::altgrad::Visit>::visit_mut(
+                <Linear as ::altgrad::visit::Visit>::visit_mut(
                     &mut self.a,
-                    &::altgrad::Path::with_recipe(
-                        ::altgrad::Path::field(__path, "a"),
+                    &::altgrad::visit::Path::with_recipe(
+                        ::altgrad::visit::Path::field(__path, "a"),
                         &__recipe,
                     ),
                     __visitor,
@@ -80,10 +80,10 @@ const _: () = {
                 let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                     T::recipe(Self::BITS, |x| x + 1),
                 );
-                <T as ::altgrad::Visit>::visit_mut(
+                <T as ::altgrad::visit::Visit>::visit_mut(
                     &mut self.b,
-                    &::altgrad::Path::with_recipe(
-                        ::altgrad::Path::field(__path, "bb"),
+                    &::altgrad::visit::Path::with_recipe(
+                        ::altgrad::visit::Path::field(__path, "bb"),
                         &__recipe,
                     ),
                     __visitor,
@@ -94,10 +94,10 @@ const _: () = {
                     weights,
                     ..hybrid()
                 });
-                <Linear as ::altgrad::Visit>::visit_mut(
+                <Linear as ::altgrad::visit::Visit>::visit_mut(
                     &mut self.c,
-                    &::altgrad::Path::with_recipe(
-                        ::altgrad::Path::transparent(__path),
+                    &::altgrad::visit::Path::with_recipe(
+                        ::altgrad::visit::Path::transparent(__path),
                         &__recipe,
                     ),
                     __visitor,

@@ -5,21 +5,21 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Visit for Model {
+    impl ::altgrad::visit::Visit for Model {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
             match self {
                 Self::A { 0: __field0 } => {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                         __field0,
                     );
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field0,
-                        &::altgrad::Path::with_recipe(
-                            ::altgrad::Path::transparent(__path),
+                        &::altgrad::visit::Path::with_recipe(
+                            ::altgrad::visit::Path::transparent(__path),
                             &__recipe,
                         ),
                         __visitor,
@@ -27,10 +27,10 @@ const _: () = {
                 }
                 Self::B { path: __field0 } => {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(path);
-                    <Linear as ::altgrad::Visit>::visit(
+                    <Linear as ::altgrad::visit::Visit>::visit(
                         __field0,
-                        &::altgrad::Path::with_recipe(
-                            ::altgrad::Path::field(__path, "path"),
+                        &::altgrad::visit::Path::with_recipe(
+                            ::altgrad::visit::Path::field(__path, "path"),
                             &__recipe,
                         ),
                         __visitor,
@@ -41,18 +41,18 @@ const _: () = {
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
             match self {
                 Self::A { 0: __field0 } => {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(
                         __field0,
                     );
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field0,
-                        &::altgrad::Path::with_recipe(
-                            ::altgrad::Path::transparent(__path),
+                        &::altgrad::visit::Path::with_recipe(
+                            ::altgrad::visit::Path::transparent(__path),
                             &__recipe,
                         ),
                         __visitor,
@@ -60,10 +60,10 @@ const _: () = {
                 }
                 Self::B { path: __field0 } => {
                     let __recipe: ::altgrad::Recipe = ::core::convert::Into::into(path);
-                    <Linear as ::altgrad::Visit>::visit_mut(
+                    <Linear as ::altgrad::visit::Visit>::visit_mut(
                         __field0,
-                        &::altgrad::Path::with_recipe(
-                            ::altgrad::Path::field(__path, "path"),
+                        &::altgrad::visit::Path::with_recipe(
+                            ::altgrad::visit::Path::field(__path, "path"),
                             &__recipe,
                         ),
                         __visitor,

@@ -7,21 +7,21 @@
 
 const _: () = {
     #[automatically_derived]
-    impl ::altgrad::Visit for Model {
+    impl ::altgrad::visit::Visit for Model {
         fn visit<'__model>(
             &'__model self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::Visitor<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::Visitor<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.blocks,
-                &::altgrad::Path::field(__path, "h"),
+                &::altgrad::visit::Path::field(__path, "h"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit(
+            <Linear as ::altgrad::visit::Visit>::visit(
                 &self.deep,
-                &::altgrad::Path::field(
-                    &::altgrad::Path::field(&::altgrad::Path::field(__path, "a"), "0"),
+                &::altgrad::visit::Path::field(
+                    &::altgrad::visit::Path::field(&::altgrad::visit::Path::field(__path, "a"), "0"),
                     "b",
                 ),
                 __visitor,
@@ -30,18 +30,18 @@ const _: () = {
         }
         fn visit_mut<'__model>(
             &'__model mut self,
-            __path: &::altgrad::Path<'_>,
-            __visitor: &mut dyn ::altgrad::VisitorMut<'__model>,
+            __path: &::altgrad::visit::Path<'_>,
+            __visitor: &mut dyn ::altgrad::visit::VisitorMut<'__model>,
         ) -> ::altgrad::Result<()> {
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.blocks,
-                &::altgrad::Path::field(__path, "h"),
+                &::altgrad::visit::Path::field(__path, "h"),
                 __visitor,
             )?;
-            <Linear as ::altgrad::Visit>::visit_mut(
+            <Linear as ::altgrad::visit::Visit>::visit_mut(
                 &mut self.deep,
-                &::altgrad::Path::field(
-                    &::altgrad::Path::field(&::altgrad::Path::field(__path, "a"), "0"),
+                &::altgrad::visit::Path::field(
+                    &::altgrad::visit::Path::field(&::altgrad::visit::Path::field(__path, "a"), "0"),
                     "b",
                 ),
                 __visitor,

@@ -1,6 +1,8 @@
 //! Quantizing and calibrating through a reference to an object, which has no size.
 
-use altgrad::{CalibrationReport, Fp8, QuantReport, Quantizable, Result, Visit};
+use altgrad::{Fp8, Quantizable, Result};
+use altgrad::report::{CalibrationReport, QuantReport};
+use altgrad::visit::Visit;
 
 fn quantize(model: &mut dyn Visit) -> Result<QuantReport> {
     model.quantize(Fp8::E4M3)?;

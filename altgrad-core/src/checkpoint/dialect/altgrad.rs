@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::facts::{Facts, Names, Write};
+use super::facts::{Facts, Holds, Names, Write};
 use super::tensors::DialectTensors;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::layer_spec::{LayerSpec, TensorLayout};
@@ -41,6 +41,7 @@ pub(super) const FACTS: Facts = Facts {
         config: |layers, full_precision| Ok(config(layers, full_precision)),
         repertoire: "",
     }),
+    holds: Holds::LanguageModels,
 };
 
 /// Weights with their `weight_scale`, as the configuration lists them.

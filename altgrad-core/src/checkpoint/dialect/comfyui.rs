@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::facts::{Facts, Name, Names, Write};
+use super::facts::{Facts, Holds, Name, Names, Write};
 use super::pair::{Pairing, present};
 use super::tensors::DialectTensors;
 use super::tensors::layer_of;
@@ -33,6 +33,7 @@ pub(super) const FACTS: Facts = Facts {
         config: |_, _| Ok(Value::Null),
         repertoire: "; it has E4M3 and E5M2 weights per tensor, with inputs in full precision or in E4M3 under a static scale",
     }),
+    holds: Holds::DiffusionModels,
 };
 
 /// What the tensor beside a weight is called that says how it is quantized.

@@ -20,6 +20,16 @@ pub(super) struct Facts {
     pub(super) read: fn(&Shards, &Configs) -> Result<DialectTensors>,
     /// Writes layers, if altgrad does.
     pub(super) write: Option<Write>,
+    pub(super) holds: Holds,
+}
+
+/// Which models the checkpoints of a dialect are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Language models, in several files with a configuration, whose names tell embeddings and routers.
+    LanguageModels,
+    /// Diffusion models, in one file that says everything.
+    DiffusionModels,
 }
 
 /// Who writes a dialect.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::facts::{Facts, Name, Names};
+use super::facts::{Facts, Holds, Name, Names};
 use super::pair::Pairing;
 use super::tensors::DialectTensors;
 use super::tensors::layer_of;
@@ -23,6 +23,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: None,
+    holds: Holds::LanguageModels,
 };
 
 /// What `quantization_config` says.

@@ -1,6 +1,6 @@
 //! The dialect of Mistral's own files: `qscale_weight`, and `qscale_act` for the layer's input.
 
-use super::facts::{Facts, Name, Names};
+use super::facts::{Facts, Holds, Name, Names};
 use super::pair::find_by_names;
 use super::tensors::DialectTensors;
 use crate::Result;
@@ -18,6 +18,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: None,
+    holds: Holds::LanguageModels,
 };
 
 /// Weights with their `qscale_weight`.

@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use self::facts::{Facts, Write};
+use self::facts::{Facts, Holds, Write};
 use self::pair::quoted;
 pub(super) use self::tensors::DialectTensors;
 use self::tensors::like_scales;
@@ -125,7 +125,12 @@ impl Dialect {
 
     /// Whether checkpoints in it are those of language models, by whose names embeddings and routers are told.
     pub(super) fn has_language_models(self) -> bool {
-        self != Self::ComfyUi
+        self.facts().holds == Holds::LanguageModels
+    }
+
+    /// Whether a checkpoint in it is one file and nothing else.
+    pub(super) fn is_one_file(self) -> bool {
+        self.facts().holds == Holds::DiffusionModels
     }
 
     /// What it has instead of what it cannot express, if it is written.

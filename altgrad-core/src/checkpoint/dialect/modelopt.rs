@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::facts::{Facts, Name, Names, Write};
+use super::facts::{Facts, Holds, Name, Names, Write};
 use super::pair::{Pairing, present};
 use super::tensors::DialectTensors;
 use super::tensors::layer_of;
@@ -33,6 +33,7 @@ pub(super) const FACTS: Facts = Facts {
         repertoire: "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a static \
                      scale of the input, and per 1×32 block under powers of two with the same for inputs, rounded up",
     }),
+    holds: Holds::LanguageModels,
 };
 
 /// What `hf_quant_config.json` says below `quantization`, and `quantization_config` in `config.json` at once.

@@ -1,13 +1,14 @@
 //! Tensors of FP8 dtypes that are the values themselves, with no scale.
 
-use super::facts::{Facts, Names};
+use super::facts::{Facts, Holds, Names};
 use super::tensors::DialectTensors;
 use crate::Result;
 use crate::checkpoint::config::Configs;
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Stored, format_of};
 
-pub(super) const FACTS: Facts = Facts { name: "plain", methods: &[], names: Names::NONE, read, write: None };
+pub(super) const FACTS: Facts =
+    Facts { name: "plain", methods: &[], names: Names::NONE, read, write: None, holds: Holds::LanguageModels };
 
 /// Every tensor of an FP8 dtype.
 pub(super) fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {

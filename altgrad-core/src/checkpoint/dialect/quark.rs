@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::facts::{Facts, Name, Names};
+use super::facts::{Facts, Holds, Name, Names};
 use super::pair::{Pairing, input_scale};
 use super::tensors::DialectTensors;
 use super::tensors::layer_of;
@@ -25,6 +25,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: None,
+    holds: Holds::LanguageModels,
 };
 
 /// What `quantization_config` says (Quark, `Config`).

@@ -1,6 +1,6 @@
 //! The dialect of checkpoints for TensorRT-LLM: `weights_scaling_factor`, and `activation_scaling_factor` for the layer's input.
 
-use super::facts::{Facts, Name, Names};
+use super::facts::{Facts, Holds, Name, Names};
 use super::pair::find_by_names;
 use super::tensors::DialectTensors;
 use crate::Result;
@@ -18,6 +18,7 @@ pub(super) const FACTS: Facts = Facts {
     },
     read,
     write: None,
+    holds: Holds::LanguageModels,
 };
 
 /// Weights with their scaling factor: one for all, or one a row.

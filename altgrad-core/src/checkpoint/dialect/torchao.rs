@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::facts::{Facts, Names};
+use super::facts::{Facts, Holds, Names};
 use super::tensors::DialectTensors;
 
 use crate::checkpoint::config::Configs;
@@ -81,7 +81,14 @@ pub(super) fn is_described(shards: &Shards) -> bool {
     shards.files().iter().any(|file| file.metadata().contains_key(NAMES))
 }
 
-pub(super) const FACTS: Facts = Facts { name: "torchao", methods: &["torchao"], names: Names::NONE, read, write: None };
+pub(super) const FACTS: Facts = Facts {
+    name: "torchao",
+    methods: &["torchao"],
+    names: Names::NONE,
+    read,
+    write: None,
+    holds: Holds::LanguageModels,
+};
 
 /// The tensors that the metadata describes as FP8.
 fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {

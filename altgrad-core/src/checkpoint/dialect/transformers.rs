@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::facts::{Facts, Name, Names, Write};
+use super::facts::{Facts, Holds, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
 use super::tensors::DialectTensors;
 use crate::checkpoint::config::{Configs, Section, is_listed};
@@ -42,6 +42,7 @@ pub(super) const FACTS: Facts = Facts {
         repertoire: "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and E4M3 \
                      weights per tensor with inputs per row or under a static scale",
     }),
+    holds: Holds::LanguageModels,
 };
 
 /// What `quantization_config` says (transformers, `FineGrainedFP8Config`).

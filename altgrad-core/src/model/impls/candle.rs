@@ -8,8 +8,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn as nn;
 
 use super::leaf;
+use crate::Result;
 use crate::slot::{Operation, Slot};
-use crate::{Path, Result, Visit, Visitor, VisitorMut};
+use crate::visit::{Path, Visit, Visitor, VisitorMut};
 
 leaf!(
     DType,

@@ -8,15 +8,15 @@ mod std;
 /// Parts without layers and tensors: nothing to show.
 macro_rules! leaf {
     ($($type:ty),+ $(,)?) => {$(
-        impl $crate::Visit for $type {
-            fn visit<'m>(&'m self, _: &$crate::Path<'_>, _: &mut dyn $crate::Visitor<'m>) -> $crate::Result<()> {
+        impl $crate::visit::Visit for $type {
+            fn visit<'m>(&'m self, _: &$crate::visit::Path<'_>, _: &mut dyn $crate::visit::Visitor<'m>) -> $crate::Result<()> {
                 Ok(())
             }
 
             fn visit_mut<'m>(
                 &'m mut self,
-                _: &$crate::Path<'_>,
-                _: &mut dyn $crate::VisitorMut<'m>,
+                _: &$crate::visit::Path<'_>,
+                _: &mut dyn $crate::visit::VisitorMut<'m>,
             ) -> $crate::Result<()> {
                 Ok(())
             }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::leaf;
-use crate::{MapKey, Path, Result, Visit, Visitor, VisitorMut};
+use crate::Result;
+use crate::visit::{MapKey, Path, Visit, Visitor, VisitorMut};
 
 leaf!(
     (),

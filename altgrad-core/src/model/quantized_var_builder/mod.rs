@@ -78,7 +78,7 @@ use crate::slot::Recipe;
 /// a model's own operations let them: candle's fused layer norms, RMS norms, softmax and rotary embeddings have no
 /// backward pass.
 ///
-/// [`SkipReason::Embedding`]: crate::SkipReason::Embedding
+/// [`SkipReason::Embedding`]: crate::report::SkipReason::Embedding
 pub struct QuantizedVarBuilder<'a> {
     builder: VarBuilder<'a>,
     weights: Arc<Weights<'a>>,

@@ -1,6 +1,7 @@
 //! A parameter that the field's own impl does not need: the way out is `bound`.
 
-use altgrad::{Path, Quantizable, Result, Visit, Visitor, VisitorMut};
+use altgrad::{Quantizable, Result};
+use altgrad::visit::{Path, Visit, Visitor, VisitorMut};
 
 struct Always<T>(T);
 

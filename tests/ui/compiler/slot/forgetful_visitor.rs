@@ -1,6 +1,7 @@
 //! A visitor that does not say what it does with slots.
 
-use altgrad::{Path, Result, Visitor};
+use altgrad::Result;
+use altgrad::visit::{Path, Visitor};
 use candle_core::Tensor;
 
 struct Names(Vec<String>);

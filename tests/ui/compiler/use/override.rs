@@ -1,6 +1,7 @@
 //! What a model gets cannot be overridden.
 
-use altgrad::{Linear, QuantReport, Quantizable, Result};
+use altgrad::{Linear, Quantizable, Result};
+use altgrad::report::QuantReport;
 
 #[derive(Quantizable)]
 struct Model {

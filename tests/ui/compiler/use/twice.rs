@@ -1,6 +1,7 @@
 //! The derive and an implementation by hand.
 
-use altgrad::{Linear, Path, Quantizable, Result, Visit, Visitor, VisitorMut};
+use altgrad::{Linear, Quantizable, Result};
+use altgrad::visit::{Path, Visit, Visitor, VisitorMut};
 
 #[derive(Quantizable)]
 struct Model {

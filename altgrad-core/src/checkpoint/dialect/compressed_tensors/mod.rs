@@ -7,7 +7,7 @@ use fancy_regex::Regex;
 use serde_json::Value;
 
 use self::layout::MX_INPUTS;
-use super::facts::{Facts, Name, Names, Write};
+use super::facts::{Facts, Holds, Name, Names, Write};
 use super::pair::{Pairing, input_scale};
 use super::tensors::DialectTensors;
 use super::tensors::layer_of;
@@ -40,6 +40,7 @@ pub(super) const FACTS: Facts = Facts {
         repertoire: "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 with \
                      dynamic or static scales",
     }),
+    holds: Holds::LanguageModels,
 };
 
 /// Weights with their `weight_scale`. In a model that was saved uncompressed they are in full precision, as they are.
