@@ -1,5 +1,5 @@
-//! How fast are the elementwise kernels on one thread? Bare slices, against a copy of as many bytes and candle's own casts
-//! to and from F8E4M3, which know no scale and allocate their result.
+//! How fast are the elementwise kernels on one thread? Bare slices, against a copy of as many bytes and candle's own
+//! casts to and from F8E4M3, which know no scale and allocate their result.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 

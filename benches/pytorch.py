@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast are the products and training steps of the other benchmarks in PyTorch (PyPI package torch) on the same machine?
+"""Times the products and training steps of the other benchmarks in PyTorch (PyPI package torch) on the same machine.
 
 Prints medians in milliseconds, for the shapes of `frozen_linear.rs` and `training_step.rs`.
 """

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the first inputs of the fuzz target `read_checkpoint`: the fixtures of the tests, and a small file of each dialect without any."""
+"""Makes the first inputs of the fuzz target `read_checkpoint`.
+
+They are the fixtures of the tests, and a small file of each dialect that has no fixture.
+"""
 
 import json
 import pathlib
@@ -39,9 +42,12 @@ def write(name, tensors, config=None):
 codes, scale = ("F8_E4M3", [2, 2]), ("F32", [1])
 write("mistral", {"a.weight": codes, "a.qscale_weight": scale, "a.qscale_act": scale})
 write("tensorrt-llm", {"a.weight": codes, "a.weights_scaling_factor": scale, "a.kv_cache_scaling_factor": scale})
-write("comfyui-old", {"scaled_fp8": ("F8_E4M3", [2]), "a.weight": codes, "a.scale_weight": scale, "a.scale_input": scale})
+scaled = {"scaled_fp8": ("F8_E4M3", [2]), "a.weight": codes, "a.scale_weight": scale, "a.scale_input": scale}
+write("comfyui-old", scaled)
 write("comfyui", {"a.weight": codes, "a.weight_scale": scale, "a.comfy_quant": b'{"format": "float8_e4m3fn"}'})
 write("deepseek-v4", {"a.weight": codes, "a.scale": ("F8_E8M0", [1, 1])})
-write("fbgemm", {"e.gate_up_proj": ("F8_E4M3", [2, 2, 3]), "e.gate_up_proj_scale": ("F32", [2, 1, 3])}, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0})
+experts = {"e.gate_up_proj": ("F8_E4M3", [2, 2, 3]), "e.gate_up_proj_scale": ("F32", [2, 1, 3])}
+write("fbgemm", experts, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0})
 spec = {"dtype": "fp8_e4m3", "qscheme": "per_tensor", "is_dynamic": False}
-write("quark", {"a.weight": codes, "a.weight_scale": scale, "a.input_scale": scale}, {"quant_method": "quark", "global_quant_config": {"weight": spec, "input_tensors": spec}})
+quark = {"quant_method": "quark", "global_quant_config": {"weight": spec, "input_tensors": spec}}
+write("quark", {"a.weight": codes, "a.weight_scale": scale, "a.input_scale": scale}, quark)

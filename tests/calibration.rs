@@ -237,8 +237,8 @@ fn nothing_to_calibrate_is_said() {
     let (mut model, _) = gpt(DType::F32, 4);
     let message = |model: &mut common::Gpt| model.calibrate(|_| Ok(())).unwrap_err().to_string();
     let expected = "no layer of the model quantizes its activations with one scale a tensor, so there is nothing to \
-                    calibrate; call `quantize` first (and before that `dequantize`, if layers are frozen), with a recipe \
-                    such as `Recipe::tensorwise()`";
+                    calibrate; call `quantize` first (and before that `dequantize`, if layers are frozen), with a \
+                    recipe such as `Recipe::tensorwise()`";
     assert_eq!(message(&mut model), expected);
     model.quantize(Fp8::E4M3).unwrap();
     assert_eq!(message(&mut model), expected);
@@ -273,8 +273,9 @@ fn all_idle_layers_are_named_and_what_others_saw_is_kept() {
     let error = model.calibrate(reach(&[1], 896.0)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no input value reached `0`, `2` in the calibration passes, so no scale is known; what other layers saw is kept: \
-         calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as they are"
+        "no input value reached `0`, `2` in the calibration passes, so no scale is known; what other layers saw is \
+         kept: calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as \
+         they are"
     );
     assert!(!model.iter().any(is_static), "nothing has changed");
     // An error of the passes keeps what was kept, and nothing of its own.

@@ -130,7 +130,8 @@ fn recipes_are_data() -> Result<()> {
     let mut stochastic = Recipe::tensorwise();
     stochastic.gradients = stochastic.gradients.map(|gradients| gradients.rounding(Rounding::Stochastic { seed: 1 }));
 
-    // Weights with one power-of-two scale an output channel, activations with delayed scaling, gradients in full precision:
+    // Weights with one power-of-two scale an output channel, activations with delayed scaling, gradients in full
+    // precision:
     let weights = Quantizer::new(Fp8::E3M4).granularity(Granularity::PerRow).scale_encoding(ScaleEncoding::PowerOfTwo);
     let recipe = Recipe::weight_only(weights)
         .activations(Quantizer::new(Fp8::E4M3).scaling(Scaling::Delayed { len: 16, margin: 0 }))

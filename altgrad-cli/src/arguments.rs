@@ -25,11 +25,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer. Of a folder the
-    /// configuration, the tokenizer and the model's own code are copied.
+    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer. Of a folder
+    /// the configuration, the tokenizer and the model's own code are copied.
     Quantize(Box<Quantize>),
-    /// Write a checkpoint in full precision into a new folder, from the values of its codes. Of a folder the configuration, less
-    /// what it says of quantization, the tokenizer and the model's own code are copied.
+    /// Write a checkpoint in full precision into a new folder, from the values of its codes. Of a folder the
+    /// configuration, less what it says of quantization, the tokenizer and the model's own code are copied.
     Dequantize(Dequantize),
     /// Show a checkpoint's dialect, and of each tensor format, shape, scales and bytes.
     Inspect(Source),
@@ -54,8 +54,8 @@ pub(crate) struct Source {
     /// A folder, an index (`model.safetensors.index.json`), or all files of a checkpoint.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The dialect that it is written in, whatever its configuration says: compressed-tensors, transformers, torchao, modelopt,
-    /// fbgemm, quark, mistral, tensorrt-llm, comfyui, plain or altgrad.
+    /// The dialect that it is written in, whatever its configuration says: compressed-tensors, transformers, torchao,
+    /// modelopt, fbgemm, quark, mistral, tensorrt-llm, comfyui, plain or altgrad.
     #[arg(long, value_name = "DIALECT")]
     pub(crate) from: Option<Dialect>,
 }
@@ -67,12 +67,13 @@ pub(crate) struct Quantize {
     /// The folder to write to: a new one, or an empty one.
     #[arg(long, short)]
     pub(crate) output: PathBuf,
-    /// A recipe (tensorwise, rowwise, blockwise, mxfp8), or a format such as E4M3 for weights alone. If nothing is said: E4M3; for
-    /// the dialect transformers `blockwise`, for modelopt E4M3 with the granularity 128x128, and for comfyui with one scale a
-    /// tensor.
+    /// A recipe (tensorwise, rowwise, blockwise, mxfp8), or a format such as E4M3 for weights alone. If nothing is
+    /// said: E4M3; for the dialect transformers `blockwise`, for modelopt E4M3 with the granularity 128x128, and for
+    /// comfyui with one scale a tensor.
     #[arg(long, conflicts_with = "config")]
     recipe: Option<Recipe>,
-    /// With a format as the recipe: `tensor`, `row` (if nothing is said), or the rows and columns of a block such as 128x128.
+    /// With a format as the recipe: `tensor`, `row` (if nothing is said), or the rows and columns of a block such as
+    /// 128x128.
     #[arg(long, value_parser = granularity, conflicts_with = "config")]
     granularity: Option<Granularity>,
     /// Layers to keep in full precision, as patterns over paths such as `lm_head` or `model.layers.0`; can be repeated.
@@ -126,8 +127,8 @@ impl Quantize {
         let recipe = match (recipe, self.granularity) {
             (None, None) => default_recipe(self.dialect),
             (Some(recipe), Some(_)) if recipe.activations.is_some() || recipe.gradients.is_some() => bail!(
-                "`--granularity` is for a format as the recipe, such as E4M3; what else this recipe says is in its definition, \
-                 and a file with `--config` can say it otherwise"
+                "`--granularity` is for a format as the recipe, such as E4M3; what else this recipe says is in its \
+                 definition, and a file with `--config` can say it otherwise"
             ),
             (Some(recipe), None) if recipe.activations.is_some() || recipe.gradients.is_some() => recipe,
             (recipe, granularity) => {

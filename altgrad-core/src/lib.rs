@@ -29,7 +29,7 @@ pub mod visit {
 
 pub use altgrad_kernels::{FormatError, ParseError};
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
-pub use error::{CheckpointError, ConfigError, Error, ModelError, Result, TensorError};
+pub use error::{CheckpointError, ConfigError, Error, ModelError, QuantizerError, Result, TensorError};
 pub use model::{
     CalibrationConfig, Constant, IdleLayers, QuantConfig, Quantizable, QuantizedVarBuilder, Rule, TiePolicy, Trainable,
 };

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// How a matrix of contiguous rows is divided into blocks of one scale each. The last blocks of a row and of a column may
-/// be smaller than the others. Blocks are numbered row by row.
+/// How a matrix of contiguous rows is divided into blocks of one scale each. The last blocks of a row and of a column
+/// may be smaller than the others. Blocks are numbered row by row.
 ///
 /// ```
 /// use altgrad::kernels::Blocks;
@@ -35,8 +35,8 @@ impl Blocks {
         Self::new(rows, cols, 1, cols)
     }
 
-    /// Blocks of so many rows and columns (the second pair) of a matrix (the first), such as those of 1 × 32 elements of
-    /// the MX formats. A block counts as no larger than the matrix and no smaller than an element.
+    /// Blocks of so many rows and columns (the second pair) of a matrix (the first), such as those of 1 × 32 elements
+    /// of the MX formats. A block counts as no larger than the matrix and no smaller than an element.
     #[must_use]
     pub fn per_block((rows, cols): (usize, usize), (block_rows, block_cols): (usize, usize)) -> Self {
         Self::new(rows, cols, block_rows, block_cols)

@@ -61,7 +61,8 @@ impl From<f32> for Scale {
 }
 
 /// How the elements of one tensor become codes, with every choice made: a format, the [`Blocks`] that share scales, and
-/// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate, infinities too.
+/// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate, infinities
+/// too.
 ///
 /// ```
 /// use altgrad::kernels::{Blocks, Conversion, Draws};
@@ -94,9 +95,9 @@ impl Conversion {
     ///
     /// # Errors
     ///
-    /// [`FormatError::LengthMismatch`] for another number of scales than of blocks; [`FormatError::InvalidScale`] for a scale, or the
-    /// multiplier of one, that is not a positive finite number; [`FormatError::MixedScales`] if some scales have a multiplier
-    /// and others do not.
+    /// [`FormatError::LengthMismatch`] for another number of scales than of blocks; [`FormatError::InvalidScale`] for a
+    /// scale, or the multiplier of one, that is not a positive finite number; [`FormatError::MixedScales`] if some
+    /// scales have a multiplier and others do not.
     pub fn new<S: Into<Scale>>(format: Fp8, blocks: Blocks, scales: impl IntoIterator<Item = S>) -> Result<Self> {
         let scales: Vec<Scale> = scales.into_iter().map(Into::into).collect();
         super::check_len("the list of scales", blocks.count(), scales.len())?;
@@ -128,9 +129,9 @@ impl Conversion {
         Self { infinity, ..self }
     }
 
-    /// Rounds to one of the two neighbours at random instead of the nearest: to the one away from zero with a probability
-    /// that is the distance from the other in units of theirs. The numbers are a function of `draws` and the number of the
-    /// element, so results are the same on any number of threads.
+    /// Rounds to one of the two neighbours at random instead of the nearest: to the one away from zero with a
+    /// probability that is the distance from the other in units of theirs. The numbers are a function of `draws` and
+    /// the number of the element, so results are the same on any number of threads.
     #[must_use]
     pub fn draws(self, draws: Draws) -> Self {
         Self { draws: Some(draws), ..self }

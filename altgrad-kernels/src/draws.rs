@@ -1,4 +1,5 @@
-//! Random numbers for stochastic rounding: a function of seed, stream, step and element, whoever asks and in which order.
+//! Random numbers for stochastic rounding: a function of seed, stream, step and element, whoever asks and in which
+//! order.
 
 /// Where the numbers of one tensor come from: element `i` gets word `i % 4` of the Philox4x32-10 block (Salmon, Moraes,
 /// Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) with key `seed` and counter

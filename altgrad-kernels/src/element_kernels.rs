@@ -9,7 +9,8 @@ use crate::elementwise;
 use crate::format::Fp8;
 use crate::level::Level;
 
-/// An element type of tensors that can be quantized: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. No other type can implement it.
+/// An element type of tensors that can be quantized: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. No other type can
+/// implement it.
 ///
 /// `f32` and `f64` are computed in themselves, `f16` and `bf16` in `f32`, which holds them exactly.
 pub trait Element: ElementKernels {}
@@ -27,7 +28,8 @@ pub trait ElementKernels: Scalar {
     /// As [`fake_quantize`](crate::fake_quantize), of slices as long as the blocks have elements.
     fn fake_quantize(from: &[Self], to: &mut [Self], conversion: &Conversion);
 
-    /// As [`encode`](crate::encode), of slices as long as the blocks have elements; false if there is no code for a value.
+    /// As [`encode`](crate::encode), of slices as long as the blocks have elements; false if there is no code for a
+    /// value.
     fn encode(from: &[Self], to: &mut [u8], conversion: &Conversion) -> bool;
 
     /// As [`decode_with`](crate::decode_with), of lists and slices as long as the blocks have.

@@ -30,8 +30,8 @@ pub(super) fn amax<T: Scalar>(level: Level, values: &[T], blocks: Blocks) -> Vec
     largest
 }
 
-/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities as the conversion says; both slices have
-/// the same length.
+/// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities as the conversion says; both
+/// slices have the same length.
 pub(super) fn fake_quantize<T: Scalar>(level: Level, from: &[T], to: &mut [T], conversion: &Conversion) {
     let elements = from.len();
     threads::map(parts(from, to), elements, |Part { first, from, to }| {
@@ -41,8 +41,8 @@ pub(super) fn fake_quantize<T: Scalar>(level: Level, from: &[T], to: &mut [T], c
     });
 }
 
-/// `to[i] = encode(from[i] / scale)`; false if a value is NaN, or an infinity that propagates, and the format has no NaN, and
-/// then `to` is of no use.
+/// `to[i] = encode(from[i] / scale)`; false if a value is NaN, or an infinity that propagates, and the format has no
+/// NaN, and then `to` is of no use.
 pub(super) fn encode<T: Scalar>(level: Level, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let elements = from.len();
     let has_codes = threads::map(parts(from, to), elements, |Part { first, from, to }| {
@@ -73,8 +73,8 @@ fn parts<'a, A, B>(from: &'a [A], to: &'a mut [B]) -> Vec<Part<'a, A, B>> {
     pairs.map(|(number, (from, to))| Part { first: number * len, from, to }).collect()
 }
 
-/// Fewer elements are converted by the thread that has them. From so many on, which take it 50 to 75 µs (12 µs for the largest
-/// magnitude), two threads of Zen 4 were measured to be 1.5 to 1.8 times as fast as one.
+/// Fewer elements are converted by the thread that has them. From so many on, which take it 50 to 75 µs (12 µs for the
+/// largest magnitude), two threads of Zen 4 were measured to be 1.5 to 1.8 times as fast as one.
 const LEAST: usize = 1 << 18;
 
 /// Parts for each thread, so that one that is late does not keep the others waiting for long.

@@ -47,8 +47,8 @@ pub enum FormatError {
         actual: usize,
     },
 
-    /// A value that is NaN, or an infinity that is to [propagate](crate::Infinity), was to be encoded into a format that has no
-    /// code for it.
+    /// A value that is NaN, or an infinity that is to [propagate](crate::Infinity), was to be encoded into a format
+    /// that has no code for it.
     #[error(
         "{format} has no code for NaN, and the tensor holds a value that is not finite; \
          use a format with NaN such as E4M3 or E5M2, or remove it first"
@@ -60,8 +60,8 @@ pub enum FormatError {
 
     /// A byte is not a code of a format of 6 or 4 bits.
     #[error(
-        "the codes have bytes that are not codes of {format}: a code of {} bits is in the upper bits of its byte, and the \
-         others are 0; shift codes that are in the lower bits",
+        "the codes have bytes that are not codes of {format}: a code of {} bits is in the upper bits of its byte, and \
+         the others are 0; shift codes that are in the lower bits",
         .bits
     )]
     NotACode {
@@ -72,8 +72,8 @@ pub enum FormatError {
     },
 }
 
-/// A text that names nothing of what it was to be parsed as: a format, a recipe or a dialect of checkpoints. The message says what
-/// there is, and what the text was most likely to be.
+/// A text that names nothing of what it was to be parsed as: a format, a recipe or a dialect of checkpoints. The
+/// message says what there is, and what the text was most likely to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is {why}")]
 pub struct ParseError {

@@ -1,9 +1,10 @@
 //! Help from other threads of the current `rayon` pool for a thread that takes up nothing else while it waits for them.
 //!
-//! rayon's own joins let a thread that waits take up any job of its pool. A kernel reads tensors whose storage is locked
-//! meanwhile (candle hands it out in no other way), so such a job may wait for a lock that is held further down its own
-//! stack, for ever: one that writes to a weight, for example. Here a thread that has no work left waits for helpers that
-//! are at work, and those wait for nobody. A helper that comes too late finds the gate closed and goes away.
+//! rayon's own joins let a thread that waits take up any job of its pool. A kernel reads tensors whose storage is
+//! locked meanwhile (candle hands it out in no other way), so such a job may wait for a lock that is held further down
+//! its own stack, for ever: one that writes to a weight, for example. Here a thread that has no work left waits for
+//! helpers that are at work, and those wait for nobody. A helper that comes too late finds the gate closed and goes
+//! away.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -14,14 +15,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::lock::Lock;
 
-/// Calls `work` on this thread and, while that lasts, on up to `helpers` others of the current pool; returns when all of
-/// these calls have returned. A panic of any of them goes on in this thread.
+/// Calls `work` on this thread and, while that lasts, on up to `helpers` others of the current pool; returns when all
+/// of these calls have returned. A panic of any of them goes on in this thread.
 #[allow(unsafe_code, reason = "jobs of a pool may outlive the caller, so they cannot borrow from it")]
 pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
     let gate = Arc::new(Gate::default());
     let closing = Closing(&gate);
-    // SAFETY: nothing but the lifetime changes, which a pointer need not keep to until it is followed. What a job captures
-    // must have none.
+    // SAFETY: nothing but the lifetime changes, which a pointer need not keep to until it is followed. What a job
+    // captures must have none.
     #[allow(clippy::transmute_ptr_to_ptr, reason = "a cast may not extend the lifetime of a trait object")]
     let work_ptr =
         Work(unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(work) });
@@ -32,7 +33,8 @@ pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
             let Work(work) = { work_ptr };
             if gate.enter() {
                 // SAFETY: `work` is still borrowed. This is between `enter` and `leave`; `enter` fails once the gate is
-                // closed, and `Closing` closes it and waits for every `leave` on each way out of `share`, unwinding included.
+                // closed, and `Closing` closes it and waits for every `leave` on each way out of `share`, unwinding
+                // included.
                 let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)() }));
                 if let Err(panic) = outcome {
                     gate.panic.replace(Some(panic));
@@ -69,8 +71,8 @@ struct Gate {
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// How often the last helpers are looked for before the thread goes to sleep: they have one part each left, and waking up
-/// takes longer than most parts.
+/// How often the last helpers are looked for before the thread goes to sleep: they have one part each left, and waking
+/// up takes longer than most parts.
 const SPINS: usize = 2000;
 
 impl Gate {

@@ -1,16 +1,17 @@
-//! Formats of 8 bits and fewer, and what computes with them on slices, without tensors or layers: the largest magnitude,
-//! fake quantization, encoding and decoding, and products of matrices of codes.
+//! Formats of 8 bits and fewer, and what computes with them on slices, without tensors or layers: the largest
+//! magnitude, fake quantization, encoding and decoding, and products of matrices of codes.
 //!
-//! Use the `altgrad` crate, whose module `kernels` has the conversions. Products and the [`lock`] are for `altgrad-core`: their
-//! arguments must fit together as their documentation says.
+//! Use the `altgrad` crate, whose module `kernels` has the conversions. Products and the [`lock`] are for
+//! `altgrad-core`: their arguments must fit together as their documentation says.
 //!
 //! A slice is a matrix of rows that lie one after the other. [`Blocks`] says which of its elements share a scale, and a
 //! [`Conversion`] holds the format and the scales. Elements are `f32`, `f64`, `f16` or `bf16`.
 //!
-//! Each function computes exactly what [`Fp8::encode_with`](crate::Fp8::encode_with) and [`Fp8::decode`](crate::Fp8::decode)
-//! specify, bit for bit on every instruction set and any number of threads. Large slices are shared among the threads of the
-//! current `rayon` pool; to keep to one, call from inside a pool of one thread. Loops are branch-free in the format and the
-//! values, so that the compiler vectorizes them for each [`Level`] that a processor may turn out to have.
+//! Each function computes exactly what [`Fp8::encode_with`](crate::Fp8::encode_with) and
+//! [`Fp8::decode`](crate::Fp8::decode) specify, bit for bit on every instruction set and any number of threads. Large
+//! slices are shared among the threads of the current `rayon` pool; to keep to one, call from inside a pool of one
+//! thread. Loops are branch-free in the format and the values, so that the compiler vectorizes them for each [`Level`]
+//! that a processor may turn out to have.
 //!
 //! ```
 //! use altgrad::kernels::{self, Blocks, Conversion};
@@ -78,8 +79,8 @@ pub use product::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs};
 pub use transpose::transpose;
 pub use windows::Windows;
 
-/// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if a value of the block
-/// is NaN, 0 if it has none.
+/// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if a value of the
+/// block is NaN, 0 if it has none.
 ///
 /// # Errors
 ///
@@ -107,16 +108,16 @@ pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversi
 ///
 /// # Errors
 ///
-/// [`FormatError::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN, and then
-/// what `to` holds is unspecified;
-/// [`FormatError::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+/// [`FormatError::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN,
+/// and then what `to` holds is unspecified; [`FormatError::LengthMismatch`] if one of the slices has not as many
+/// elements as the conversion's blocks.
 pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> Result<()> {
     check_len("the slice of values", conversion.blocks.elements(), from.len())?;
     check_len("the slice for codes", conversion.blocks.elements(), to.len())?;
     if T::encode(from, to, conversion) {
         Ok(())
     } else {
-        Err(FormatError::NanNotRepresentable { format: conversion.format.to_string().to_string() })
+        Err(FormatError::NanNotRepresentable { format: conversion.format.to_string() })
     }
 }
 

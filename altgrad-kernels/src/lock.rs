@@ -7,9 +7,9 @@ use std::sync::PoisonError;
 
 /// A value that threads share.
 ///
-/// Whoever waits for a lock while a kernel runs under it may wait for ever: a thread of a `rayon` pool that waits for others
-/// takes up any job in the meantime, and that job may want the lock that is held further down its own stack. So a lock
-/// is held for a copy or a replacement alone, which is why there is no guard to keep: compute from a copy, then
+/// Whoever waits for a lock while a kernel runs under it may wait for ever: a thread of a `rayon` pool that waits for
+/// others takes up any job in the meantime, and that job may want the lock that is held further down its own stack. So
+/// a lock is held for a copy or a replacement alone, which is why there is no guard to keep: compute from a copy, then
 /// lock to record. Kernels, and what calls into code of others, assert in debug builds that [`nothing_is_held`].
 #[allow(clippy::disallowed_types, reason = "this is the lock that is to be used instead")]
 pub struct Lock<T>(Mutex<T>);
@@ -23,7 +23,8 @@ impl<T> Lock<T> {
 
     /// Calls `access` with the value while no other thread has it.
     ///
-    /// A panic of another thread in `access` leaves a value as good as before, since no `access` here changes one in parts.
+    /// A panic of another thread in `access` leaves a value as good as before, since no `access` here changes one in
+    /// parts.
     pub fn with<R>(&self, access: impl FnOnce(&mut T) -> R) -> R {
         let _held = debug::Held::new();
         access(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -15,16 +15,17 @@ use crate::format::Fp8;
 pub(super) const CHUNK: usize = 1024;
 
 for_every_level! {
-    /// Raises each of `largest` to the largest magnitude of the elements of its block among `values`, the first of which has
-    /// the number `first` in the tensor; NaN counts as above all. `largest` starts with the block of number `first_block`.
+    /// Raises each of `largest` to the largest magnitude of the elements of its block among `values`, the first of
+    /// which has the number `first` in the tensor; NaN counts as above all. `largest` starts with the block of number
+    /// `first_block`.
     fn amax = amax_loop, (first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]);
 
-    /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities saturated, for the elements from
-    /// number `first` on; true if a quotient is not finite.
+    /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities saturated, for the elements
+    /// from number `first` on; true if a quotient is not finite.
     fn fake_quantize = fake_quantize_loop, (first: usize, from: &[T], to: &mut [T], conversion: &Conversion) -> bool;
 
-    /// `to[i] = encode(from[i] / scale)`, infinities saturated, for the elements from number `first` on; true if a quotient is
-    /// not finite. What it makes of NaN is of no meaning.
+    /// `to[i] = encode(from[i] / scale)`, infinities saturated, for the elements from number `first` on; true if a
+    /// quotient is not finite. What it makes of NaN is of no meaning.
     fn encode = encode_loop, (first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool;
 
     /// `to[i] = decode(codes[i]) × scale` for the elements from number `first` on.
@@ -105,8 +106,8 @@ fn decode_loop<T: Scalar>(first: usize, codes: &[u8], to: &mut [T], format: Fp8,
     }
 }
 
-/// `to[i] = finish(quotient, round(quotient), scale)` with `quotient = from[i] / scale`, for the elements from number `first`
-/// on; where the nearest value is wanted of a format that has mantissa bits, `nearest(quotient, scale)`.
+/// `to[i] = finish(quotient, round(quotient), scale)` with `quotient = from[i] / scale`, for the elements from number
+/// `first` on; where the nearest value is wanted of a format that has mantissa bits, `nearest(quotient, scale)`.
 #[inline(always)]
 fn convert<T: Scalar, O>(
     first: usize,
@@ -210,8 +211,8 @@ impl Spread {
             }
             _ => {
                 for (run, block) in &mut runs {
-                    // What goes past the end of a run is overwritten by the next one: two vectors are written sooner than a
-                    // number of elements that is known only at run time.
+                    // What goes past the end of a run is overwritten by the next one: two vectors are written sooner
+                    // than a number of elements that is known only at run time.
                     let number = [number(block); AT_ONCE];
                     for at in (run.start - start..run.end - start).step_by(AT_ONCE) {
                         self.numbers[at..at + AT_ONCE].copy_from_slice(&number);

@@ -2,12 +2,12 @@
 
 /// `len` times zero, for a `T` whose default is all bits zero.
 ///
-/// The memory of a large buffer comes from the operating system when it is first written, page by page, which takes longer
-/// than to compute the values for it. On Linux, huge pages are asked for, of which there are 512 times fewer.
+/// The memory of a large buffer comes from the operating system when it is first written, page by page, which takes
+/// longer than to compute the values for it. On Linux, huge pages are asked for, of which there are 512 times fewer.
 #[must_use]
 pub fn zeroed<T: Copy + Default>(len: usize) -> Vec<T> {
-    // The standard library asks for zeroed memory instead of writing zeros where it knows that a value is all bits zero, as
-    // it does for numbers.
+    // The standard library asks for zeroed memory instead of writing zeros where it knows that a value is all bits
+    // zero, as it does for numbers.
     #[allow(unused_mut, reason = "only Linux takes advice")]
     let mut values = vec![T::default(); len];
     #[cfg(target_os = "linux")]
@@ -21,8 +21,8 @@ mod huge_pages {
 
     use rustix::mm::{Advice, madvise};
 
-    /// Smaller buffers have too few huge pages for a system call to pay off, and are not worth the memory that a huge page
-    /// takes at their ends.
+    /// Smaller buffers have too few huge pages for a system call to pay off, and are not worth the memory that a huge
+    /// page takes at their ends.
     const LEAST_BYTES: usize = 4 << 20;
 
     /// The size of the smallest pages that Linux has on any processor, and a divisor of all others.
@@ -38,9 +38,9 @@ mod huge_pages {
         let start = values.as_mut_ptr().cast::<c_void>();
         let to_page = start.addr().next_multiple_of(PAGE) - start.addr();
         let len = (bytes - to_page) / PAGE * PAGE;
-        // SAFETY: the pages from `to_page` on for `len` bytes lie within the buffer, which is borrowed mutably. The advice
-        // changes how the kernel backs them, never what they hold. It fails where pages are larger or there are no
-        // huge ones, without any effect.
+        // SAFETY: the pages from `to_page` on for `len` bytes lie within the buffer, which is borrowed mutably. The
+        // advice changes how the kernel backs them, never what they hold. It fails where pages are larger or there are
+        // no huge ones, without any effect.
         let _ = unsafe { madvise(start.byte_add(to_page), len, Advice::LinuxHugepage) };
     }
 }

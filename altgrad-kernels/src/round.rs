@@ -25,14 +25,15 @@ pub trait Real: Copy + Default + PartialOrd + Add<Output = Self> + 'static {
     fn round_to_power_of_two(self, rounder: &Self::Rounder) -> Self;
 
     /// One of the two values of `format` that `self` lies between, the one away from zero with the probability that is
-    /// the distance to the other over the distance of the two. `draw` is uniform in all of its bits, of which `f32` uses
-    /// the upper 24. Overflow is that of [`round`](Self::round), with the next value as if the format went on.
+    /// the distance to the other over the distance of the two. `draw` is uniform in all of its bits, of which `f32`
+    /// uses the upper 24. Overflow is that of [`round`](Self::round), with the next value as if the format went on.
     fn round_stochastically(self, rounder: &Self::Rounder, draw: u32) -> Self;
 
     /// The code of what rounding returned for a number, `beyond` being that of overflow.
     fn code(self, rounder: &Self::Rounder, beyond: u8) -> u8;
 
-    /// The code of what [`round`](Self::round) makes of a number, without making it. Not for formats without mantissa bits.
+    /// The code of what [`round`](Self::round) makes of a number, without making it. Not for formats without mantissa
+    /// bits.
     fn code_of_nearest(self, rounder: &Self::Rounder) -> u8;
 
     /// Correctly rounded quotient.
@@ -206,9 +207,10 @@ macro_rules! real {
                 let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
                 let binade = rounder.binade(clamped);
                 let magic = binade + rounder.magic_offset;
-                // What the sum's bits exceed those of the summand by are steps of the binade; a code counts those of the
-                // binades below as well, of which there are as many in each. The ceiling of a format with specials is one
-                // step beyond its largest value, and the code after the largest is that of infinity, or else that of NaN.
+                // What the sum's bits exceed those of the summand by are steps of the binade; a code counts those of
+                // the binades below as well, of which there are as many in each. The ceiling of a format with specials
+                // is one step beyond its largest value, and the code after the largest is that of infinity, or else
+                // that of NaN.
                 let steps = (clamped + $real::from_bits(magic)).to_bits().wrapping_sub(magic);
                 let code = steps.wrapping_add((binade - rounder.lowest_binade) >> rounder.shift) << rounder.padding;
                 let kept = if code == 0 { rounder.zero_sign } else { $rounder::SIGN };
@@ -267,9 +269,9 @@ macro_rules! real {
         }
 
         impl $rounder {
-            /// Bits of the power of two at or below a magnitude, from which the step between the format's values follows.
-            /// Next to a number whose unit in the last place is that step, addition rounds to a multiple of the step,
-            /// ties to an even one, and taking the number away again is exact.
+            /// Bits of the power of two at or below a magnitude, from which the step between the format's values
+            /// follows. Next to a number whose unit in the last place is that step, addition rounds to a multiple of
+            /// the step, ties to an even one, and taking the number away again is exact.
             #[inline(always)]
             fn binade(&self, magnitude: $real) -> $bits {
                 (magnitude.to_bits() & Self::EXPONENT).max(self.lowest_binade).min(self.highest_binade)

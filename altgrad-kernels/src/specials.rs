@@ -5,8 +5,8 @@ use super::element::Scalar;
 use super::round::Real;
 use crate::format::Infinity;
 
-/// Puts infinities that propagate in place of the saturated ones that `fake_quantize` made of them: the same in a format
-/// that has them, else NaN.
+/// Puts infinities that propagate in place of the saturated ones that `fake_quantize` made of them: the same in a
+/// format that has them, else NaN.
 pub(super) fn put_into_values<T: Scalar>(from: &[T], to: &mut [T], conversion: &Conversion) {
     if conversion.infinity == Infinity::Saturate {
         return;
@@ -20,8 +20,8 @@ pub(super) fn put_into_values<T: Scalar>(from: &[T], to: &mut [T], conversion: &
     }
 }
 
-/// Puts the codes of NaN, and of infinities that propagate, in their places; false if there is one for which the format has no
-/// code. The elements are those from number `first` on.
+/// Puts the codes of NaN, and of infinities that propagate, in their places; false if there is one for which the format
+/// has no code. The elements are those from number `first` on.
 pub(super) fn put_into_codes<T: Scalar>(first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let Conversion { format, infinity, blocks, ref scales, .. } = *conversion;
     let (nan, infinite) = (format.nan_code(), format.infinity_code());

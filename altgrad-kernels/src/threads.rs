@@ -6,7 +6,8 @@ use crate::lock::{self, Lock};
 /// Work of fewer elements is done sooner by the thread that has it than by several that have to be woken.
 const LEAST: usize = 1 << 16;
 
-/// Calls `work` with each of `parts`, which together are about `elements` large, in any order and maybe at the same time.
+/// Calls `work` with each of `parts`, which together are about `elements` large, in any order and maybe at the same
+/// time.
 pub(super) fn for_each<P: Send>(parts: Vec<P>, elements: usize, work: impl Fn(P) + Sync) {
     for_each_with(parts, elements, || (), |(), part| work(part));
 }

@@ -15,8 +15,8 @@ pub(super) struct Decoder {
     step: f32,
     /// The magnitude of infinity; above all others if there is none.
     infinity: u32,
-    /// What is added to a code so that those of NaN come last: nothing, or what takes a NaN in the place of negative zero
-    /// to 0xFF.
+    /// What is added to a code so that those of NaN come last: nothing, or what takes a NaN in the place of negative
+    /// zero to 0xFF.
     turn: u32,
     /// The bits of that sum that count: those of the magnitude, or all eight.
     counted: u32,

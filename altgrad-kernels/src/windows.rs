@@ -5,10 +5,11 @@ use std::ops::Range;
 use crate::element::Scalar;
 use crate::{memory, threads};
 
-/// The windows of a convolution over images of `(channels, height, width)`. One of a single dimension has images of height 1.
+/// The windows of a convolution over images of `(channels, height, width)`. One of a single dimension has images of
+/// height 1.
 ///
-/// A row of the matrix of windows has the elements of one window of the channels of one group: `(channels of the group, kernel
-/// height, kernel width)`. Rows are in the order `(group, image, output height, output width)`.
+/// A row of the matrix of windows has the elements of one window of the channels of one group: `(channels of the group,
+/// kernel height, kernel width)`. Rows are in the order `(group, image, output height, output width)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// Number of images.
@@ -70,8 +71,8 @@ impl Windows {
         self.channels / self.groups.max(1)
     }
 
-    /// The first place within a side of the image that the windows of an output place cover, and the elements of a window
-    /// that lie inside of the image.
+    /// The first place within a side of the image that the windows of an output place cover, and the elements of a
+    /// window that lie inside of the image.
     fn inside(&self, side: usize, output: usize) -> (isize, Range<usize>) {
         let start = (output * self.stride[side]) as isize - self.padding[side] as isize;
         let dilation = self.dilation[side].max(1);
@@ -109,8 +110,8 @@ impl Windows {
         });
     }
 
-    /// Adds up the rows of windows, `from`, at the places that [`gather`](Self::gather) takes them from: its adjoint. Sums are
-    /// taken in `f32` (in `f64` for `f64`) and rounded once.
+    /// Adds up the rows of windows, `from`, at the places that [`gather`](Self::gather) takes them from: its adjoint.
+    /// Sums are taken in `f32` (in `f64` for `f64`) and rounded once.
     ///
     /// Both must be as long as [`shape`](Self::shape) and [`elements`](Self::elements) say.
     pub fn scatter_add<T: Scalar>(&self, from: &[T], to: &mut [T]) {
@@ -149,8 +150,8 @@ impl Windows {
         });
     }
 
-    /// Calls `copy` for each run of elements of a window that lie inside of the image: where it begins in the images and in
-    /// the window's row, and how many there are. `part` is the number of the window's line of windows.
+    /// Calls `copy` for each run of elements of a window that lie inside of the image: where it begins in the images
+    /// and in the window's row, and how many there are. `part` is the number of the window's line of windows.
     fn for_each_run(&self, part: usize, window: usize, mut copy: impl FnMut(usize, usize, usize)) {
         let [down, _] = self.output();
         let (of_group, y) = (part / down.max(1), part % down.max(1));

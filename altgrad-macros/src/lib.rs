@@ -30,7 +30,8 @@ mod hygiene;
 #[cfg(test)]
 mod snapshots;
 
-/// Implements `altgrad::visit::Visit`, which makes a type `Quantizable`: teaches a model to find its own layers by dotted path.
+/// Implements `altgrad::visit::Visit`, which makes a type `Quantizable`: teaches a model to find its own layers by
+/// dotted path.
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)
 /// use altgrad::{Fp8, Linear, Quantizable};
@@ -55,9 +56,9 @@ mod snapshots;
 ///
 /// # What it accepts
 ///
-/// Structs with named fields, tuple structs, unit structs and enums, with any generics. Every field is visited, in
-/// the order of declaration, so every field's type must implement `Visit`, as those that derive do; a field that is no part of the
-/// model says so with `#[quant(ignore)]`. Unions are refused.
+/// Structs with named fields, tuple structs, unit structs and enums, with any generics. Every field is visited, in the
+/// order of declaration, so every field's type must implement `Visit`, as those that derive do; a field that is no part
+/// of the model says so with `#[quant(ignore)]`. Unions are refused.
 ///
 /// # Paths
 ///
@@ -76,8 +77,8 @@ mod snapshots;
 ///
 /// | attribute | meaning |
 /// |---|---|
-/// | `skip` | everything below stays in full precision; it is still visited, so that reports and the search for tied tensors see it |
-/// | `ignore` | no part of the model: never visited, and its type need not implement `Quantizable` |
+/// | `skip` | everything below stays in full precision; it is still visited, for reports and to find tied tensors |
+/// | `ignore` | not part of the model: never visited, and its type need not implement `Quantizable` |
 /// | `rename = "name"` | the path segment differs from the field's name; dots make several segments of it |
 /// | `flatten` | the field adds no path segment |
 /// | `recipe = EXPR` | this subtree's own recipe: any expression whose type implements `Into<Recipe>` |
@@ -107,7 +108,7 @@ mod snapshots;
 ///
 /// | attribute | meaning |
 /// |---|---|
-/// | `crate = path` | where the names of `altgrad` are found, for a crate that re-exports or renames it; `::altgrad` otherwise |
+/// | `crate = path` | where the names of `altgrad` are, if a crate re-exports or renames it; `::altgrad` otherwise |
 /// | `bound = "predicates"` | replaces the inferred where clause; `""` infers nothing |
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)

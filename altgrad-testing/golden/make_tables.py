@@ -12,17 +12,17 @@ Sources:
   well, and the script fails if they differ. There is nothing to compare of NaN in a format without NaN.
 - Exact arithmetic with `fractions` checks every decoded value once more against the definition of the formats.
 
-One file a format, named after it, `<name>.txt` (`_` for the punctuation of a custom format). Lines that start with `#` are
-comments. `[section]` starts a table, all numbers are hexadecimal:
+One file a format, named after it, `<name>.txt` (`_` for the punctuation of a custom format). Lines that start with `#`
+are comments. `[section]` starts a table, all numbers are hexadecimal:
 - `[decode]`: lines of 16 values, the f32 bits of all codes in their order; `nan` for NaN.
-- `[f32]` and `[f64]`: `bits special saturated`, one input a line: the code under overflow to specials and the code under
-  saturation; `saturated` is left out where it is the same. `..` where the format has no code: NaN without a NaN.
+- `[f32]` and `[f64]`: `bits special saturated`, one input a line: the code under overflow to specials and the code
+  under saturation; `saturated` is left out where it is the same. `..` where the format has no code: NaN without a NaN.
   A format without specials has only saturation, so there both are the same.
 - `[f16]` and `[bf16]`: `first special saturated`, the same for all 65,536 inputs, each line valid from the input
   `first` until that of the next line.
 
-Codes of 6 and 4 bits are written as altgrad has them, in the upper bits of a byte: a code `c` of 4 bits is `c << 4`. Both
-sources have them in the lower bits.
+Codes of 6 and 4 bits are written as altgrad has them, in the upper bits of a byte: a code `c` of 4 bits is `c << 4`.
+Both sources have them in the lower bits.
 
 NaN codes are the source's own; only that they are NaN is comparable, not which of a format's NaN they are.
 """

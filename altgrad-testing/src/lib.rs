@@ -103,8 +103,8 @@ impl Spec {
         (0..=u8::MAX).step_by(self.spacing().into())
     }
 
-    /// The value of a magnitude's number read as that of an ordinary one, also of those beyond the last code. Between two
-    /// numbers lie the values of more mantissa bits.
+    /// The value of a magnitude's number read as that of an ordinary one, also of those beyond the last code. Between
+    /// two numbers lie the values of more mantissa bits.
     fn ordinary(self, number: f64) -> f64 {
         let (bias, mantissa_bits) = (i32::from(self.bias), i32::from(self.mantissa_bits));
         let field = (number / 2f64.powi(mantissa_bits)).floor();

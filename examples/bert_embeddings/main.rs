@@ -1,7 +1,8 @@
 //! How far do a BERT's sentence embeddings move when its weights are quantized? The model is candle-transformers' own.
 //!
-//! Each format and granularity is tried twice: on the fly, through a `QuantizedVarBuilder` over the checkpoint in full precision,
-//! and from an FP8 checkpoint on disk, quantized from it, through `checkpoint::var_builder`. Both must agree.
+//! Each format and granularity is tried twice: on the fly, through a `QuantizedVarBuilder` over the checkpoint in full
+//! precision, and from an FP8 checkpoint on disk, quantized from it, through `checkpoint::var_builder`. Both must
+//! agree.
 
 #![allow(clippy::print_stdout, reason = "an example prints its answer")]
 

@@ -15,8 +15,8 @@ use crate::run::{self, Run, Runs};
 #[derive(Debug, Parser, Serialize)]
 pub(crate) struct Args {
     /// What to train, separated by commas: `full` for full precision; a recipe for weights, activations and gradients
-    /// (tensorwise, rowwise, hybrid, blockwise or mxfp8); or a format for the weights alone (E0M7, E1M6, E2M5, E3M4, E4M3,
-    /// E5M2, E6M1, E7M0, one of their variants such as `E4M3_FNUZ`, or a custom one such as `E4M3(bias=5,
+    /// (tensorwise, rowwise, hybrid, blockwise or mxfp8); or a format for the weights alone (E0M7, E1M6, E2M5, E3M4,
+    /// E4M3, E5M2, E6M1, E7M0, one of their variants such as `E4M3_FNUZ`, or a custom one such as `E4M3(bias=5,
     /// specials=none)`). May be given several times
     #[arg(long, value_name = "LIST", default_value = "full,E4M3,E5M2,E3M4,tensorwise,rowwise,hybrid,blockwise,mxfp8")]
     #[serde(skip)]

@@ -27,7 +27,8 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// The chart as SVG text; the lower half, in the colors of the upper one, is there if full precision and something else were trained.
+/// The chart as SVG text; the lower half, in the colors of the upper one, is there if full precision and something else
+/// were trained.
 pub(crate) fn loss_curves(results: &[RunResult]) -> Result<String> {
     let curves: Vec<Curve> = results
         .iter()

@@ -1,6 +1,7 @@
 //! What does FP8 cost a GPT? Trains the same model from the same start under several recipes and compares them.
 //!
-//! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several `--seed`s.
+//! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several
+//! `--seed`s.
 //!
 //! ```text
 //! cargo run --release --example train_gpt

@@ -84,7 +84,8 @@ pub(crate) fn all(recipes: &[Runs], files: &[PathBuf]) -> Result<Vec<Run>> {
     for run in &runs {
         ensure!(
             names.insert(&run.name),
-            "there can be no run {}: another has the name `{}` already; leave one out, or give the config file another name",
+            "there can be no run {}: another has the name `{}` already; leave one out, or give the config file another \
+             name",
             run.manner,
             run.name,
         );

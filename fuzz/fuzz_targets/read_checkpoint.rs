@@ -1,7 +1,8 @@
-//! Reads whatever is given as a checkpoint: there may be errors, but no panic and no more memory than the input is worth.
+//! Reads whatever is given as a checkpoint: there may be errors, but no panic and no more memory than the input is
+//! worth.
 //!
-//! The input is the configuration, the header and the data of a file, with an empty line and one more between them. So the
-//! header is found without its length, which is taken from the input as it is if there is but one part.
+//! The input is the configuration, the header and the data of a file, with an empty line and one more between them. So
+//! the header is found without its length, which is taken from the input as it is if there is but one part.
 
 #![no_main]
 

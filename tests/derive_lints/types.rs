@@ -1,5 +1,6 @@
 // Types of every shape; included in one module for each group of lints, see `tests/derive_lints.rs`.
 
+use altgrad::visit::Visit;
 use altgrad::{Fp8, Linear, Quantizable};
 
 /// A unit struct.
@@ -130,7 +131,7 @@ pub struct Expected {
 
 /// Shows all of them, so that none is dead code.
 #[inline]
-pub fn each(layer: &Linear, mut see: impl FnMut(&dyn altgrad::visit::Visit)) {
+pub fn each(layer: &Linear, mut see: impl FnMut(&dyn Visit)) {
     see(&Unit);
     see(&Empty {});
     see(&None::<Never>);

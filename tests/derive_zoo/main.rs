@@ -1,5 +1,5 @@
-//! `#[derive(Quantizable)]` on every kind of type: each must compile, and where it holds layers each must be seen, once,
-//! under its path and with what the attributes say of it.
+//! `#[derive(Quantizable)]` on every kind of type: each must compile, and where it holds layers each must be seen,
+//! once, under its path and with what the attributes say of it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "most types of the zoo are only derived for")]

@@ -1,4 +1,5 @@
-//! Models of candle-transformers with random weights: they run, and compute with exactly the expected weights quantized.
+//! Models of candle-transformers with random weights: they run, and compute with exactly the expected weights
+//! quantized.
 
 use altgrad::report::SkipReason;
 use altgrad::{Fp8, Granularity, QuantConfig, QuantizedVarBuilder, Quantizer};

@@ -54,8 +54,8 @@ fn variables(shapes: &[(&str, &[usize])], seed: u64) -> VarMap {
     variables
 }
 
-/// The variables' values as a plain map, in which those of the layers at `paths` are fake-quantized. Gradients reach the
-/// variables.
+/// The variables' values as a plain map, in which those of the layers at `paths` are fake-quantized. Gradients reach
+/// the variables.
 fn by_hand(variables: &VarMap, paths: &[String], quantizer: &Quantizer) -> HashMap<String, Tensor> {
     let is_chosen = |name: &str| paths.iter().any(|path| name == format!("{path}.weight"));
     let entry = |(name, variable): (String, candle_core::Var)| {

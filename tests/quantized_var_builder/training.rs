@@ -116,8 +116,8 @@ fn without_requantize_a_model_computes_with_the_old_weights() {
     assert_ne!(bits(layer.weight()), before);
 }
 
-/// Variables of a small `ModernBERT`. Gradients reach all of its linear weights, since it norms and attends in operations
-/// that have a backward pass.
+/// Variables of a small `ModernBERT`. Gradients reach all of its linear weights, since it norms and attends in
+/// operations that have a backward pass.
 fn bert() -> VarMap {
     let variables = VarMap::new();
     ModernBertForMaskedLM::load(builder_of(&variables), &modernbert_config()).unwrap();

@@ -1,4 +1,5 @@
-//! Convolutions: equal to candle's where everything is exact, and to a linear layer of their windows under every recipe.
+//! Convolutions: equal to candle's where everything is exact, and to a linear layer of their windows under every
+//! recipe.
 
 use altgrad::{
     Fp8, Frozen, Granularity, Quantizable, Quantized, QuantizedLinear, Quantizer, Recipe, Scaling, Slot, SlotState, nn,
@@ -71,9 +72,9 @@ fn exact_values(x: &Tensor) -> Vec<f64> {
     values(x).into_iter().map(f64::from).collect()
 }
 
-/// Where quantization changes nothing and sums are exact, the output of a slot is that of candle's layer, and the gradients are
-/// those of the formula. (Those of candle 0.11 are not: it fails for some strides, and is wrong for several images of one
-/// dimension.)
+/// Where quantization changes nothing and sums are exact, the output of a slot is that of candle's layer, and the
+/// gradients are those of the formula. (Those of candle 0.11 are not: it fails for some strides, and is wrong for
+/// several images of one dimension.)
 #[test]
 fn geometry_is_candles() {
     for recipe in [exact(), exact().gradients(None), exact().activations(None), Recipe::from(exact().weights)] {
@@ -122,8 +123,8 @@ fn one_dimension_is_candles() {
     }
 }
 
-/// The windows of a convolution without groups, one element at a time: `(images × output height × output width, channels ×
-/// kernel height × kernel width)`, with the place in the images of each element that is inside of one.
+/// The windows of a convolution without groups, one element at a time: `(images × output height × output width,
+/// channels × kernel height × kernel width)`, with the place in the images of each element that is inside of one.
 fn windows(x: &Tensor, kernel: [usize; 2], config: &Conv2dConfig) -> (Vec<Option<usize>>, [usize; 2]) {
     let (images, channels, height, width) = x.dims4().unwrap();
     let output = |side: usize, kernel: usize| {
@@ -258,7 +259,8 @@ fn blocks_that_groups_cut_are_those_of_the_whole_operand() {
     }
 }
 
-/// The gradient of a bias is the sum over images and places, in every group and dtype; and views are inputs like others.
+/// The gradient of a bias is the sum over images and places, in every group and dtype; and views are inputs like
+/// others.
 #[test]
 fn biases_dtypes_and_views() {
     for groups in [1, 2, 4] {

@@ -145,7 +145,8 @@ fn what_a_lowering_says_is_checked() {
     use altgrad::Quantized;
     use candle_core::Module;
 
-    /// Says that the weight is the transpose of what it is, that there are other groups, or makes other rows than it says.
+    /// Says that the weight is the transpose of what it is, that there are other groups, or makes other rows than it
+    /// says.
     #[derive(Clone, Debug)]
     struct Wrong(Tensor, Fault);
 

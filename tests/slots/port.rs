@@ -1,4 +1,5 @@
-//! A model that was written for candle, with its `use` changed: everything it imports for its layers is in `altgrad::nn`.
+//! A model that was written for candle, with its `use` changed: everything it imports for its layers is in
+//! `altgrad::nn`.
 
 // The import that was `candle_nn::{…}`.
 use altgrad::Quantizable;

@@ -4,8 +4,7 @@ use super::common::{Gpt, gpt, tokens, values};
 use super::*;
 use altgrad::report::Action;
 use altgrad::{Compute, Error, Fp8, Linear, ModelError, Quantizable, Quantizer};
-use candle_core::{DType, Module};
-use candle_nn::Optimizer;
+use candle_core::DType;
 
 #[test]
 fn freezing_keeps_the_values_and_shrinks_the_weights() {

@@ -5,7 +5,6 @@ use super::*;
 use altgrad::report::{Action, SkipReason};
 use altgrad::{Fp8, Linear, Quantizable, Quantizer, Recipe, Scaling, Ste};
 use candle_core::{DType, Device, Module, Tensor, Var};
-use candle_nn::Optimizer;
 
 #[test]
 fn shapes_and_gradients_are_those_of_the_wrapped_layer() {

@@ -6,7 +6,7 @@ use altgrad::report::{Action, SkipReason};
 use altgrad::visit::Visit;
 use altgrad::{Error, Fp8, Linear, ModelError, Quantizable, linear};
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Optimizer, VarBuilder, VarMap};
+use candle_nn::{VarBuilder, VarMap};
 
 #[test]
 fn a_report_can_be_had_at_any_time() {

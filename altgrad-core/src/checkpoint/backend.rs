@@ -14,8 +14,8 @@ use crate::slot::slot_codes::{SlotCodes, is_of_slots};
 ///
 /// Any candle model gets its weights dequantized, in `dtype`. Where a model asks through [`linear`](crate::linear()),
 /// [`linear_no_bias`](crate::linear_no_bias) or [`linear_b`](crate::linear_b), the slot gets a
-/// [`FrozenLinear`](crate::FrozenLinear) with the codes of the checkpoint, which quantizes its input if the checkpoint says so.
-/// Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
+/// [`FrozenLinear`](crate::FrozenLinear) with the codes of the checkpoint, which quantizes its input if the checkpoint
+/// says so. Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
 ///
 /// ```no_run
 /// use altgrad::{Linear, checkpoint, linear};

@@ -11,8 +11,8 @@ use crate::{CheckpointError, Error, Result};
 /// The extensions of such files.
 const EXTENSIONS: [&str; 6] = ["json", "txt", "model", "jinja", "tiktoken", "py"];
 
-/// Copies the files, if the checkpoint was opened by its folder or its index: among files that were given one by one there may
-/// be any others.
+/// Copies the files, if the checkpoint was opened by its folder or its index: among files that were given one by one
+/// there may be any others.
 pub(super) fn add_companions(shards: &Shards, writer: &mut CheckpointWriter) -> Result<()> {
     if shards.is_whole_folder() {
         for file in companions(shards.folder())? {

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 
 /// How far the tensors of one checkpoint lie from those of another, by [`compare`].
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{comparison:160}`. Where it would be wider,
-/// columns are left out, but names are never broken; JSON has all.
+/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{comparison:160}`. Where it
+/// would be wider, columns are left out, but names are never broken; JSON has all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -34,8 +34,8 @@ pub struct TensorComparison {
     pub name: String,
     /// The shape of both.
     pub shape: Vec<usize>,
-    /// Signal-to-quantization-noise ratio, `10 log10(Σ a² / Σ (a - b)²)`, in decibels, with `a` from the first checkpoint;
-    /// infinite if they are equal, which JSON has as null.
+    /// Signal-to-quantization-noise ratio, `10 log10(Σ a² / Σ (a - b)²)`, in decibels, with `a` from the first
+    /// checkpoint; infinite if they are equal, which JSON has as null.
     pub sqnr_db: f64,
     /// Largest `|a - b|`.
     pub max_abs_error: f64,

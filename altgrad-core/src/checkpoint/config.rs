@@ -102,7 +102,8 @@ pub(super) fn read(file: &Path) -> Result<Option<(PathBuf, Map<String, Value>)>>
     }
 }
 
-/// The section about quantization, of the model itself or of the text or language model in it, with the fields that lead there.
+/// The section about quantization, of the model itself or of the text or language model in it, with the fields that
+/// lead there.
 ///
 /// What is nearest to the top counts, and of several parts on one level that of text.
 fn find_quantization(config: &Map<String, Value>) -> Option<(Vec<String>, &Value)> {
@@ -148,8 +149,8 @@ fn below(path: &[String], name: &str) -> Vec<String> {
     [path, &[name.to_owned()]].concat()
 }
 
-/// Whether a list of modules that are not quantized has a layer, or a module that it is in: by their path, the end of it, a
-/// pattern in which `*` stands for anything, or a regular expression after `re:`, as libraries match them.
+/// Whether a list of modules that are not quantized has a layer, or a module that it is in: by their path, the end of
+/// it, a pattern in which `*` stands for anything, or a regular expression after `re:`, as libraries match them.
 pub(super) fn is_listed(list: Option<&[String]>, layer: &str) -> bool {
     let is_meant = |entry: &String| {
         if let Some(pattern) = entry.strip_prefix("re:") {

@@ -56,20 +56,21 @@ struct TiedHead {
 }
 
 impl Writer {
-    /// Quantizes a checkpoint in full precision into a new folder, as [`Quantizable::quantize`](crate::Quantizable::quantize) and
-    /// [`save`](Self::save) would do with its model, and copies its configuration and, of a folder or an index, its tokenizer and
-    /// its own code.
+    /// Quantizes a checkpoint in full precision into a new folder, as
+    /// [`Quantizable::quantize`](crate::Quantizable::quantize) and [`save`](Self::save) would do with its model, and
+    /// copies its configuration and, of a folder or an index, its tokenizer and its own code.
     ///
-    /// A linear weight is a matrix whose name ends with `weight`. Every other matrix or stack of matrices, such as those of fused
-    /// experts, is left as it is and reported with the reason. Files do not tell embeddings and the routers of experts from
-    /// other linear layers, so paths that look like theirs (`embed_tokens`, `mlp.gate`, `router`) stay in full precision unless a
-    /// rule names them; not in the dialect of ComfyUI, since diffusion models call their layers anything. A head that is tied to
-    /// the embedding (`tie_word_embeddings`) has no tensor of its own; it is reported as `lm_head`, and rules may name it.
-    /// The quantizers that recipes have for gradients are ignored. No more than a piece of a tensor and the codes of a row of
-    /// blocks are in memory at a time, but a tensor that is rounded stochastically is, as a whole; of a tensor that is quantized already,
-    /// its scales are as well.
+    /// A linear weight is a matrix whose name ends with `weight`. Every other matrix or stack of matrices, such as
+    /// those of fused experts, is left as it is and reported with the reason. Files do not tell embeddings and the
+    /// routers of experts from other linear layers, so paths that look like theirs (`embed_tokens`, `mlp.gate`,
+    /// `router`) stay in full precision unless a rule names them; not in the dialect of ComfyUI, since diffusion models
+    /// call their layers anything. A head that is tied to the embedding (`tie_word_embeddings`) has no tensor of its
+    /// own; it is reported as `lm_head`, and rules may name it. The quantizers that recipes have for gradients are
+    /// ignored. No more than a piece of a tensor and the codes of a row of blocks are in memory at a time, but a tensor
+    /// that is rounded stochastically is, as a whole; of a tensor that is quantized already, its scales are as well.
     ///
-    /// A checkpoint that is quantized already is an error, unless the writer is told to [`requantize`](Self::requantize).
+    /// A checkpoint that is quantized already is an error, unless the writer is told to
+    /// [`requantize`](Self::requantize).
     ///
     /// `progress` is called before each piece.
     ///
@@ -87,8 +88,8 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save) and [`Quantizable::quantize`](crate::Quantizable::quantize), and a tensor that is quantized
-    /// already or cannot be read. Then nothing is left.
+    /// As [`save`](Self::save) and [`Quantizable::quantize`](crate::Quantizable::quantize), and a tensor that is
+    /// quantized already or cannot be read. Then nothing is left.
     pub fn quantize(
         &self,
         original: &Checkpoint,
@@ -100,8 +101,9 @@ impl Writer {
         if let (Some(stored), false) = (original.quantized()?.first(), self.requantizes()) {
             return Err(shards.invalid(
                 &stored.name,
-                "is quantized already; start from a checkpoint in full precision, or allow it with `Writer::requantize` \
-                 (on the command line with `--requantize`), which quantizes the rounded values once more",
+                "is quantized already; start from a checkpoint in full precision, or allow it with \
+                 `Writer::requantize` (on the command line with `--requantize`), which quantizes the rounded values \
+                 once more",
             ));
         }
         let fields = read(&shards.folder().join(CONFIG))?.map(|(_, config)| config).unwrap_or_default();
@@ -110,8 +112,8 @@ impl Writer {
         let layers = || plans.iter().filter_map(|plan| plan.layer.as_ref());
         let specs: Vec<LayerSpec> =
             layers().filter_map(|layer| Some(layer.becomes.as_ref().ok()?.spec.clone())).collect();
-        // What looks like an embedding may be a linear layer, which other libraries have to be told to leave alone; to be told
-        // so of an embedding does them no harm.
+        // What looks like an embedding may be a linear layer, which other libraries have to be told to leave alone; to
+        // be told so of an embedding does them no harm.
         let left = layers().filter(|layer| layer.becomes.is_err()).map(|layer| layer.path.clone());
         let full_precision: Vec<String> = left.chain(head.iter().map(|head| head.path.to_owned())).collect();
         let description = self.dialect().describe(&specs, &full_precision)?;
@@ -384,8 +386,8 @@ fn left_alone(path: &str, reason: SkipReason) -> LayerReport {
     }
 }
 
-/// What other libraries may take a list of layers in full precision for: most match a name at the beginning, at the end or
-/// anywhere in the path of a layer, and leave that in full precision too, whose weight is codes.
+/// What other libraries may take a list of layers in full precision for: most match a name at the beginning, at the end
+/// or anywhere in the path of a layer, and leave that in full precision too, whose weight is codes.
 fn warnings(full_precision: &[String], quantized: &[&str]) -> Vec<String> {
     let mut warnings = Vec::new();
     for name in full_precision {
@@ -396,8 +398,8 @@ fn warnings(full_precision: &[String], quantized: &[&str]) -> Vec<String> {
                 count => format!(" and {count} more"),
             };
             warnings.push(format!(
-                "`{name}` is listed as in full precision, and libraries that look for it in the names of layers find it in \
-                 `{first}`{more}, which is quantized; if yours does, quantize both or neither"
+                "`{name}` is listed as in full precision, and libraries that look for it in the names of layers find \
+                 it in `{first}`{more}, which is quantized; if yours does, quantize both or neither"
             ));
         }
     }

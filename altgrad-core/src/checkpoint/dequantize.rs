@@ -18,11 +18,13 @@ use crate::{Error, Result, TensorError};
 const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Checkpoint {
-    /// Writes the checkpoint in full precision into a new folder: quantized tensors as their values in `dtype` (`F32`, `F16` or
-    /// `BF16`), all others as they are, with the configuration less what it says of quantization, and of a folder or an
-    /// index, its tokenizer and its own code. No more than a piece of a tensor and its scales are in memory at a time.
+    /// Writes the checkpoint in full precision into a new folder: quantized tensors as their values in `dtype` (`F32`,
+    /// `F16` or `BF16`), all others as they are, with the configuration less what it says of quantization, and of a
+    /// folder or an index, its tokenizer and its own code. No more than a piece of a tensor and its scales are in
+    /// memory at a time.
     ///
-    /// Values are `decode(code) × scale` in `f32`, rounded to `dtype`. Returns the number of tensors that were quantized.
+    /// Values are `decode(code) × scale` in `f32`, rounded to `dtype`. Returns the number of tensors that were
+    /// quantized.
     ///
     /// ```no_run
     /// use altgrad::checkpoint::Checkpoint;

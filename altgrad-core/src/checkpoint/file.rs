@@ -21,8 +21,8 @@ const GIT_LFS: &[u8; PREFIX as usize] = b"version ";
 /// Where a header keeps its own text, among the names of tensors.
 const METADATA: &str = "__metadata__";
 
-/// An open file. Tensors are read by position and not mapped into memory: a file that shrinks or changes under a mapping
-/// stops the program, where reading gives an error.
+/// An open file. Tensors are read by position and not mapped into memory: a file that shrinks or changes under a
+/// mapping stops the program, where reading gives an error.
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     path: PathBuf,
@@ -139,7 +139,8 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
     Ok(())
 }
 
-/// Fills `bytes` with those of a file from `offset` on. What is left, WebAssembly for one, has no threads that could meet.
+/// Fills `bytes` with those of a file from `offset` on. What is left, WebAssembly for one, has no threads that could
+/// meet.
 #[cfg(not(any(unix, windows)))]
 fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;

@@ -8,13 +8,13 @@ use super::dialect::Dialect;
 use super::reader::Checkpoint;
 use super::stored::Fault;
 use crate::model::{Column, human_bytes, natural_order, shape_text, write_table};
-use crate::quantizer::{Granularity, Quantizer, Scaling};
+use crate::quantizer::{Granularity, Quantizer};
 use crate::{Fp8, Result};
 
 /// What is in a checkpoint, by [`Checkpoint::inspect`].
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{contents:160}`. Where it would be wider,
-/// columns are left out, but names are never broken; JSON has all.
+/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{contents:160}`. Where it
+/// would be wider, columns are left out, but names are never broken; JSON has all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Contents {
@@ -178,8 +178,8 @@ impl fmt::Display for Contents {
 }
 
 fn inputs_text(quantizer: &Quantizer) -> String {
-    match quantizer.scaling {
-        Scaling::Static(scale) => format!("{} {scale:.1e}", quantizer.format),
-        _ => format!("{} {}", quantizer.format, quantizer.granularity),
+    match quantizer.scaling.static_scale() {
+        Some(scale) => format!("{} {scale:.1e}", quantizer.format),
+        None => format!("{} {}", quantizer.format, quantizer.granularity),
     }
 }

@@ -1,6 +1,7 @@
 //! JSON as Python writes it: with `Infinity`, `-Infinity` and `NaN`, which JSON does not have.
 //!
-//! `serde_json`'s values cannot hold them; they are kept as text that no configuration has, and are written back as they were.
+//! `serde_json`'s values cannot hold them; they are kept as text that no configuration has, and are written back as
+//! they were.
 
 use std::io::{self, Write};
 
@@ -77,14 +78,15 @@ mod tests {
 
     #[test]
     fn what_python_writes_comes_back_as_it_was() {
-        let text = "{\n  \"a\": [\n    0.0,\n    Infinity,\n    -Infinity\n  ],\n  \"b\": NaN,\n  \"c\": \"Infinity\",\n  \"d\": 12345678901,\n  \"e\": null\n}\n";
+        let text = "{\n  \"a\": [\n    0.0,\n    Infinity,\n    -Infinity\n  ],\n  \"b\": NaN,\n  \
+                    \"c\": \"Infinity\",\n  \"d\": 12345678901,\n  \"e\": null\n}\n";
         assert_eq!(back(text), text);
         assert_eq!(parse(text.as_bytes()).unwrap()["c"], json!("Infinity"));
         assert_eq!(parse_as::<Vec<u32>>(b"[1, 2]").unwrap(), [1, 2]);
     }
 
     #[test]
-    fn what_is_no_json_is_said_to_be_none() {
+    fn text_that_is_not_json_is_refused() {
         for text in ["", "{", "{\"a\": }", "[Inf]", "\u{0}", "InfinityInfinity", "{'a': 1}", "[NaN"] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }

@@ -48,9 +48,9 @@ fn scales(shards: &Shards) -> Result<BTreeMap<String, KvScales>> {
 }
 
 impl Checkpoint {
-    /// The scales of keys and values, by the path of the attention layer (`model.layers.0.self_attn`), in all dialects that
-    /// checkpoints have for them: `k_scale` and `v_scale` beside the layer or its projections, `output_scale` of the
-    /// projections, `kv_scale`, and `kv_cache_scaling_factor`.
+    /// The scales of keys and values, by the path of the attention layer (`model.layers.0.self_attn`), in all dialects
+    /// that checkpoints have for them: `k_scale` and `v_scale` beside the layer or its projections, `output_scale` of
+    /// the projections, `kv_scale`, and `kv_cache_scaling_factor`.
     ///
     /// # Errors
     ///

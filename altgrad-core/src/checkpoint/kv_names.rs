@@ -8,8 +8,8 @@ pub(super) enum Of {
     Both,
 }
 
-/// How tensors end that are such scales, with what precedes them in the attention layer's path: vLLM and compressed-tensors, Quark
-/// and llm-compressor, ModelOpt, AutoFP8 and older vLLM, TensorRT-LLM.
+/// How tensors end that are such scales, with what precedes them in the attention layer's path: vLLM and
+/// compressed-tensors, Quark and llm-compressor, ModelOpt, AutoFP8 and older vLLM, TensorRT-LLM.
 const ENDINGS: [(&str, Of); 10] = [
     ("k_proj.k_scale", Of::Keys),
     ("v_proj.v_scale", Of::Values),

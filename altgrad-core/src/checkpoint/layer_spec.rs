@@ -2,7 +2,7 @@
 
 use safetensors::Dtype;
 
-use crate::quantizer::{Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
+use crate::quantizer::{Granularity, Quantizer, Rounding, ScaleEncoding};
 use crate::slot::Operation;
 use crate::{Fp8, Infinity, Overflow};
 
@@ -100,7 +100,8 @@ impl LayerSpec {
         if self.format == Fp8::E4M3 { Ok(()) } else { Err(format!("weights in {}", self.format)) }
     }
 
-    /// Outputs and inputs of a linear layer; fails for a layer of another kind, which most dialects leave in full precision.
+    /// Outputs and inputs of a linear layer; fails for a layer of another kind, which most dialects leave in full
+    /// precision.
     pub(super) fn linear(&self) -> Result<[usize; 2], String> {
         match (self.kind, &self.dims[..]) {
             (Kind::Linear, &[outputs, inputs]) => Ok([outputs, inputs]),
@@ -145,11 +146,13 @@ impl LayerSpec {
         if rounding != Rounding::NearestEven || overflow != Overflow::Saturate {
             return Err("inputs that are rounded stochastically or do not saturate".to_owned());
         }
-        match (scaling, scale_encoding) {
-            (Scaling::Static(scale), _) => Ok(Inputs::Static(scale)),
-            (Scaling::Delayed { .. }, _) => Err("inputs with delayed scaling; calibrate the model first".to_owned()),
-            (_, ScaleEncoding::F32 | ScaleEncoding::F32Reciprocal) => Ok(Inputs::Dynamic(granularity)),
-            (_, ScaleEncoding::E8M0(_)) if granularity == (Granularity::PerBlock { rows: 1, cols: 32 }) => {
+        if scaling.needs_measurement() {
+            return Err("inputs with delayed scaling; calibrate the model first".to_owned());
+        }
+        match (scaling.static_scale(), scale_encoding) {
+            (Some(scale), _) => Ok(Inputs::Static(scale)),
+            (None, ScaleEncoding::F32 | ScaleEncoding::F32Reciprocal) => Ok(Inputs::Dynamic(granularity)),
+            (None, ScaleEncoding::E8M0(_)) if granularity == (Granularity::PerBlock { rows: 1, cols: 32 }) => {
                 Ok(Inputs::Mx(scale_encoding))
             }
             _ => Err("inputs with scales that are powers of two, other than in blocks of 1 × 32".to_owned()),

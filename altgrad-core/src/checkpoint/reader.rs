@@ -17,8 +17,9 @@ use crate::{Error, Fp8, Result};
 
 /// A safetensors checkpoint with tensors in FP8, in any [`Dialect`].
 ///
-/// Tensors have the names that a model asks for: `model.layers.0.mlp.up_proj.weight` is one tensor, whatever its codes and
-/// scales are called in the files. Nothing but headers is read before a tensor is asked for, and then nothing but that tensor.
+/// Tensors have the names that a model asks for: `model.layers.0.mlp.up_proj.weight` is one tensor, whatever its codes
+/// and scales are called in the files. Nothing but headers is read before a tensor is asked for, and then nothing but
+/// that tensor.
 ///
 /// A checkpoint without FP8 tensors is one, too; all of its tensors are then in full precision.
 #[derive(Clone, Debug)]
@@ -56,16 +57,17 @@ pub struct StoredWeight {
 impl Checkpoint {
     /// Opens a checkpoint whose dialect its configuration or, without one, its tensors tell.
     ///
-    /// `paths` is a folder, or an index (`model.safetensors.index.json`), or all files of the checkpoint. The configuration is
-    /// read from `config.json` and `hf_quant_config.json` in the folder of the first. Of a folder the index is read if there is
-    /// one, else `model.safetensors`, else every file that ends with `.safetensors`.
+    /// `paths` is a folder, or an index (`model.safetensors.index.json`), or all files of the checkpoint. The
+    /// configuration is read from `config.json` and `hf_quant_config.json` in the folder of the first. Of a folder the
+    /// index is read if there is one, else `model.safetensors`, else every file that ends with `.safetensors`.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Unreadable`](crate::CheckpointError::Unreadable) and [`CheckpointError::Invalid`](crate::CheckpointError::Invalid), which name the file: a file that is missing, incomplete or
-    /// damaged; a dialect that is unknown or ambiguous; a configuration that cannot be read. What is wrong with one tensor, such
-    /// as a scale that is missing or of a wrong shape, is an error when that tensor is asked for;
-    /// [`inspect`](Self::inspect) lists all such tensors.
+    /// [`CheckpointError::Unreadable`](crate::CheckpointError::Unreadable) and
+    /// [`CheckpointError::Invalid`](crate::CheckpointError::Invalid), which name the file: a file that is missing,
+    /// incomplete or damaged; a dialect that is unknown or ambiguous; a configuration that cannot be read. What is
+    /// wrong with one tensor, such as a scale that is missing or of a wrong shape, is an error when that tensor is
+    /// asked for; [`inspect`](Self::inspect) lists all such tensors.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
         Self::open_with(paths, Dialect::detect)
     }
@@ -115,8 +117,8 @@ impl Checkpoint {
         self.content.dialect
     }
 
-    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to other tensors are
-    /// left out; [scales of keys and values](Self::kv_scales) are included.
+    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to
+    /// other tensors are left out; [scales of keys and values](Self::kv_scales) are included.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.quantized.keys().chain(&self.content.plain).map(String::as_str)
     }
@@ -176,7 +178,8 @@ impl Checkpoint {
         self.shards().invalid(name, format!("is not there{near}"))
     }
 
-    /// Sets the variables of a model to the dequantized tensors of the checkpoint, so that it can be trained from there.
+    /// Sets the variables of a model to the dequantized tensors of the checkpoint, so that it can be trained from
+    /// there.
     ///
     /// ```no_run
     /// # use altgrad::{Fp8, Quantizable, checkpoint::Checkpoint, linear};

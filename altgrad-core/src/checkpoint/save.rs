@@ -14,7 +14,7 @@ use super::writer::{CheckpointWriter, Entry};
 use crate::model::{Path, Visit, Visitor};
 use crate::quantizer::is_power_of_two;
 use crate::slot::{AnySlot, FrozenCodes};
-use crate::{CheckpointError, ConfigError, Error, Result};
+use crate::{CheckpointError, Error, Result};
 
 /// The size above which a checkpoint is cut into several files, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -68,8 +68,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes in this dialect, a `config.json` with nothing but a `quantization_config`, and files of up to 5 GB; for ComfyUI one
-    /// file and nothing else.
+    /// Writes in this dialect, a `config.json` with nothing but a `quantization_config`, and files of up to 5 GB; for
+    /// ComfyUI one file and nothing else.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
         let shard_bytes = if dialect.is_one_file() { usize::MAX } else { SHARD_BYTES };
@@ -99,8 +99,8 @@ impl Writer {
         Self { shard_bytes, ..self }
     }
 
-    /// The same, which also [quantizes](Self::quantize) a checkpoint that is quantized already, from the values of its codes. What
-    /// its rounding has cost is lost, so the original is the better start where there is one.
+    /// The same, which also [quantizes](Self::quantize) a checkpoint that is quantized already, from the values of its
+    /// codes. What its rounding has cost is lost, so the original is the better start where there is one.
     #[must_use]
     pub fn requantize(self) -> Self {
         Self { requantizes: true, ..self }
@@ -124,18 +124,21 @@ impl Writer {
         self.shard_bytes
     }
 
-    /// Writes a model: the codes of its frozen layers, those that its quantized layers would compute with next, and all other
-    /// tensors as they are.
+    /// Writes a model: the codes of its frozen layers, those that its quantized layers would compute with next, and all
+    /// other tensors as they are.
     ///
-    /// Everything is written into a temporary folder first, which is renamed in the end. A tensor that the model uses in
-    /// several places is written once, under its first path. What is marked `#[quant(ignore)]` is not seen and not written.
-    /// An input with delayed scaling is written with the scale that its history gives.
+    /// Everything is written into a temporary folder first, which is renamed in the end. A tensor that the model uses
+    /// in several places is written once, under its first path. What is marked `#[quant(ignore)]` is not seen and not
+    /// written. An input with delayed scaling is written with the scale that its history gives.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::NotExpressible`](crate::CheckpointError::NotExpressible), which names the layer and the dialects that can; [`CheckpointError::TargetExists`](crate::CheckpointError::TargetExists) if there is something
-    /// in the folder; [`CheckpointError::Unwritable`](crate::CheckpointError::Unwritable); [`CheckpointError::NothingToWrite`](crate::CheckpointError::NothingToWrite); [`ModelError::NoHistory`](crate::ModelError::NoHistory) for delayed scaling before the first
-    /// step of training; a weight that is not finite. Then nothing is left.
+    /// [`CheckpointError::NotExpressible`](crate::CheckpointError::NotExpressible), which names the layer and the
+    /// dialects that can; [`CheckpointError::TargetExists`](crate::CheckpointError::TargetExists) if there is something
+    /// in the folder; [`CheckpointError::Unwritable`](crate::CheckpointError::Unwritable);
+    /// [`CheckpointError::NothingToWrite`](crate::CheckpointError::NothingToWrite);
+    /// [`ModelError::NoHistory`](crate::ModelError::NoHistory) for delayed scaling before the first step of training; a
+    /// weight that is not finite. Then nothing is left.
     pub fn save<M: Visit + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
         let parts = Parts::of(model)?;
         let mut specs = Vec::new();
@@ -263,18 +266,15 @@ fn has_codes_of(slot: &dyn AnySlot, other: &dyn AnySlot) -> bool {
         }
 }
 
-/// Checks that nothing is lost of a layer that is not written, since it shares its codes with another one: no file says of one
-/// tensor that two layers quantize their inputs differently.
+/// Checks that nothing is lost of a layer that is not written, since it shares its codes with another one: no file says
+/// of one tensor that two layers quantize their inputs differently.
 fn check_tied(path: &str, slot: &dyn AnySlot, first_path: &str, first: &dyn AnySlot) -> Result<()> {
     let Some(activations) = slot.activations() else { return Ok(()) };
     if first.activations() == Some(activations) && !activations.scaling.needs_measurement() {
         return Ok(());
     }
-    let why = format!(
-        "it shares its codes with `{first_path}`, under whose name they are written, but quantizes its inputs otherwise, which \
-         no checkpoint says; quantize both with a recipe without `activations`"
-    );
-    Err(Error::Config(ConfigError::InvalidQuantizer { why }).at(path))
+    let first = first_path.to_owned();
+    Err(Error::Checkpoint(CheckpointError::TiedInputsDiffer { first }).at(path))
 }
 
 fn layer_spec(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<LayerSpec> {
@@ -293,11 +293,8 @@ fn layer_spec(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<Lay
 
 /// No dialect has scales of blocks that reach from one kernel of a convolution into the next.
 fn not_of_tensor(path: &str, layer: &FrozenCodes) -> Error {
-    let (granularity, dims) = (layer.weight.granularity(), layer.dims());
-    let why = format!(
-        "no checkpoint has scales {granularity} of a weight of shape {dims:?}; quantize it with one scale a tensor or a row"
-    );
-    Error::Config(ConfigError::InvalidQuantizer { why }).at(path)
+    let (granularity, shape) = (layer.weight.granularity().to_string(), layer.dims().to_vec());
+    Error::Checkpoint(CheckpointError::BlocksAcrossKernels { granularity, shape }).at(path)
 }
 
 impl Description {

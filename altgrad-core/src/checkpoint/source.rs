@@ -50,7 +50,8 @@ impl<'c> Source<'c> {
         let quantized = checkpoint.stored(name)?;
         let key = quantized.map_or(name, |stored| &stored.codes);
         let Some(info) = shards.info(key) else { return Err(checkpoint.not_there(name)) };
-        // Looked at now, so that nothing is written of a checkpoint with a bad one, and kept when the tensor is at hand.
+        // Looked at now, so that nothing is written of a checkpoint with a bad one, and kept when the tensor is at
+        // hand.
         quantized.map(|stored| stored.scale_values(shards)).transpose()?;
         let bytes = quantized.map_or_else(|| bytes_of(name), |stored| stored.parts().map(bytes_of).sum());
         Ok(Self { name, shape: &info.shape, dtype: info.dtype, bytes, shards, quantized })
@@ -91,8 +92,8 @@ impl<'c> Source<'c> {
 }
 
 impl Reading<'_> {
-    /// The tensor cut into pieces that are no longer than need be, between blocks of `block_rows` rows, which may be those that
-    /// its values are to be in, and those of its codes.
+    /// The tensor cut into pieces that are no longer than need be, between blocks of `block_rows` rows, which may be
+    /// those that its values are to be in, and those of its codes.
     pub(super) fn pieces(&self, block_rows: usize) -> Vec<Piece> {
         let rows = self.source.all_rows();
         let row_bytes = self.source.cols() * self.source.dtype.bitsize() / 8;

@@ -57,7 +57,8 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// An error that is about what a file says, as a fault of one tensor; others, such as those of reading, stay errors.
+    /// An error that is about what a file says, as a fault of one tensor; others, such as those of reading, stay
+    /// errors.
     pub(super) fn of(error: Error) -> Result<Self> {
         match error {
             Error::Checkpoint(CheckpointError::Invalid { file, tensor, why }) => {
@@ -80,14 +81,15 @@ impl Fault {
     }
 }
 
-/// Which codes share a scale if codes and scales have these dimensions. The size of blocks is what a checkpoint declares;
-/// where it declares none, only what the shapes leave no choice about.
+/// Which codes share a scale if codes and scales have these dimensions. The size of blocks is what a checkpoint
+/// declares; where it declares none, only what the shapes leave no choice about.
 ///
 /// Tensors of more than two dimensions are matrices, each cut into blocks by itself, the last of which may be smaller.
 fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) -> Result<Granularity, String> {
     let expected = |blocks: &str| {
         format!(
-            "has shape {scales:?}, which does not go with codes of shape {codes:?}: expected one scale, one a row{blocks}"
+            "has shape {scales:?}, which does not go with codes of shape {codes:?}: expected one scale, one a \
+             row{blocks}"
         )
     };
     let Some((&cols, outer)) = codes.split_last() else { return Err(expected("")) };
@@ -129,7 +131,8 @@ pub(super) fn may_be_scale(codes: &[usize], scales: &[usize]) -> bool {
     let is_grid = || {
         let [.., rows, cols] = codes else { return false };
         let cuts = |side: usize, parts: usize| parts > 0 && side.div_ceil(side.div_ceil(parts).max(1)) == parts;
-        matches!(scales, [.., above, beside] if cuts(*rows, *above) && cuts(*cols, *beside) && above * beside < rows * cols)
+        let [.., above, beside] = scales else { return false };
+        cuts(*rows, *above) && cuts(*cols, *beside) && above * beside < rows * cols
     };
     granularity_of(codes, scales, None).is_ok() || is_grid()
 }
@@ -154,8 +157,8 @@ fn blocks_of(
     fits.then_some(Granularity::PerBlock { rows: block_rows, cols: block_cols })
 }
 
-/// The blocks that a grid of scales is of, if there is one size that they can have; or which they can have, as a part of a
-/// message.
+/// The blocks that a grid of scales is of, if there is one size that they can have; or which they can have, as a part
+/// of a message.
 fn only_blocks(outer: &[usize], cols: usize, scales: &[usize]) -> Result<Granularity, String> {
     let grid = match (outer.split_last(), scales) {
         (Some((rows, matrices)), [same @ .., above, beside]) if same == matrices => Some((*rows, *above, *beside)),
@@ -242,8 +245,8 @@ impl Stored {
         Ok(Self { granularity, scales: Some(scales.to_owned()), is_swizzled: true, ..whole })
     }
 
-    /// The tensor of this format and granularity whose codes and scales have these names, if they fit together. Codes of a
-    /// format that has no dtype of its own are `U8`.
+    /// The tensor of this format and granularity whose codes and scales have these names, if they fit together. Codes
+    /// of a format that has no dtype of its own are `U8`.
     pub(super) fn described(
         shards: &Shards,
         codes: &str,
@@ -258,8 +261,10 @@ impl Stored {
         check_scale_dtype(shards, scales)?;
         granularity.validate().map_err(|error| shards.invalid(codes, error.to_string()))?;
         // Blocks are those of all rows, so that it must not matter whether they are those of each matrix.
-        let is_cut_through = matches!((granularity, &info.shape[..]),
-            (Granularity::PerBlock { rows, .. }, [_, .., of_matrix, _]) if info.shape.len() > 2 && of_matrix % rows != 0);
+        let is_cut_through = match (granularity, &info.shape[..]) {
+            (Granularity::PerBlock { rows, .. }, [_, _, .., of_matrix, _] | [_, of_matrix, _]) => of_matrix % rows != 0,
+            _ => false,
+        };
         if is_cut_through {
             let why = format!("has shape {:?}, but {granularity} would run across its matrices", info.shape);
             return Err(shards.invalid(codes, why));
@@ -291,8 +296,8 @@ impl Stored {
         [Some(&self.codes), self.scales.as_ref(), input].into_iter().flatten().map(String::as_str)
     }
 
-    /// The scales, one for each block of [`flat_granularity`](Self::flat_granularity) in their order. The scale of a block of
-    /// nothing but zeros may be zero itself, and counts as 1.
+    /// The scales, one for each block of [`flat_granularity`](Self::flat_granularity) in their order. The scale of a
+    /// block of nothing but zeros may be zero itself, and counts as 1.
     pub(super) fn scale_values(&self, shards: &Shards) -> Result<Vec<f32>> {
         let Some(name) = &self.scales else { return Ok(vec![1.0]) };
         let mut scales = read_numbers(shards, name)?;
@@ -329,14 +334,14 @@ impl Stored {
         Ok(scales)
     }
 
-    /// Whether a layer can have it as its weight: a matrix, or a tensor of more dimensions with the scales of a matrix that has
-    /// a row for each index of the first.
+    /// Whether a layer can have it as its weight: a matrix, or a tensor of more dimensions with the scales of a matrix
+    /// that has a row for each index of the first.
     pub(super) fn is_of_one_layer(&self) -> bool {
         self.shape.len() == 2 || self.granularity.of_matrix(&self.shape).is_some()
     }
 
-    /// Which codes share a scale in the tensor as one matrix of all its rows. Where the last block of each of several matrices
-    /// is smaller, blocks are parts of those that were declared, and scales are repeated.
+    /// Which codes share a scale in the tensor as one matrix of all its rows. Where the last block of each of several
+    /// matrices is smaller, blocks are parts of those that were declared, and scales are repeated.
     pub(super) fn flat_granularity(&self) -> Granularity {
         match (self.granularity, &self.shape[..]) {
             (Granularity::PerBlock { rows: block, cols }, [_, .., rows, _]) if self.shape.len() > 2 => {
@@ -377,8 +382,8 @@ impl Stored {
             .map_err(|error| shards.invalid(&self.codes, error.to_string()))
     }
 
-    /// Some rows of the tensor as one matrix of all its rows, dequantized; `scales` are all of its [`scale_values`](Self::scale_values).
-    /// They must begin where a block does.
+    /// Some rows of the tensor as one matrix of all its rows, dequantized; `scales` are all of its
+    /// [`scale_values`](Self::scale_values). They must begin where a block does.
     pub(super) fn load_rows(
         &self,
         shards: &Shards,
@@ -431,8 +436,8 @@ fn check_scale_dtype(shards: &Shards, name: &str) -> Result<()> {
 /// Rows and columns of the tiles that swizzled scales are cut into.
 const TILE: [usize; 2] = [128, 4];
 
-/// A matrix of scales from the order in which tensor cores read them (cuBLAS, "1D block scaling factors layout"): tiles of
-/// 128 × 4, filled up where the matrix ends; in a tile the four rows that are 32 apart lie side by side.
+/// A matrix of scales from the order in which tensor cores read them (cuBLAS, "1D block scaling factors layout"): tiles
+/// of 128 × 4, filled up where the matrix ends; in a tile the four rows that are 32 apart lie side by side.
 fn unswizzle(scales: &[f32], (rows, cols): (usize, usize)) -> Vec<f32> {
     const APART: usize = 32;
     let [tile_rows, tile_cols] = TILE;

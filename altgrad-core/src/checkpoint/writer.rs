@@ -32,7 +32,8 @@ impl Entry {
     }
 }
 
-/// A checkpoint in a temporary folder, beside the one that it will be renamed to. Dropped unfinished, it leaves nothing.
+/// A checkpoint in a temporary folder, beside the one that it will be renamed to. Dropped unfinished, it leaves
+/// nothing.
 pub(super) struct CheckpointWriter {
     target: PathBuf,
     folder: TempDir,
@@ -203,8 +204,8 @@ const PREFIX: &str = ".altgrad-checkpoint-";
 /// The file in a temporary folder that is locked by whoever writes to the folder.
 const LOCK: &str = ".lock";
 
-/// Removes the folders that were left by processes that ended in the middle. What cannot be removed, or not be told to be
-/// left, stays: it is in nobody's way.
+/// Removes the folders that were left by processes that ended in the middle. What cannot be removed, or not be told to
+/// be left, stays: it is in nobody's way.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));

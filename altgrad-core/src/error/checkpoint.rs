@@ -8,8 +8,8 @@ use std::path::PathBuf;
 pub enum CheckpointError {
     /// A checkpoint was to be written of a model, or from another one, in which no layer is quantized.
     #[error(
-        "no layer is quantized, so there is no FP8 checkpoint to write; call `quantize` first, with a config whose rules \
-         leave it some layers"
+        "no layer is quantized, so there is no FP8 checkpoint to write; call `quantize` first, with a config whose \
+         rules leave it some layers"
     )]
     NothingToWrite,
 
@@ -44,6 +44,28 @@ pub enum CheckpointError {
         what: String,
         /// The names of the dialects that have.
         able: Vec<&'static str>,
+    },
+
+    /// Two layers share their codes, which a checkpoint has once, and do not quantize their inputs alike.
+    #[error(
+        "it shares its codes with `{first}`, under whose name they are written, but quantizes its inputs differently, \
+         which no checkpoint can express; quantize both with a recipe without `activations`"
+    )]
+    TiedInputsDiffer {
+        /// The path of the layer whose name the codes have.
+        first: String,
+    },
+
+    /// Blocks of a weight's scales reach from one kernel of a convolution into the next.
+    #[error(
+        "no checkpoint can express scales {granularity} of a weight of shape {shape:?}; quantize it with one scale a \
+         tensor or a row"
+    )]
+    BlocksAcrossKernels {
+        /// The [`Granularity`](crate::Granularity), as `Display` writes it.
+        granularity: String,
+        /// The shape of the weight.
+        shape: Vec<usize>,
     },
 
     /// A checkpoint cannot be written.

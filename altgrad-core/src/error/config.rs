@@ -1,20 +1,19 @@
 //! What is wrong with a quantizer, a rule or a config file.
 
-use super::text::nearest_text;
 use std::path::{Path, PathBuf};
+
+use super::QuantizerError;
+use super::text::nearest_text;
 
 /// What is wrong with how a model is to be quantized.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A quantizer's settings contradict themselves.
-    #[error("invalid quantizer: {why}")]
-    InvalidQuantizer {
-        /// The rule that was broken.
-        why: String,
-    },
+    #[error("invalid quantizer: {0}")]
+    InvalidQuantizer(#[from] QuantizerError),
 
-    /// An observer that takes a percentage which is none.
+    /// A percentile observer was given a number that is not a percentage.
     #[error("a percentile observer needs a percentage above 0 and up to 100, this one is {percentage}; try 99.9")]
     InvalidObserver {
         /// The percentage.

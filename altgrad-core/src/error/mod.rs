@@ -5,12 +5,14 @@
 mod checkpoint;
 mod config;
 mod model;
+mod quantizer;
 mod tensor;
 mod text;
 
 pub use checkpoint::CheckpointError;
 pub use config::ConfigError;
 pub use model::ModelError;
+pub use quantizer::QuantizerError;
 pub use tensor::TensorError;
 pub(crate) use text::did_you_mean;
 
@@ -21,8 +23,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and what to do about it.
 ///
-/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either. What goes through a function of
-/// candle's, as in `Module::forward`, comes back whole:
+/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either. What goes through a
+/// function of candle's, as in `Module::forward`, comes back whole:
 ///
 /// ```
 /// use altgrad::{Error, Fp8, Linear, Quantizable, TensorError};
@@ -130,5 +132,11 @@ impl From<Error> for candle_core::Error {
             Error::Candle(error) => error,
             other => Self::Io(std::io::Error::other(other)),
         }
+    }
+}
+
+impl From<QuantizerError> for Error {
+    fn from(error: QuantizerError) -> Self {
+        Self::Config(ConfigError::InvalidQuantizer(error))
     }
 }

@@ -36,8 +36,8 @@ pub enum ModelError {
 
     /// [`make_trainable`](crate::Quantizable::make_trainable) found no layer whose weight could be a variable.
     #[error(
-        "no layer of the model can be trained: all are frozen; call `dequantize` first, or train adapters beside the frozen \
-         layers"
+        "no layer of the model can be trained: all are frozen; call `dequantize` first, or train adapters beside the \
+         frozen layers"
     )]
     NothingToTrain,
 
@@ -51,8 +51,9 @@ pub enum ModelError {
 
     /// Layers were not called in a calibration pass, or with empty inputs only.
     #[error(
-        "no input value reached {} in the calibration passes, so no scale is known; what other layers saw is kept: calibrate \
-         again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as they are",
+        "no input value reached {} in the calibration passes, so no scale is known; what other layers saw is kept: \
+         calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as they \
+         are",
         quoted_layers(.layers)
     )]
     NotCalibrated {
@@ -62,8 +63,8 @@ pub enum ModelError {
 
     /// A scale that was to be written would come from a history of which there is none yet.
     #[error(
-        "the scale of the {role} is delayed, and no step of training has measured it yet; train before, or use a recipe \
-         with other scaling, such as `tensorwise`"
+        "the scale of the {role} is delayed, and no step of training has measured it yet; train before, or use a \
+         recipe with other scaling, such as `tensorwise`"
     )]
     NoHistory {
         /// The field of the recipe, `weights` or `activations`.

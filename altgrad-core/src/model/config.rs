@@ -11,12 +11,12 @@ use crate::{Fp8, Result};
 
 /// How a whole model is quantized.
 ///
-/// Who decides about a layer, strongest first: `#[quant(skip)]` on it or an enclosing field; the first rule that matches
-/// its path; the nearest `#[quant(recipe = …)]`; the config's own recipe. A layer that shares its weight with another
-/// part of the model is subject to the [`TiePolicy`] whatever a rule says.
+/// Who decides about a layer, strongest first: `#[quant(skip)]` on it or an enclosing field; the first rule that
+/// matches its path; the nearest `#[quant(recipe = …)]`; the config's own recipe. A layer that shares its weight with
+/// another part of the model is subject to the [`TiePolicy`] whatever a rule says.
 ///
-/// A pattern is dotted segments, of which `*` matches any part of one or exactly one, and `**` any number. A pattern that
-/// matches an ancestor matches everything below it: `h.0` stands for all layers of the first block, and never for
+/// A pattern is dotted segments, of which `*` matches any part of one or exactly one, and `**` any number. A pattern
+/// that matches an ancestor matches everything below it: `h.0` stands for all layers of the first block, and never for
 /// `h.01`. A pattern that starts with `re:` is a regular expression over the full path.
 ///
 /// ```
@@ -78,8 +78,8 @@ use crate::{Fp8, Result};
 /// | field | values |
 /// |---|---|
 /// | `format` | `"E4M3"`, or what else [`Fp8`] reads |
-/// | `granularity` | `"per_tensor"`, `"per_row"`, `{ per_block = { rows = 128, cols = 128 } }` |
-/// | `scaling` | `"current"`, `{ window = { len = 16 } }`, `{ delayed = { len = 1024, margin = 0 } }`, `{ static = 0.05 }` |
+/// | `granularity` | `"per_tensor"`, `"per_row"`, `"per_channel"`, `{ per_block = { rows = 128, cols = 128 } }` |
+/// | `scaling` | `"current"`, `{ window.len = 16 }`, `{ delayed = { len = 1024, margin = 0 } }`, `{ static = 0.05 }` |
 /// | `scale_encoding` | `"f32"`, `"f32_reciprocal"`, `"power_of_two"`, `{ e8m0 = "floor" }`, `{ e8m0 = "round_up" }` |
 /// | `amax_epsilon` | `0.0`, `1e-12` |
 /// | `rounding` | `"nearest_even"`, `{ stochastic = { seed = 1 } }` |
@@ -127,8 +127,8 @@ pub enum TiePolicy {
     /// Leaves it in full precision and reports what it is tied to.
     #[default]
     KeepFullPrecision,
-    /// Quantizes it like any other. Slots that share a weight and are quantized alike have one quantizer of it and, once frozen, one
-    /// set of codes; a part that is not a slot goes on with the full-precision tensor.
+    /// Quantizes it like any other. Slots that share a weight and are quantized alike have one quantizer of it and,
+    /// once frozen, one set of codes; a part that is not a slot goes on with the full-precision tensor.
     Quantize,
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::config::{Rule, TiePolicy};
 use crate::error::did_you_mean;
-use crate::quantizer::{E8M0Rule, Granularity, Rounding, ScaleEncoding, Scaling, Ste};
+use crate::quantizer::{Granularity, Rounding, ScaleEncoding, Scaling, Ste};
 use crate::{ConfigError, Error, Fp8, Infinity, Overflow};
 
 /// What is wrong in a text.
@@ -116,24 +116,9 @@ impl Syntax {
             "rules" => self.list(&[[Rule { pattern: "h.0".to_owned(), recipe: None }]]) + " or more of them",
             "pattern" => self.list(&["h.0", "h.*.mlp", "**.c_attn"]) + " or another path",
             "format" => self.list(&[Fp8::E4M3, Fp8::E5M2]) + " or another format",
-            "granularity" => self.list(&[
-                Granularity::PerTensor,
-                Granularity::PerRow,
-                Granularity::PerBlock { rows: 128, cols: 128 },
-            ]),
-            "scaling" => self.list(&[
-                Scaling::Current,
-                Scaling::Window { len: 16 },
-                Scaling::Delayed { len: 1024, margin: 0 },
-                Scaling::Static(0.05),
-            ]),
-            "scale_encoding" => self.list(&[
-                ScaleEncoding::F32,
-                ScaleEncoding::F32Reciprocal,
-                ScaleEncoding::PowerOfTwo,
-                ScaleEncoding::E8M0(E8M0Rule::Floor),
-                ScaleEncoding::E8M0(E8M0Rule::RoundUp),
-            ]),
+            "granularity" => self.list(&Granularity::EXAMPLES),
+            "scaling" => self.list(&Scaling::EXAMPLES),
+            "scale_encoding" => self.list(&ScaleEncoding::EXAMPLES),
             "rounding" => self.list(&[Rounding::NearestEven, Rounding::Stochastic { seed: 1 }]),
             "overflow" => self.list(&[Overflow::Saturate, Overflow::Special]),
             "infinity" => self.list(&[Infinity::Propagate, Infinity::Saturate]),

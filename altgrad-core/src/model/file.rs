@@ -15,8 +15,10 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::UnknownSyntax`](crate::ConfigError::UnknownSyntax) for another extension, [`ConfigError::Unreadable`](crate::ConfigError::Unreadable) if the file cannot be read, and
-    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for what is wrong in it, with the line, the column and the field.
+    /// [`ConfigError::UnknownSyntax`](crate::ConfigError::UnknownSyntax) for another extension,
+    /// [`ConfigError::Unreadable`](crate::ConfigError::Unreadable) if the file cannot be read, and
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for what is wrong in it, with the line, the column and the
+    /// field.
     ///
     /// ```
     /// use altgrad::{Fp8, QuantConfig};
@@ -45,7 +47,8 @@ impl QuantConfig {
     /// ```
     /// use altgrad::{QuantConfig, Recipe};
     ///
-    /// let config = QuantConfig::from_toml("recipe = 'hybrid'\nrules = [{ pattern = 'h.0', recipe = 'full_precision' }]")?;
+    /// let text = "recipe = 'hybrid'\nrules = [{ pattern = 'h.0', recipe = 'full_precision' }]";
+    /// let config = QuantConfig::from_toml(text)?;
     /// assert_eq!(config, QuantConfig::new(Recipe::hybrid()).skip("h.0"));
     ///
     /// let error = QuantConfig::from_toml("recipe = 'hybrid'\ntie = 'quantize'").unwrap_err();
@@ -60,7 +63,8 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) with the line, the column where the value ends, and the field.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) with the line, the column where the value ends, and the
+    /// field.
     ///
     /// ```
     /// use altgrad::{QuantConfig, Recipe};
@@ -80,7 +84,8 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for a config that could not be read back: an invalid quantizer or pattern.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for a config that could not be read back: an invalid
+    /// quantizer or pattern.
     ///
     /// ```
     /// use altgrad::{Fp8, QuantConfig};
@@ -99,7 +104,8 @@ impl QuantConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for a config that could not be read back: an invalid quantizer or pattern.
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for a config that could not be read back: an invalid
+    /// quantizer or pattern.
     ///
     /// ```
     /// use altgrad::{Fp8, QuantConfig};

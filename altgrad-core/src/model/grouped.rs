@@ -5,9 +5,9 @@ use std::fmt;
 use super::report::{LayerReport, QuantReport, bytes_text};
 use super::table::{Column, shape_text, write_table};
 
-/// A [`QuantReport`] in which the same layer of each block is one row: `model.layers.*.mlp.down_proj ×30`, with the least and
-/// the mean signal-to-quantization-noise ratio and the bytes of all. Layers of a group whose ratio is more than 3 dB below its
-/// mean are rows of their own beneath it.
+/// A [`QuantReport`] in which the same layer of each block is one row: `model.layers.*.mlp.down_proj ×30`, with the
+/// least and the mean signal-to-quantization-noise ratio and the bytes of all. Layers of a group whose ratio is more
+/// than 3 dB below its mean are rows of their own beneath it.
 ///
 /// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{grouped:160}`.
 #[derive(Clone, Debug)]

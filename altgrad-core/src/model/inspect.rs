@@ -113,8 +113,8 @@ impl<'m> VisitorMut<'m> for Slots<'m> {
     }
 }
 
-/// Puts replacements in the places of slots, by path in the order of declaration; `None` leaves a slot alone. Nothing is
-/// replaced unless each has its slot.
+/// Puts replacements in the places of slots, by path in the order of declaration; `None` leaves a slot alone. Nothing
+/// is replaced unless each has its slot.
 pub(super) fn replace(slots: Slots<'_>, replacements: Vec<(&str, Option<Box<dyn AnySlot>>)>) -> Result<()> {
     let slots = slots.0;
     check_same_paths(replacements.iter().map(|(path, _)| *path), slots.iter().map(|(path, _)| path.as_str()))?;

@@ -5,7 +5,8 @@ pub(crate) fn layer_of_weight(name: &str) -> Option<&str> {
     if name == "weight" { Some("") } else { name.strip_suffix(".weight") }
 }
 
-/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions, those of T5 among them.
+/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions, those of T5 among
+/// them.
 pub(crate) fn looks_like_embedding(path: &str) -> bool {
     let segment = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
     let is_sign = |word: &str| {
@@ -16,8 +17,8 @@ pub(crate) fn looks_like_embedding(path: &str) -> bool {
     matches!(&*segment, "shared" | "relative_attention_bias") || segment.split(['_', '-']).any(is_sign)
 }
 
-/// Whether the last segments of a path are usual names of the router of experts: small layers that choose among them, which
-/// lose most by quantization.
+/// Whether the last segments of a path are usual names of the router of experts: small layers that choose among them,
+/// which lose most by quantization.
 pub(crate) fn looks_like_router(path: &str) -> bool {
     let mut segments = path.rsplit('.').map(str::to_ascii_lowercase);
     let last = segments.next().unwrap_or_default();

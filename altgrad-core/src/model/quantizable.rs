@@ -15,11 +15,11 @@ use crate::Result;
 use crate::quantizer::Observer;
 use crate::slot::{AnySlot, Compute, Linear};
 
-/// A model, or a part of one, whose slots altgrad finds by dotted path and replaces in place: `#[derive(Quantizable)]` makes
-/// one of a type.
+/// A model, or a part of one, whose slots altgrad finds by dotted path and replaces in place: `#[derive(Quantizable)]`
+/// makes one of a type.
 ///
-/// Every type that implements [`Visit`], which is what the derive does, has all of it, and no type can do it otherwise. So
-/// has `dyn Visit`, for parts whose types are not known.
+/// Every type that implements [`Visit`], which is what the derive does, has all of it, and no type can do it otherwise.
+/// So has `dyn Visit`, for parts whose types are not known.
 ///
 /// ```
 /// use altgrad::{Fp8, Linear, Quantizable, linear};
@@ -47,8 +47,9 @@ pub trait Quantizable: Visit {
     /// Makes every slot what `config` says it is to be, quantized or in full precision.
     ///
     /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
-    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer. In a model that is
-    /// quantized already, histories, steps and calibrated scales start anew. Layers stay in the mode that they are in.
+    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer. In a model that
+    /// is quantized already, histories, steps and calibrated scales start anew. Layers stay in the mode that they are
+    /// in.
     ///
     /// # Errors
     ///
@@ -60,9 +61,10 @@ pub trait Quantizable: Visit {
 
     /// Reduces every quantized layer to its codes: one byte a weight.
     ///
-    /// The codes are those of the weights as they are now: those that the next forward pass would compute with, in eval mode
-    /// after [`eval`](Self::eval). A layer whose recipe quantizes activations goes on doing so. A layer that shares its weight with another part of the model stays as it is, since
-    /// freezing it would break the tie. All layers or, on an error, none.
+    /// The codes are those of the weights as they are now: those that the next forward pass would compute with, in eval
+    /// mode after [`eval`](Self::eval). A layer whose recipe quantizes activations goes on doing so. A layer that
+    /// shares its weight with another part of the model stays as it is, since freezing it would break the tie. All
+    /// layers or, on an error, none.
     ///
     /// # Errors
     ///
@@ -80,8 +82,8 @@ pub trait Quantizable: Visit {
         surgery::dequantize(self)
     }
 
-    /// How each layer is quantized now, and how far its weight lies from the values it computes with. Changes nothing, so
-    /// it can be called between training steps.
+    /// How each layer is quantized now, and how far its weight lies from the values it computes with. Changes nothing,
+    /// so it can be called between training steps.
     ///
     /// # Errors
     ///
@@ -90,9 +92,9 @@ pub trait Quantizable: Visit {
         surgery::report(self)
     }
 
-    /// Makes variables of the weights and biases of all layers but frozen ones, quantized or not, and returns all variables
-    /// of slots, for an optimizer, with what could not be made one: after a model was loaded as constants, or was
-    /// [dequantized](Self::dequantize).
+    /// Makes variables of the weights and biases of all layers but frozen ones, quantized or not, and returns all
+    /// variables of slots, for an optimizer, with what could not be made one: after a model was loaded as constants, or
+    /// was [dequantized](Self::dequantize).
     ///
     /// ```
     /// # use altgrad::{Fp8, Quantizable, linear};
@@ -111,8 +113,8 @@ pub trait Quantizable: Visit {
     /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
-    /// What are variables already stay the same ones. A tensor that several layers share becomes one variable. Histories,
-    /// steps and scales of quantized layers stay as they are.
+    /// What are variables already stay the same ones. A tensor that several layers share becomes one variable.
+    /// Histories, steps and scales of quantized layers stay as they are.
     ///
     /// # Errors
     ///
@@ -121,8 +123,8 @@ pub trait Quantizable: Visit {
         trainable::make_trainable(self)
     }
 
-    /// Switches all layers to training mode, in which weights are quantized anew at every forward pass. Layers that are not
-    /// quantized remember it for the time that they are.
+    /// Switches all layers to training mode, in which weights are quantized anew at every forward pass. Layers that are
+    /// not quantized remember it for the time that they are.
     ///
     /// # Errors
     ///
@@ -134,8 +136,8 @@ pub trait Quantizable: Visit {
     /// Switches all layers to eval mode, in which codes are computed when they are first needed and kept, and histories
     /// stand still. Layers that are not quantized remember it for the time that they are.
     ///
-    /// In eval mode, call it again after weights have changed by other means than an optimizer's step after a backward pass;
-    /// until then layers compute with the weights as they were.
+    /// In eval mode, call it again after weights have changed by other means than an optimizer's step after a backward
+    /// pass; until then layers compute with the weights as they were.
     ///
     /// # Errors
     ///
@@ -144,8 +146,8 @@ pub trait Quantizable: Visit {
         surgery::set_training(self, false)
     }
 
-    /// Changes in which precision frozen layers read inputs that they do not quantize; see [`Compute`]. Layers that are not
-    /// frozen remember it for the time that they are.
+    /// Changes in which precision frozen layers read inputs that they do not quantize; see [`Compute`]. Layers that are
+    /// not frozen remember it for the time that they are.
     ///
     /// ```
     /// # use altgrad::{Compute, Fp8, Quantizable, linear};
@@ -194,11 +196,11 @@ pub trait Quantizable: Visit {
     }
 
     /// Runs `passes`, which is to call the model with typical inputs, observes what goes into each quantized layer, and
-    /// gives each layer whose activations have one scale for the whole tensor a [`Scaling::Static`](crate::Scaling) one.
-    /// In these passes no layer quantizes anything but frozen ones, and no history moves.
+    /// gives each layer whose activations have one scale for the whole tensor a [`Scaling::Static`](crate::Scaling)
+    /// one. In these passes no layer quantizes anything but frozen ones, and no history moves.
     ///
-    /// `config` is an [`Observer`](crate::Observer), or a [`CalibrationConfig`] that says also what to do with layers that
-    /// no input reaches:
+    /// `config` is an [`Observer`](crate::Observer), or a [`CalibrationConfig`] that says also what to do with layers
+    /// that no input reaches:
     ///
     /// ```
     /// # use altgrad::{Linear, Quantizable, Recipe, linear};
@@ -222,9 +224,9 @@ pub trait Quantizable: Visit {
     /// # Errors
     ///
     /// Those of `passes`; a model without such layers; a value that is not finite; or
-    /// [`ModelError::NotCalibrated`](crate::ModelError::NotCalibrated) with all layers that no input reached, and then what the
-    /// others saw is kept for the next calibration by the same observer, until the model is quantized or calibrated. No
-    /// scale has changed after an error.
+    /// [`ModelError::NotCalibrated`](crate::ModelError::NotCalibrated) with all layers that no input reached, and then
+    /// what the others saw is kept for the next calibration by the same observer, until the model is quantized or
+    /// calibrated. No scale has changed after an error.
     fn calibrate_with(
         &mut self,
         config: impl Into<CalibrationConfig>,
@@ -239,7 +241,7 @@ pub trait Quantizable: Visit {
     /// | key | tensor | there |
     /// |---|---|---|
     /// | `<path>.<role>.step` | `I64` scalar, number of training steps so far | always |
-    /// | `<path>.<role>.amax_history` | `F32` `(steps,)`, oldest first | for windowed and delayed scaling after the first step |
+    /// | `<path>.<role>.amax_history` | `F32` `(n,)`, oldest first | for windowed and delayed scaling after a step |
     /// | `<path>.<role>.scale` | `F32` scalar | for a static scale |
     ///
     /// With the variables and the optimizer's own state, this is all that training needs to go on with identical bits:
@@ -268,9 +270,9 @@ pub trait Quantizable: Visit {
         state::save(self)
     }
 
-    /// Puts back what [`quantizer_state`](Self::quantizer_state) gave, in a model that was quantized by the same config. A
-    /// static scale there makes its quantizer static, so a calibrated model need not be calibrated again. Of a history that is
-    /// longer than the recipe looks back, the last steps count.
+    /// Puts back what [`quantizer_state`](Self::quantizer_state) gave, in a model that was quantized by the same
+    /// config. A static scale there makes its quantizer static, so a calibrated model need not be calibrated again. Of
+    /// a history that is longer than the recipe looks back, the last steps count.
     ///
     /// # Errors
     ///

@@ -11,13 +11,13 @@ use crate::slot::Recipe;
 use crate::{Fp8, Result};
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
-/// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)), layer
-/// by layer in the order of declaration; or what a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) handed out, in that
-/// order.
+/// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)),
+/// layer by layer in the order of declaration; or what a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) handed
+/// out, in that order.
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{report:160}`. Where it would be wider,
-/// columns are left out, but paths are never broken; JSON has all. Where more than weights is
-/// quantized, its formats are those of weights, activations and gradients: `E4M3/E4M3/E5M2`.
+/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{report:160}`. Where it would
+/// be wider, columns are left out, but paths are never broken; JSON has all. Where more than weights is quantized, its
+/// formats are those of weights, activations and gradients: `E4M3/E4M3/E5M2`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct QuantReport {
@@ -102,8 +102,10 @@ pub enum SkipReason {
     Tied(String),
     /// Its weight is of a kind that cannot be quantized.
     Unsupported(String),
-    /// Its path is that of an embedding, and no rule names it. Only a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) and
-    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize), which see no types, go by that. It does not count as linear.
+    /// Its path is that of an embedding, and no rule names it. Only a
+    /// [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) and
+    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize), which see no types, go by that. It does not count as
+    /// linear.
     Embedding,
     /// Its path is that of the router of experts, which small errors mislead, and no rule names it. Only
     /// [`Writer::quantize`](crate::checkpoint::Writer::quantize) goes by that.

@@ -25,7 +25,7 @@ pub(super) fn save<M: Visit + ?Sized>(model: &M) -> Result<HashMap<String, Tenso
             if !state.history.is_empty() {
                 save(HISTORY, Tensor::from_iter(state.history.iter(), &Device::Cpu)?);
             }
-            if let Scaling::Static(scale) = quantizer.scaling {
+            if let Some(scale) = quantizer.scaling.static_scale() {
                 save(SCALE, Tensor::new(scale, &Device::Cpu)?);
             }
         }
@@ -74,7 +74,8 @@ fn refuse(tensors: &HashMap<&str, &Tensor>, path: &str, slot: &dyn AnySlot) -> R
     let why = match slot.state() {
         SlotState::Frozen => "the layer is frozen and remembers no steps; load the state before `freeze`",
         SlotState::Full | SlotState::Quantized => {
-            "the layer is in full precision; `quantize` the model first, by the config that it had when the state was saved"
+            "the layer is in full precision; `quantize` the model first, by the config that it had when the state was \
+             saved"
         }
     };
     Err(invalid(&key, why.to_owned()).at(path))
@@ -108,8 +109,8 @@ impl Loaded {
             let tensor = rest.remove(key.as_str());
             (key, tensor)
         };
-        let scale = match (take(SCALE), quantizer.scaling) {
-            ((key, None), Scaling::Static(_)) => return Err(Error::Model(ModelError::MissingState { key })),
+        let scale = match (take(SCALE), quantizer.scaling.static_scale()) {
+            ((key, None), Some(_)) => return Err(Error::Model(ModelError::MissingState { key })),
             ((_, None), _) => None,
             ((key, Some(tensor)), _) => {
                 let scale = one::<f32>(&key, tensor, DType::F32)?;
@@ -122,7 +123,7 @@ impl Loaded {
             (key, None) => return Err(Error::Model(ModelError::MissingState { key })),
             (key, Some(tensor)) => {
                 let step = one::<i64>(&key, tensor, DType::I64)?;
-                u64::try_from(step).map_err(|_| invalid(&key, format!("{step} is no number of steps")))?
+                u64::try_from(step).map_err(|_| invalid(&key, format!("{step} is not a number of steps")))?
             }
         };
         let quantizer = match scale {
@@ -144,7 +145,7 @@ fn fill(history: &mut AmaxHistory, key: &str, tensor: &Tensor) -> Result<()> {
     }
     let values = tensor.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
     if let Some(value) = values.iter().find(|value| !(value.is_finite() && value.is_sign_positive())) {
-        return Err(invalid(key, format!("{value} is no largest magnitude")));
+        return Err(invalid(key, format!("{value} is not a largest magnitude")));
     }
     // Of a history that is longer than the recipe looks back, the last steps.
     for value in values {

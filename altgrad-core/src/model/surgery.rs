@@ -93,9 +93,9 @@ fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Ve
     model.slots.iter().zip(decisions).zip(ties).map(step).collect()
 }
 
-/// Gives layers that share a weight one quantizer of it, if what was decided about it is the same but for what a kind of
-/// layer makes of it: the rows of an embedding are the rows of the head that is tied to it. Returns for each layer the
-/// first of those that are quantized as one with it.
+/// Gives layers that share a weight one quantizer of it, if what was decided about it is the same but for what a kind
+/// of layer makes of it: the rows of an embedding are the rows of the head that is tied to it. Returns for each layer
+/// the first of those that are quantized as one with it.
 fn quantize_ties_as_one(model: &Inspection<'_>, decisions: &mut [Result<Recipe, SkipReason>]) -> Vec<Option<usize>> {
     let mut ties = vec![None; decisions.len()];
     for first in 0..decisions.len() {

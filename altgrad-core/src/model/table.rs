@@ -1,5 +1,5 @@
-//! The look of all reports: tables that leave columns out where they would be too wide, since a name that is broken into
-//! lines cannot be read.
+//! The look of all reports: tables that leave columns out where they would be too wide, since a name that is broken
+//! into lines cannot be read.
 
 use std::fmt;
 
@@ -32,8 +32,8 @@ impl Column {
     }
 }
 
-/// Writes a table of at most the width that the formatter asks for, 100 characters by default, if it can be made so by leaving
-/// out columns.
+/// Writes a table of at most the width that the formatter asks for, 100 characters by default, if it can be made so by
+/// leaving out columns.
 pub(crate) fn write_table(f: &mut fmt::Formatter<'_>, columns: &[Column], rows: &[Vec<String>]) -> fmt::Result {
     let width = f.width().unwrap_or(100);
     let mut dispensable: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].dispensable.is_some()).collect();

@@ -9,8 +9,8 @@ use super::inspect::{self, Inspection, Slots, VisitedSlot, below};
 use crate::slot::{AnySlot, SlotState};
 use crate::{Error, ModelError, Result};
 
-/// What [`make_trainable`](crate::Quantizable::make_trainable) visited in the linear layers of a model: what an optimizer can
-/// train, and what it cannot.
+/// What [`make_trainable`](crate::Quantizable::make_trainable) visited in the linear layers of a model: what an
+/// optimizer can train, and what it cannot.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Trainable {
@@ -27,11 +27,11 @@ pub struct Trainable {
 pub enum Constant {
     /// The layer is frozen: its weight is codes.
     Frozen,
-    /// The tensor is also used at this path, by a part of the model that is not a slot or is frozen, and a variable in its place
-    /// would break the tie.
+    /// The tensor is also used at this path, by a part of the model that is not a slot or is frozen, and a variable in
+    /// its place would break the tie.
     Tied(String),
-    /// The tensor is computed from a variable, in another dtype for example. Its gradient goes there, so that is what to
-    /// train.
+    /// The tensor is computed from a variable, in another dtype for example. Its gradient goes there, so that is what
+    /// to train.
     Computed,
 }
 

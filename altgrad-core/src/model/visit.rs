@@ -8,7 +8,8 @@ use crate::Result;
 /// A model, or a part of one, that shows its slots to visitors.
 ///
 /// `#[derive(Quantizable)]` implements it, and with it the type is [`Quantizable`](crate::Quantizable). A hand-written
-/// implementation shows each of its parts to the visitor under the path of the field, in the same order in both methods:
+/// implementation shows each of its parts to the visitor under the path of the field, in the same order in both
+/// methods:
 ///
 /// ```
 /// use altgrad::{Linear, Result};
@@ -36,11 +37,12 @@ use crate::Result;
     label = "`{Self}` does not show its layers",
     note = "a type of your own: add `#[derive(Quantizable)]` to it",
     note = "`candle_nn::Linear`: declare it as `altgrad::Linear`, whose constructors have the same signatures",
-    note = "`candle_nn::Sequential` or `dyn Module`, which hide their layers: use a `Vec`, a struct or `Box<dyn Visit>`",
-    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of it; if it \
-            holds no layers, as a rotary embedding, put `#[quant(ignore)]` on the field",
-    note = "anything that holds no layers, such as a configuration or an enum of activations: put `#[quant(ignore)]` on the field, or \
-            derive `Quantizable` for the type"
+    note = "`candle_nn::Sequential` or `dyn Module`, which hide their layers: use a `Vec`, a struct or \
+            `Box<dyn Visit>`",
+    note = "`Arc`, `Mutex` or a reference, behind which no layer can be replaced: hold the part itself, or a `Box` of \
+            it; if it holds no layers, as a rotary embedding, put `#[quant(ignore)]` on the field",
+    note = "anything that holds no layers, such as a configuration or an enum of activations: put `#[quant(ignore)]` \
+            on the field, or derive `Quantizable` for the type"
 )]
 pub trait Visit {
     /// Shows every part of the model to `visitor`.
@@ -74,7 +76,8 @@ pub trait Visit {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a segment of a path",
     label = "a map with such keys does not show its layers",
-    note = "keys that are: strings, integers and pairs of these; a type of your own: implement `altgrad::visit::MapKey` for it",
+    note = "keys that are: strings, integers and pairs of these; a type of your own: implement \
+            `altgrad::visit::MapKey` for it",
     note = "a map that holds no layers: put `#[quant(ignore)]` on the field"
 )]
 pub trait MapKey: Ord {

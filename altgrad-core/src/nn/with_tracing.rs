@@ -1,5 +1,5 @@
-//! What models of candle-transformers import from its module `with_tracing`: slots and layers with the constructors that
-//! those have there, and without spans.
+//! What models of candle-transformers import from its module `with_tracing`: slots and layers with the constructors
+//! that those have there, and without spans.
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;

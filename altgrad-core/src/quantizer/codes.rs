@@ -144,7 +144,8 @@ pub(crate) fn gather_windows(x: &Tensor, windows: &Windows) -> Result<Tensor> {
     })
 }
 
-/// The sum of the rows of windows at their places in the images, on the CPU, as a vector: the adjoint of [`gather_windows`].
+/// The sum of the rows of windows at their places in the images, on the CPU, as a vector: the adjoint of
+/// [`gather_windows`].
 pub(crate) fn scatter_windows(rows: &Tensor, windows: &Windows) -> Result<Tensor> {
     let elements = windows.elements();
     dispatch_float!(rows.dtype(), "the gradient of the input", T => {

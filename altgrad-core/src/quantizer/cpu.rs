@@ -5,7 +5,8 @@ use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 
 use crate::{Fp8, Result};
 
-/// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns [`TensorError::UnsupportedDType`](crate::TensorError::UnsupportedDType).
+/// Runs `$body` with `$type` standing for the element type of `$dtype`, or returns
+/// [`TensorError::UnsupportedDType`](crate::TensorError::UnsupportedDType).
 macro_rules! dispatch_float {
     ($dtype:expr, $what:expr, $type:ident => $body:expr) => {
         match $dtype {

@@ -22,23 +22,23 @@ pub enum Ste {
     PassThrough,
     /// The gradient is zero where the value was clipped, that is where `x / scale` is nearer to a number beyond the
     /// format's range than to its largest finite value, and passes elsewhere. A value that defines an `f32` scale is
-    /// not clipped, although the rounding of the scale may put it a little past the largest value; the floor rule of the
-    /// MX formats clips values on purpose.
+    /// not clipped, although the rounding of the scale may put it a little past the largest value; the floor rule of
+    /// the MX formats clips values on purpose.
     Clipped,
 }
 
-/// `decode(encode(x / scale)) × scale` as in the quantizer's first step, in the dtype and shape of `x`: under the scales of
-/// `x` alone, or 1 in delayed scaling.
+/// `decode(encode(x / scale)) × scale` as in the quantizer's first step, in the dtype and shape of `x`: under the
+/// scales of `x` alone, or 1 in delayed scaling.
 ///
 /// Differentiable with [`Ste::PassThrough`]. NaN stays NaN, and infinities are what the quantizer's
-/// [`Infinity`](crate::Infinity) says. The quotient is computed in `f32` (in `f64` for `f64` tensors) and
-/// correctly rounded, as is the product, which in `f16` may be infinite where a power-of-two scale rounds a value up past
+/// [`Infinity`](crate::Infinity) says. The quotient is computed in `f32` (in `f64` for `f64` tensors) and correctly
+/// rounded, as is the product, which in `f16` may be infinite where a power-of-two scale rounds a value up past
 /// 65504. Stochastic rounding draws the numbers of step 0.
 ///
 /// # Errors
 ///
-/// A dtype other than f32, f64, f16 and bf16, an invalid quantizer, or an `f64` tensor whose largest magnitude is finite
-/// but beyond `f32`.
+/// A dtype other than f32, f64, f16 and bf16, an invalid quantizer, or an `f64` tensor whose largest magnitude is
+/// finite but beyond `f32`.
 ///
 /// ```
 /// use altgrad::{Fp8, Granularity, Quantizer, fake_quantize};
@@ -57,8 +57,8 @@ pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
     fake_quantize_with(x, quantizer.first_conversion(x, "the tensor")?, Ste::PassThrough)
 }
 
-/// [`fake_quantize`] under one scale and an estimator of your choice; values beyond the format's range saturate, infinities
-/// too.
+/// [`fake_quantize`] under one scale and an estimator of your choice; values beyond the format's range saturate,
+/// infinities too.
 ///
 /// # Errors
 ///
@@ -70,8 +70,8 @@ pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -
 }
 
 impl Ste {
-    /// Where the gradient of `x` stops, if `x` needs one. That is found in the forward pass: when the backward pass comes, `x`
-    /// may be a variable that has moved.
+    /// Where the gradient of `x` stops, if `x` needs one. That is found in the forward pass: when the backward pass
+    /// comes, `x` may be a variable that has moved.
     pub(crate) fn clip(self, x: &Tensor, conversion: &Conversion) -> Result<Clip> {
         self.clip_values(x, conversion, x.track_op())
     }

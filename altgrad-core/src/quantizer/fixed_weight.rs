@@ -114,8 +114,8 @@ impl FixedWeight {
         }
     }
 
-    /// Bytes that the codes of this matrix would take: of an odd row in the order of the kernels one more, and of the one
-    /// scale of all groups a copy for each.
+    /// Bytes that the codes of this matrix would take: of an odd row in the order of the kernels one more, and of the
+    /// one scale of all groups a copy for each.
     pub(crate) fn bytes_of(weight: &Fp8Tensor, layout: Layout) -> usize {
         let [rows, cols] = *weight.shape().dims() else { return weight.bytes() };
         match layout {
@@ -138,8 +138,8 @@ impl FixedWeight {
     }
 }
 
-/// Row numbers from a vector of integers, all of them below `count`; `None` for the largest number of the integers' type, which
-/// to candle's lookups is a row of zeros.
+/// Row numbers from a vector of integers, all of them below `count`; `None` for the largest number of the integers'
+/// type, which to candle's lookups is a row of zeros.
 fn row_numbers(rows: &Tensor, count: usize) -> Result<Vec<Option<usize>>> {
     let padding = match rows.dtype() {
         DType::U8 => i64::from(u8::MAX),

@@ -30,13 +30,14 @@ pub struct Fp8Tensor {
 }
 
 impl Fp8Tensor {
-    /// Packs `x` as in the quantizer's first step: under the scales of its own largest magnitudes, or 1 in delayed scaling.
-    /// Stochastic rounding draws the numbers of step 0.
+    /// Packs `x` as in the quantizer's first step: under the scales of its own largest magnitudes, or 1 in delayed
+    /// scaling. Stochastic rounding draws the numbers of step 0.
     ///
     /// # Errors
     ///
-    /// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if `x` holds NaN, or an infinity that is to [propagate](crate::Infinity), and the
-    /// format has no NaN; a dtype other than f32, f64, f16 and bf16; an invalid quantizer.
+    /// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if `x` holds NaN, or an infinity
+    /// that is to [propagate](crate::Infinity), and the format has no NaN; a dtype other than f32, f64, f16 and bf16;
+    /// an invalid quantizer.
     pub fn quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Self> {
         Self::convert(x, &quantizer.first_conversion(x, "the tensor")?, quantizer.granularity)
     }
@@ -64,9 +65,9 @@ impl Fp8Tensor {
     /// A packed tensor from its parts: `U8` codes of any shape, `F32` scales, and the dtype that
     /// [`dequantize`](Self::dequantize) gives.
     ///
-    /// With [`Granularity::PerTensor`] the scale is a scalar; else scales are a matrix with one for each block, blocks above
-    /// one another by blocks side by side, of the codes as a matrix (all dimensions but the last by the last). So for one
-    /// scale a row of a weight of `(outputs, inputs)` they are `(outputs, 1)`.
+    /// With [`Granularity::PerTensor`] the scale is a scalar; else scales are a matrix with one for each block, blocks
+    /// above one another by blocks side by side, of the codes as a matrix (all dimensions but the last by the last). So
+    /// for one scale a row of a weight of `(outputs, inputs)` they are `(outputs, 1)`.
     ///
     /// Codes of 6 and 4 bits are the upper bits of bytes, as [`Fp8`] says; others write them in the lower bits.
     ///
@@ -141,8 +142,8 @@ impl Fp8Tensor {
         &self.codes
     }
 
-    /// The scales, `F32`: a scalar, or a matrix with one for each block; see [`from_parts`](Self::from_parts). NaN for a
-    /// block that was not finite when it was packed, which [propagates](crate::Infinity).
+    /// The scales, `F32`: a scalar, or a matrix with one for each block; see [`from_parts`](Self::from_parts). NaN for
+    /// a block that was not finite when it was packed, which [propagates](crate::Infinity).
     #[must_use]
     pub fn scales(&self) -> &Tensor {
         &self.scales
@@ -186,8 +187,8 @@ impl Fp8Tensor {
         Ok(self.scales.flatten_all()?.to_vec1()?)
     }
 
-    /// The codes of a matrix on the CPU in the order in which products read them, that of each of `groups` of rows by itself;
-    /// `None` if a group would cut a block.
+    /// The codes of a matrix on the CPU in the order in which products read them, that of each of `groups` of rows by
+    /// itself; `None` if a group would cut a block.
     pub(crate) fn pack(&self, groups: usize) -> Result<Option<Vec<PackedCodes>>> {
         let (blocks, scales) = (self.blocks(), self.scale_values()?);
         let (rows, cols) = blocks.shape();
@@ -274,16 +275,16 @@ impl Fp8Tensor {
         Ok(Self { codes, scales, granularity, format: self.format, dtype: self.dtype })
     }
 
-    /// A matrix in the shape of the tensor that it has a row for each index of the first dimension of; as it is where its
-    /// blocks are not blocks of that.
+    /// A matrix in the shape of the tensor that it has a row for each index of the first dimension of; as it is where
+    /// its blocks are not blocks of that.
     pub(crate) fn reshape(self, dims: &[usize]) -> Result<Self> {
         let Some(granularity) = self.granularity.of_tensor(dims).filter(|_| dims.len() > 2) else { return Ok(self) };
         let scales = self.scales.reshape(granularity.scale_dims(dims))?;
         Ok(Self { codes: self.codes.reshape(dims)?, scales, granularity, ..self })
     }
 
-    /// The same codes as a matrix with a row for each index of the first dimension, as layers have their weights; `None` if
-    /// the blocks are not blocks of that.
+    /// The same codes as a matrix with a row for each index of the first dimension, as layers have their weights;
+    /// `None` if the blocks are not blocks of that.
     pub(crate) fn to_matrix(&self) -> Result<Option<Self>> {
         let dims = self.codes.dims();
         let [first, rest @ ..] = dims else { return Ok(None) };

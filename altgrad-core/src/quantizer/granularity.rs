@@ -5,14 +5,14 @@ use std::fmt;
 use altgrad_kernels::Blocks;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, Error, Result};
+use crate::{QuantizerError, Result};
 
 /// Which elements of a tensor share a scale.
 ///
-/// A tensor of more than two dimensions is taken as the matrix of its rows, `(product of all dimensions but the last, last
-/// dimension)`. In a product, rows lie along the dimension that the product sums over, because hardware can only apply
-/// a scale outside of that sum: a weight `(outputs, inputs)` has one scale an output channel in the forward pass, an
-/// activation `(…, inputs)` one a token.
+/// A tensor of more than two dimensions is taken as the matrix of its rows, `(product of all dimensions but the last,
+/// last dimension)`. In a product, rows lie along the dimension that the product sums over, because hardware can only
+/// apply a scale outside of that sum: a weight `(outputs, inputs)` has one scale an output channel in the forward pass,
+/// an activation `(…, inputs)` one a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -22,8 +22,8 @@ pub enum Granularity {
     PerTensor,
     /// One scale a row: an output channel of a weight, a token of an activation.
     PerRow,
-    /// One scale for each index of the first dimension: an output channel of a weight, whether it is `(outputs, inputs)` or
-    /// `(outputs, inputs, height, width)`. Of a matrix these are the rows.
+    /// One scale for each index of the first dimension: an output channel of a weight, whether it is `(outputs,
+    /// inputs)` or `(outputs, inputs, height, width)`. Of a matrix these are the rows.
     PerChannel,
     /// One scale a block of `rows` × `cols` elements; blocks at the edges may be smaller. Blocks of 1 × 32 are those
     /// of the MX formats, 128 × 128 and 1 × 128 those of DeepSeek-V3.
@@ -36,6 +36,10 @@ pub enum Granularity {
 }
 
 impl Granularity {
+    /// One of each, as messages show them.
+    pub(crate) const EXAMPLES: [Self; 4] =
+        [Self::PerTensor, Self::PerRow, Self::PerChannel, Self::PerBlock { rows: 128, cols: 128 }];
+
     /// The blocks of a tensor of these dimensions.
     pub(crate) fn blocks(self, dims: &[usize]) -> Blocks {
         let cols = dims.last().copied().unwrap_or(1);
@@ -88,8 +92,8 @@ impl Granularity {
         }
     }
 
-    /// The same blocks of the tensor that a layer's weight is, from those of the matrix; `None` if they are not blocks of
-    /// that.
+    /// The same blocks of the tensor that a layer's weight is, from those of the matrix; `None` if they are not blocks
+    /// of that.
     pub(crate) fn of_tensor(self, dims: &[usize]) -> Option<Self> {
         let last = dims.last().copied().unwrap_or(1);
         match self {
@@ -116,9 +120,7 @@ impl Granularity {
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::PerBlock { rows, cols } if rows == 0 || cols == 0 => {
-                Err(Error::Config(ConfigError::InvalidQuantizer {
-                    why: format!("a block of {rows} × {cols} has no elements; both sides must be at least 1"),
-                }))
+                Err(QuantizerError::EmptyBlock { rows, cols }.into())
             }
             _ => Ok(()),
         }

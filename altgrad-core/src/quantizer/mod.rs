@@ -46,7 +46,7 @@ pub(crate) use watch::Watch;
 
 use serde::Serialize;
 
-use crate::{ConfigError, Error, Fp8, Infinity, Overflow, Result};
+use crate::{Fp8, Infinity, Overflow, QuantizerError, Result};
 
 /// How one tensor is quantized.
 ///
@@ -77,10 +77,10 @@ pub struct Quantizer {
     pub scaling: Scaling,
     /// What kind of number a scale is.
     pub scale_encoding: ScaleEncoding,
-    /// The least largest magnitude that a scale is made from; smaller ones count as this one. 0 for no such bound;
-    /// torchao has 1e-12, Transformer Engine calls it `amax_epsilon`.
+    /// A lower bound on amax: a smaller one counts as this one. 0 for no bound. torchao has 1e-12; the name is
+    /// Transformer Engine's.
     pub amax_epsilon: f64,
-    /// The largest magnitude that a scale is made from at most: larger ones count as this one, and saturate. torchao calls it
+    /// An upper bound on amax: a larger one counts as this one, and values beyond it saturate. torchao calls it
     /// `hp_value_ub`, FBGEMM `scale_ub`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amax_bound: Option<f64>,
@@ -135,13 +135,13 @@ impl Quantizer {
         Self { scale_encoding, ..self }
     }
 
-    /// The same with another least largest magnitude.
+    /// The same with another lower bound on amax.
     #[must_use]
     pub fn amax_epsilon(self, amax_epsilon: f64) -> Self {
         Self { amax_epsilon, ..self }
     }
 
-    /// The same with an upper bound of the magnitude that a scale is made from, or none.
+    /// The same with an upper bound on amax, or none.
     #[must_use]
     pub fn amax_bound(self, amax_bound: impl Into<Option<f64>>) -> Self {
         Self { amax_bound: amax_bound.into(), ..self }
@@ -169,40 +169,31 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for a window or delay of 0 steps, a block without elements, a history for more than one
-    /// scale a tensor, an epsilon that is negative or not finite, or a bound that is not above it; [`FormatError::InvalidScale`](crate::FormatError::InvalidScale) for a static scale that is not
-    /// a positive finite number, or [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for one that its encoding cannot hold.
+    /// [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for a window or delay of 0 steps, a
+    /// block without elements, a history for more than one scale a tensor, an epsilon that is negative or not finite,
+    /// or a bound that is not above it; [`FormatError::InvalidScale`](crate::FormatError::InvalidScale) for a static
+    /// scale that is not a positive finite number, or
+    /// [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for one that its encoding cannot hold.
     pub fn validate(&self) -> Result<()> {
         self.granularity.validate()?;
         self.scaling.validate()?;
-        let invalid = |why| Err(Error::Config(ConfigError::InvalidQuantizer { why }));
         if self.granularity != Granularity::PerTensor && self.scaling.is_per_tensor() {
-            return invalid(format!(
-                "{:?} scaling is for one scale a tensor, but the granularity is {:?}; use `Scaling::Current`",
-                self.scaling, self.granularity
-            ));
+            let (scaling, granularity) = (format!("{:?}", self.scaling), format!("{:?}", self.granularity));
+            return Err(QuantizerError::ScalingNotForBlocks { scaling, granularity }.into());
         }
-        if let (Scaling::Static(scale), ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)) =
-            (self.scaling, self.scale_encoding)
-            && !is_power_of_two(scale)
-        {
-            return invalid(format!(
-                "a static scale of {scale} is no power of two from 2^-127 to 2^127, as its encoding says; \
-                 use one, or `ScaleEncoding::F32`"
-            ));
+        match (self.scaling.static_scale(), self.scale_encoding) {
+            (Some(scale), ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)) if !is_power_of_two(scale) => {
+                return Err(QuantizerError::ScaleNotPowerOfTwo { scale }.into());
+            }
+            _ => {}
         }
-        if !(self.amax_epsilon >= 0.0 && self.amax_epsilon <= f64::from(f32::MAX)) {
-            return invalid(format!(
-                "an amax_epsilon of {} is no least magnitude; use 0 or a small positive number such as 1e-12",
-                self.amax_epsilon
-            ));
+        let epsilon = self.amax_epsilon;
+        if !(epsilon >= 0.0 && epsilon <= f64::from(f32::MAX)) {
+            return Err(QuantizerError::InvalidEpsilon { epsilon }.into());
         }
         match self.amax_bound {
-            Some(bound) if !(bound > 0.0 && bound >= self.amax_epsilon && bound <= f64::from(f32::MAX)) => {
-                invalid(format!(
-                    "an amax_bound of {bound} is not a magnitude that a scale can be made from; use a positive number of at \
-                     least amax_epsilon, such as 1200, or none"
-                ))
+            Some(bound) if !(bound > 0.0 && bound >= epsilon && bound <= f64::from(f32::MAX)) => {
+                Err(QuantizerError::InvalidBound { bound }.into())
             }
             _ => Ok(()),
         }

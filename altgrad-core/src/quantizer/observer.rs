@@ -15,8 +15,8 @@ pub enum Observer {
     #[default]
     MinMax,
     /// The magnitude that this percentage of the values that are not 0 does not exceed, above 0 and up to 100: the few
-    /// largest are clipped, and the others get finer steps. Magnitudes are counted in bins of 2⁻⁸ of their size, and the
-    /// upper end of the bin counts.
+    /// largest are clipped, and the others get finer steps. Magnitudes are counted in bins of 2⁻⁸ of their size, and
+    /// the upper end of the bin counts.
     Percentile(f64),
 }
 

@@ -1,7 +1,7 @@
 //! An operand: one tensor of a layer on its way through quantization, and all that is kept of it from pass to pass.
 //!
-//! A weight, a layer's input, the gradient of its output and an embedding's table are operands. What a backward pass that is
-//! still to come needs of one is reached through an `Arc`.
+//! A weight, a layer's input, the gradient of its output and an embedding's table are operands. What a backward pass
+//! that is still to come needs of one is reached through an `Arc`.
 
 use std::sync::Arc;
 
@@ -43,8 +43,8 @@ pub(crate) struct CachedCodes {
     pub(crate) codes: Arc<FixedWeight>,
     /// Where the operand's gradient stops.
     pub(crate) clip: Clip,
-    /// The transpose along its own rows, where a recipe has backward passes compute with that. It is made together with the
-    /// codes, since the operand may have changed when a backward pass comes to need it.
+    /// The transpose along its own rows, where a recipe has backward passes compute with that. It is made together with
+    /// the codes, since the operand may have changed when a backward pass comes to need it.
     pub(crate) transposed: Option<CachedTranspose>,
 }
 

@@ -206,8 +206,8 @@ impl Rounded {
     }
 }
 
-/// For each magnitude the number of its binade, counted from the one of `2^lowest` in which everything below is included,
-/// and that binade's power of two.
+/// For each magnitude the number of its binade, counted from the one of `2^lowest` in which everything below is
+/// included, and that binade's power of two.
 fn binades(magnitude: &Tensor, lowest: i32, highest: i32) -> Result<(Tensor, Tensor)> {
     let count = f64::from(highest - lowest);
     let powers: Vec<f64> = (lowest..=highest).map(|exponent| 2f64.powi(exponent)).collect();

@@ -15,7 +15,8 @@ pub enum Rounding {
     /// Element `i` of a tensor draws the same bits in step `s` whatever the number of threads, the device and the rest
     /// of the model: they are a function of the seed, the layer's path, the role of the tensor, `s` and `i`, by the
     /// counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-    /// Layers made by hand have no path, so those of one seed draw alike. Probabilities are exact to 2⁻²⁴ (2⁻³² for `f64`).
+    /// Layers made by hand have no path, so those of one seed draw alike. Probabilities are exact to 2⁻²⁴ (2⁻³² for
+    /// `f64`).
     Stochastic {
         /// Seed of the experiment.
         seed: u64,

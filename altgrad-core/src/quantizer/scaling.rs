@@ -3,7 +3,8 @@
 use altgrad_kernels::Scale;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{ConfigError, Error, FormatError, Fp8, Result};
+use super::AmaxHistory;
+use crate::{Error, FormatError, Fp8, QuantizerError, Result};
 
 /// Which largest magnitude (amax) a scale is made from.
 ///
@@ -33,8 +34,8 @@ pub enum Scaling {
         /// growth.
         margin: i32,
     },
-    /// A scale that stays, from a calibration pass ([`Quantizable::calibrate`](crate::Quantizable::calibrate)) or of your
-    /// choice. Values are divided by it.
+    /// A scale that stays, from a calibration pass ([`Quantizable::calibrate`](crate::Quantizable::calibrate)) or of
+    /// your choice. Values are divided by it.
     Static(#[serde(serialize_with = "serialize_scale")] f32),
 }
 
@@ -53,10 +54,23 @@ impl Default for Scaling {
 }
 
 impl Scaling {
+    /// One of each, as messages show them.
+    pub(crate) const EXAMPLES: [Self; 4] =
+        [Self::Current, Self::Window { len: 16 }, Self::Delayed { len: 1024, margin: 0 }, Self::Static(0.05)];
+
     /// Whether the first scale is that of a later step: it comes from tensors that were measured before.
     #[must_use]
     pub fn needs_measurement(self) -> bool {
         matches!(self, Self::Delayed { .. })
+    }
+
+    /// The scale, if it is the same in every step.
+    #[must_use]
+    pub fn static_scale(self) -> Option<f32> {
+        match self {
+            Self::Static(scale) => Some(scale),
+            Self::Current | Self::Window { .. } | Self::Delayed { .. } => None,
+        }
     }
 
     /// Whether scales depend on other tensors than the one at hand, so that there can be one for a tensor only.
@@ -64,25 +78,36 @@ impl Scaling {
         !matches!(self, Self::Current)
     }
 
+    /// Number of earlier steps that scales depend on. The step at hand is part of a window.
+    pub(super) fn steps_before(self) -> usize {
+        match self {
+            Self::Current | Self::Static(_) => 0,
+            Self::Window { len } => len.saturating_sub(1),
+            Self::Delayed { len, .. } => len,
+        }
+    }
+
+    /// What a scale is made from after earlier steps, for a tensor whose largest magnitude is `current`, if that is
+    /// known.
+    pub(super) fn source(self, current: Option<f32>, history: &AmaxHistory) -> Source {
+        match self {
+            Self::Current => Source::Tensor(current),
+            Self::Window { .. } => Source::Tensor(history.largest().into_iter().chain(current).reduce(f32::max)),
+            Self::Delayed { .. } => history.largest().map_or(Source::Nothing, Source::History),
+            Self::Static(scale) => Source::Scale(scale),
+        }
+    }
+
     pub(super) fn validate(self) -> Result<()> {
-        let why = match self {
-            Self::Window { len: 0 } => {
-                "a window of length 0 has no amax to scale by; use `Scaling::Window { len: 1 }` or \
-                                        more, or `Scaling::Current`"
-                    .to_owned()
-            }
-            Self::Delayed { len: 0, .. } => {
-                "delayed scaling over 0 steps has no amax to scale by; use a `len` of 1 or more, \
-                                             or `Scaling::Current`"
-                    .to_owned()
-            }
+        match self {
+            Self::Window { len: 0 } => Err(QuantizerError::EmptyWindow.into()),
+            Self::Delayed { len: 0, .. } => Err(QuantizerError::EmptyDelay.into()),
             Self::Delayed { margin, .. } if !(-32..=32).contains(&margin) => {
-                format!("a margin of {margin} leaves nothing of the format's range; use -32 to 32, usually 0")
+                Err(QuantizerError::MarginOutOfRange { margin }.into())
             }
-            Self::Static(scale) => return check_scale(scale),
-            Self::Current | Self::Window { .. } | Self::Delayed { .. } => return Ok(()),
-        };
-        Err(Error::Config(ConfigError::InvalidQuantizer { why }))
+            Self::Static(scale) => check_scale(scale),
+            Self::Current | Self::Window { .. } | Self::Delayed { .. } => Ok(()),
+        }
     }
 
     /// 2 to the power of the margin by which the range is not used.
@@ -94,11 +119,23 @@ impl Scaling {
     }
 }
 
+/// What a scale is made from.
+pub(super) enum Source {
+    /// The largest magnitude of the tensor at hand, perhaps with earlier ones; `None` if no finite one is known.
+    Tensor(Option<f32>),
+    /// The largest magnitude of earlier steps.
+    History(f32),
+    /// This scale.
+    Scale(f32),
+    /// No step was measured yet.
+    Nothing,
+}
+
 /// What kind of number a scale is, and how quotients by it are taken.
 ///
 /// With `amax` the largest magnitude that the scale is for, or the quantizer's `amax_epsilon` if that is larger, and
-/// `largest` the largest finite value of the format. An `amax` of 0 gives the scale 1 except for [`E8M0`](Self::E8M0), and
-/// `scale × largest` is never infinite. What ∞ and NaN give, [`Infinity`](crate::Infinity) says: NaN, or 1.
+/// `largest` the largest finite value of the format. An `amax` of 0 gives the scale 1 except for [`E8M0`](Self::E8M0),
+/// and `scale × largest` is never infinite. What ∞ and NaN give, [`Infinity`](crate::Infinity) says: NaN, or 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -107,12 +144,13 @@ pub enum ScaleEncoding {
     #[default]
     F32,
     /// `1 / multiplier` with `multiplier = largest / amax`, both rounded to `f32`; values are multiplied by the
-    /// multiplier. This is how torchao and Transformer Engine compute, and differs from [`F32`](Self::F32) in the last bit
-    /// of a scale and for values next to the middle between two codes. A multiplier beyond `f32` becomes the largest `f32`.
+    /// multiplier. This is how torchao and Transformer Engine compute, and differs from [`F32`](Self::F32) in the last
+    /// bit of a scale and for values next to the middle between two codes. A multiplier beyond `f32` becomes the
+    /// largest `f32`.
     F32Reciprocal,
-    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷ and only as
-    /// large as leaves `scale × largest` finite. Quotients and products are exact but at the ends of the range of `f32`.
-    /// torchao's `round_scales_to_power_of_2`, Transformer Engine's `power_2_scale`.
+    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷ and only
+    /// as large as leaves `scale × largest` finite. Quotients and products are exact but at the ends of the range of
+    /// `f32`. torchao's `round_scales_to_power_of_2`, Transformer Engine's `power_2_scale`.
     PowerOfTwo,
     /// A power of two from 2⁻¹²⁷ to 2¹²⁷ that one byte holds (OCP Microscaling Formats specification 1.0, section
     /// 5.4.1); 2⁻¹²⁷ for an `amax` of 0.
@@ -136,6 +174,10 @@ pub enum E8M0Rule {
 }
 
 impl ScaleEncoding {
+    /// One of each, as messages show them.
+    pub(crate) const EXAMPLES: [Self; 5] =
+        [Self::F32, Self::F32Reciprocal, Self::PowerOfTwo, Self::E8M0(E8M0Rule::Floor), Self::E8M0(E8M0Rule::RoundUp)];
+
     /// The scale that is its own reciprocal: 1, or NaN.
     pub(super) fn of_one(self, one: f32) -> Scale {
         if self == Self::F32Reciprocal { Scale::with_multiplier(one, one) } else { Scale::new(one) }
@@ -181,7 +223,8 @@ fn limit(scale: f32, format: Fp8) -> f32 {
     limit_above(scale.max(f32::MIN_POSITIVE), format)
 }
 
-/// Near `f32::MAX` a quotient that was rounded up, or one with headroom, would bring the largest value back as infinity.
+/// Near `f32::MAX` a quotient that was rounded up, or one with headroom, would bring the largest value back as
+/// infinity.
 fn limit_above(scale: f32, format: Fp8) -> f32 {
     let largest = format.largest_finite();
     let scale = scale.min((f32::MAX / largest).min(f32::MAX));
@@ -205,8 +248,8 @@ fn ceil_log2(amax: f64, largest: f64) -> i32 {
     if largest * exp2(exponent) >= amax { exponent } else { exponent + 1 }
 }
 
-/// 2 to the power of `exponent`, or the smallest normal number if that is larger. `powi` costs more than all else that a
-/// scale takes, and there is a scale for each block.
+/// 2 to the power of `exponent`, or the smallest normal number if that is larger. `powi` costs more than all else that
+/// a scale takes, and there is a scale for each block.
 fn exp2(exponent: i32) -> f64 {
     f64::from_bits(((exponent.max(f64::MIN_EXP - 1) + f64::MAX_EXP - 1) as u64) << (f64::MANTISSA_DIGITS - 1))
 }

@@ -3,7 +3,8 @@
 use altgrad_kernels::{Blocks, Conversion, Draws, Scale};
 use candle_core::Tensor;
 
-use super::{AmaxHistory, Quantizer, Rounding, Scaling, tensor_ops};
+use super::scaling::Source;
+use super::{AmaxHistory, Quantizer, Rounding, tensor_ops};
 use crate::{Infinity, Result};
 
 /// What a quantizer remembers from step to step.
@@ -25,9 +26,9 @@ impl QuantizerState {
 impl Quantizer {
     /// The scale for a tensor, row or block whose largest magnitude is `amax`, after the steps recorded in `history`.
     ///
-    /// An `amax` of ∞ or NaN says nothing about the size of the other values. A scale that it is to be made from is NaN, so
-    /// that all that is under it becomes NaN; or, if infinities [saturate](crate::Infinity::Saturate), the history
-    /// alone decides, or else the scale is 1.
+    /// An `amax` of ∞ or NaN says nothing about the size of the other values. A scale that it is to be made from is
+    /// NaN, so that all that is under it becomes NaN; or, if infinities [saturate](crate::Infinity::Saturate), the
+    /// history alone decides, or else the scale is 1.
     #[must_use]
     pub fn scale(&self, amax: f32, history: &AmaxHistory) -> f32 {
         self.scale_of(amax, history).value()
@@ -44,12 +45,7 @@ impl Quantizer {
     /// An empty history of the length that the scaling looks back over.
     #[must_use]
     pub fn history(&self) -> AmaxHistory {
-        AmaxHistory::new(match self.scaling {
-            Scaling::Current | Scaling::Static(_) => 0,
-            // The step at hand is part of the window, so the history holds those before it.
-            Scaling::Window { len } => len.saturating_sub(1),
-            Scaling::Delayed { len, .. } => len,
-        })
+        AmaxHistory::new(self.scaling.steps_before())
     }
 
     /// How things are before the first step.
@@ -67,13 +63,13 @@ impl Quantizer {
         stream: u32,
     ) -> Result<(Conversion, Option<f32>)> {
         let blocks = self.granularity.blocks(x.dims());
-        let (scales, recorded) = if let Scaling::Static(scale) = self.scaling {
+        let (scales, recorded) = if let Some(scale) = self.scaling.static_scale() {
             (vec![Scale::new(scale); blocks.count()], None)
         } else {
             let amaxes = tensor_ops::block_amax(x, blocks, what)?;
             let scales = amaxes.iter().map(|amax| self.scale_of(*amax as f32, &state.history)).collect();
             // What looks back has one scale, and so one largest magnitude.
-            let recorded = if self.scaling == Scaling::Current { None } else { amaxes.first() };
+            let recorded = if self.scaling.is_per_tensor() { amaxes.first() } else { None };
             (scales, recorded.map(|amax| *amax as f32))
         };
         let draws = match self.rounding {
@@ -99,8 +95,8 @@ impl Quantizer {
         Ok(self.conversion(weight, "the weight", &self.state(), stream)?.0)
     }
 
-    /// How a part of a weight is converted in the first step, if the weight as a whole has one scale and the largest magnitude
-    /// `amax`, and nothing is drawn.
+    /// How a part of a weight is converted in the first step, if the weight as a whole has one scale and the largest
+    /// magnitude `amax`, and nothing is drawn.
     pub(crate) fn conversion_under(&self, part: &Tensor, amax: f32) -> Conversion {
         let (blocks, scales) = (self.granularity.blocks(part.dims()), vec![self.scale_of(amax, &self.history())]);
         self.under(blocks, scales, None)
@@ -127,21 +123,15 @@ impl Quantizer {
     }
 
     fn scale_of(&self, amax: f32, history: &AmaxHistory) -> Scale {
-        let is_from_tensor = matches!(self.scaling, Scaling::Current | Scaling::Window { .. });
-        if is_from_tensor && !amax.is_finite() && self.infinity == Infinity::Propagate {
-            return self.scale_encoding.of_one(f32::NAN);
-        }
         let current = amax.is_finite().then_some(amax.abs());
-        let largest = match self.scaling {
-            Scaling::Static(scale) => return Scale::new(scale),
-            Scaling::Current => current,
-            Scaling::Window { .. } => history.largest().into_iter().chain(current).reduce(f32::max),
-            Scaling::Delayed { .. } => match history.largest() {
-                None => return self.scale_encoding.of_one(1.0),
-                largest => largest,
-            },
+        let largest = match self.scaling.source(current, history) {
+            Source::Tensor(_) if current.is_none() && self.infinity == Infinity::Propagate => {
+                return self.scale_encoding.of_one(f32::NAN);
+            }
+            Source::Tensor(None) | Source::Nothing => return self.scale_encoding.of_one(1.0),
+            Source::Tensor(Some(largest)) | Source::History(largest) => largest,
+            Source::Scale(scale) => return Scale::new(scale),
         };
-        let largest = largest.map_or(f64::NAN, |largest| self.within_bounds(largest));
-        self.scale_encoding.scale(largest, self.format, self.scaling)
+        self.scale_encoding.scale(self.within_bounds(largest), self.format, self.scaling)
     }
 }

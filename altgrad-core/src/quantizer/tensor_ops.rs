@@ -21,7 +21,8 @@ fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
 ///
 /// # Errors
 ///
-/// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if it holds NaN and the format does not.
+/// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if it holds NaN and the format does
+/// not.
 pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     check_dtype(x.dtype(), "the tensor")?;
     if x.device().is_cpu() {
@@ -44,7 +45,8 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
 ///
 /// # Errors
 ///
-/// [`TensorError::NotFinite`](crate::TensorError::NotFinite) naming the first element that is not finite, or [`TensorError::AmaxOutOfRange`](crate::TensorError::AmaxOutOfRange).
+/// [`TensorError::NotFinite`](crate::TensorError::NotFinite) naming the first element that is not finite, or
+/// [`TensorError::AmaxOutOfRange`](crate::TensorError::AmaxOutOfRange).
 pub(crate) fn check_finite(x: &Tensor, what: &'static str) -> Result<f32> {
     let amax = amax(x, what)?;
     if (amax as f32).is_finite() {
@@ -56,7 +58,8 @@ pub(crate) fn check_finite(x: &Tensor, what: &'static str) -> Result<f32> {
     })
 }
 
-/// [`TensorError::AmaxOutOfRange`](crate::TensorError::AmaxOutOfRange) if a finite magnitude is beyond `f32`, in which scales are kept.
+/// [`TensorError::AmaxOutOfRange`](crate::TensorError::AmaxOutOfRange) if a finite magnitude is beyond `f32`, in which
+/// scales are kept.
 pub(super) fn check_range(x: &Tensor, what: &'static str) -> Result<()> {
     if x.dtype() != DType::F64 {
         return check_dtype(x.dtype(), what);

@@ -79,8 +79,9 @@ impl dyn AnySlot {
 
 /// What operations on models do with a slot.
 ///
-/// Every method is required: an operation that a kind could not take part in would not compile. The trait is in a private
-/// module, so that nobody else can implement it, and it is a trait of its own so that [`AnySlot`] shows none of it.
+/// Every method is required: an operation that a kind could not take part in would not compile. The trait is in a
+/// private module, so that nobody else can implement it, and it is a trait of its own so that [`AnySlot`] shows none of
+/// it.
 #[allow(private_interfaces, reason = "nobody outside of this crate can name the trait")]
 pub trait Internals {
     /// The weight's own tensor, if the layer still has it.
@@ -110,11 +111,12 @@ pub trait Internals {
     /// What is set of the slot.
     fn mode_mut(&mut self) -> &mut Mode;
 
-    /// The slot with its layer in full precision, around this weight if it is frozen; `None` if it is frozen and there is no
-    /// weight.
+    /// The slot with its layer in full precision, around this weight if it is frozen; `None` if it is frozen and there
+    /// is no weight.
     fn to_full(&self, weight: Option<Tensor>) -> Option<Box<dyn AnySlot>>;
 
-    /// The slot at `path` with its layer quantized; layers that are quantized as one share `weights`. `None` if it is frozen.
+    /// The slot at `path` with its layer quantized; layers that are quantized as one share `weights`. `None` if it is
+    /// frozen.
     fn to_quantized(
         &self,
         recipe: Recipe,

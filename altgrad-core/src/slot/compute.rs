@@ -10,9 +10,9 @@ pub enum Compute {
     /// As it is. An output differs from the exact one by at most `2·k·2⁻²⁴·Σ|x||w|`, a sum of `k` products.
     #[default]
     Full,
-    /// Rounded to `bf16`, ties to even, as bf16 models do; faster for large batches on processors that multiply pairs of
-    /// bf16 (AVX-512 BF16: Zen 4, Sapphire Rapids). Weights are exact in bf16, so an output differs from
-    /// the exact one by at most `(2⁻⁸ + 2·k·2⁻²⁴)·Σ|x||w|`. Sums are scaled after the sum, so `Σ|x|·|code|` must be within
-    /// the range of `f32`, and products below its normal numbers count as 0. An input of `bf16` is not changed at all.
+    /// Rounded to `bf16`, ties to even, as bf16 models do; faster for large batches on processors that multiply pairs
+    /// of bf16 (AVX-512 BF16: Zen 4, Sapphire Rapids). Weights are exact in bf16, so an output differs from the exact
+    /// one by at most `(2⁻⁸ + 2·k·2⁻²⁴)·Σ|x||w|`. Sums are scaled after the sum, so `Σ|x|·|code|` must be within the
+    /// range of `f32`, and products below its normal numbers count as 0. An input of `bf16` is not changed at all.
     Bf16Activations,
 }

@@ -13,7 +13,7 @@ use super::{Compute, Evaluation, LayerPath, Operation, locate, lookup};
 use crate::quantizer::{
     Clip, FixedWeight, Fp8Tensor, Granularity, Operand, Quantizer, Scaling, Ste, fake_quantize_with,
 };
-use crate::{ConfigError, Error, Fp8, Result};
+use crate::{Error, Fp8, QuantizerError, Result};
 
 /// A layer with a weight of one byte an element. [`FrozenLinear`](crate::FrozenLinear) is the one that is linear.
 ///
@@ -58,16 +58,15 @@ impl<O: Operation> Frozen<O> {
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit, or blocks that reach over what is a row of the weight as a matrix with a row for each index of
-    /// its first dimension.
+    /// Shapes that do not fit, or blocks that reach over what is a row of the weight as a matrix with a row for each
+    /// index of its first dimension.
     pub fn from_codes(config: O::Config, weight: &Fp8Tensor, bias: Option<Tensor>) -> Result<Self> {
         let dims = weight.shape().dims().to_vec();
         let evaluation = O::evaluation(&config, &dims)?;
         check_parts(&evaluation, &dims, weight.dtype(), weight.codes().device(), bias.as_ref())?;
         let Some(matrix) = weight.to_matrix()? else {
-            let granularity = weight.granularity();
-            let why = format!("a weight of shape {dims:?} with scales {granularity} is not a matrix of such blocks");
-            return Err(Error::Config(ConfigError::InvalidQuantizer { why }));
+            let granularity = weight.granularity().to_string();
+            return Err(QuantizerError::BlocksAcrossRows { granularity, shape: dims }.into());
         };
         let weight = Arc::new(FixedWeight::new(matrix, evaluation.layout())?);
         let mode = Mode::default();
@@ -129,18 +128,15 @@ impl<O: Operation> Frozen<O> {
         let quantizer = quantizer.into();
         quantizer.validate().map_err(|error| error.of(NAME))?;
         if quantizer.scaling.needs_measurement() {
-            let why = "a frozen layer has no steps before to take a delayed scale from; use `Scaling::Static` or \
-                       `Scaling::Current`"
-                .to_owned();
-            return Err(Error::Config(ConfigError::InvalidQuantizer { why }).of(NAME));
+            return Err(Error::from(QuantizerError::NoSteps).of(NAME));
         }
         let operand = Operand::new(NAME, Some(&quantizer), self.codes.path.as_deref().unwrap_or_default());
         self.codes.activations = Some(FrozenInput { quantizer, operand, ste });
         Ok(self)
     }
 
-    /// The weight's codes, brought into the order of its rows for this call: in the weight's shape, or where scales are not
-    /// those of blocks of that, as a matrix with a row for each index of its first dimension.
+    /// The weight's codes, brought into the order of its rows for this call: in the weight's shape, or where scales are
+    /// not those of blocks of that, as a matrix with a row for each index of its first dimension.
     ///
     /// # Errors
     ///
@@ -276,7 +272,8 @@ impl FrozenCodes {
         })
     }
 
-    /// The quantizer of the layer's input, with a static scale in place of a history: what another process can go on with.
+    /// The quantizer of the layer's input, with a static scale in place of a history: what another process can go on
+    /// with.
     ///
     /// Fails if there is nothing in the history.
     pub(crate) fn standing_activations(&self) -> Result<Option<Quantizer>> {

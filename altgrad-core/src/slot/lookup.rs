@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::products::{self, Arguments, Computed, Gradients};
 use crate::Result;
-use crate::quantizer::{CachedCodes, Clip, FixedWeight, Granularity, Quantizer, Rounding, Scaling};
+use crate::quantizer::{CachedCodes, Clip, FixedWeight, Granularity, Quantizer, Rounding};
 
 /// The rows' values, and where their gradients stop.
 pub(super) type LookedUp = (Tensor, Clip);
@@ -12,7 +12,7 @@ pub(super) type LookedUp = (Tensor, Clip);
 /// Whether a row is quantized as it would be in the whole weight, without looking at the other rows.
 pub(super) fn is_by_row(quantizer: &Quantizer) -> bool {
     let is_scaled_by_row = match quantizer.granularity {
-        Granularity::PerTensor => matches!(quantizer.scaling, Scaling::Static(_)),
+        Granularity::PerTensor => quantizer.scaling.static_scale().is_some(),
         Granularity::PerRow | Granularity::PerChannel => true,
         Granularity::PerBlock { rows, .. } => rows == 1,
     };
@@ -43,8 +43,8 @@ pub(super) fn frozen(codes: &FixedWeight, rows: &Tensor) -> Result<Tensor> {
     Ok(values.reshape(dims)?)
 }
 
-/// The rows in the shape of the numbers with a dimension more, with a gradient that goes to the weight; `on_gradient` is
-/// called when it does.
+/// The rows in the shape of the numbers with a dimension more, with a gradient that goes to the weight; `on_gradient`
+/// is called when it does.
 pub(super) fn attach(
     (values, clip): LookedUp,
     weight: &Tensor,

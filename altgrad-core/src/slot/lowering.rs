@@ -9,8 +9,8 @@ use crate::Result;
 /// How a layer is a product of matrices, `Y = X · Wᵀ` with the weight `W` as it is but for its dimensions: `(outputs,
 /// inputs)`, one row for each index of its first dimension.
 ///
-/// A layer of several groups is as many products: the rows of `X` and `Y` are those of the first group, then those of the
-/// second, as the rows of `W` are, and the inputs are those of one group.
+/// A layer of several groups is as many products: the rows of `X` and `Y` are those of the first group, then those of
+/// the second, as the rows of `W` are, and the inputs are those of one group.
 pub trait Lowering: Debug + Send + Sync {
     /// Checks the dimensions of an input.
     ///
@@ -48,8 +48,8 @@ pub trait Lowering: Debug + Send + Sync {
         vec![y.0, y.1]
     }
 
-    /// The layer's output from `Y`, in which the bias is already, with [these dimensions](Self::result_dims), by differentiable
-    /// operations, for an input of the dimensions `x`.
+    /// The layer's output from `Y`, in which the bias is already, with [these dimensions](Self::result_dims), by
+    /// differentiable operations, for an input of the dimensions `x`.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Slots: the layers that a model declares and altgrad replaces, of any kind.
 //!
-//! What the kinds have in common is here: [`Slot`] and what it can hold, [`Full`], [`Quantized`] and [`Frozen`]. A kind is
-//! an [`Operation`], in a folder of its own.
+//! What the kinds have in common is here: [`Slot`] and what it can hold, [`Full`], [`Quantized`] and [`Frozen`]. A kind
+//! is an [`Operation`], in a folder of its own.
 
 mod any;
 mod compute;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Recipe;
 use crate::quantizer::{Operand, Quantizer};
 
-/// What a layer keeps of each of the tensors that its recipe is for, shared with the backward passes that are still to come.
+/// What a layer keeps of each of the tensors that its recipe is for, shared with the backward passes that are still to
+/// come.
 #[derive(Clone, Debug)]
 pub(crate) struct Operands {
     /// Shared by the layers that are tied to one another and quantized as one.

@@ -11,8 +11,8 @@ use crate::quantizer::Layout;
 
 /// A layer in full precision that a [`Slot`](super::Slot) can hold: what the kinds of slot differ in.
 ///
-/// Everything else about slots is the same for every kind: [`Linear`](crate::Linear) is `Slot<candle_nn::Linear>`. A kind of
-/// your own is a type that implements this trait. Here is a layer that scales its input before it multiplies:
+/// Everything else about slots is the same for every kind: [`Linear`](crate::Linear) is `Slot<candle_nn::Linear>`. A
+/// kind of your own is a type that implements this trait. Here is a layer that scales its input before it multiplies:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -74,8 +74,8 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
     /// What the layer is besides its tensors.
     fn config(&self) -> Self::Config;
 
-    /// The tensor that is quantized, of two dimensions or more. Its rows, with a scale each where there is a scale a row, are
-    /// those of the matrix with a row for each index of the first dimension: its output channels.
+    /// The tensor that is quantized, of two dimensions or more. Its rows, with a scale each where there is a scale a
+    /// row, are those of the matrix with a row for each index of the first dimension: its output channels.
     fn weight(&self) -> &Tensor;
 
     /// The tensor that is added in full precision.
@@ -122,8 +122,8 @@ impl Evaluation {
     pub(super) fn layout(&self) -> Layout {
         match self {
             Self::Product(lowering) => Layout::Products { groups: lowering.groups() },
-            // A head that is tied to the table is a product with the same codes. A row is put together from as many places as
-            // it has pairs of codes, which takes microseconds.
+            // A head that is tied to the table is a product with the same codes. A row is put together from as many
+            // places as it has pairs of codes, which takes microseconds.
             Self::Lookup => Layout::Products { groups: 1 },
             Self::Values => Layout::Rows,
         }

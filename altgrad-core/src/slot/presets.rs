@@ -24,8 +24,8 @@ impl Recipe {
     /// torchao's float8 training recipe `tensorwise`: E4M3 weights and activations, E5M2 gradients, one scale a tensor
     /// from its current largest magnitude.
     ///
-    /// Source: `Float8LinearConfig.from_recipe_name("tensorwise")`; the multiplier is `448 / max(amax, 1e-12)`, rounded to
-    /// `f32` (`amax_to_scale`), and altgrad's scale its reciprocal. To depart from it:
+    /// Source: `Float8LinearConfig.from_recipe_name("tensorwise")`; the multiplier is `448 / max(amax, 1e-12)`, rounded
+    /// to `f32` (`amax_to_scale`), and altgrad's scale its reciprocal. To depart from it:
     ///
     /// ```
     /// use altgrad::{Fp8, Quantizer, Recipe};
@@ -47,12 +47,12 @@ impl Recipe {
         Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer.format(Fp8::E5M2))
     }
 
-    /// torchao's float8 training recipe `rowwise`: E4M3 throughout, one power-of-two scale a row (a token of activations
-    /// and gradients, an output channel of weights), along the dimension that each product sums over.
+    /// torchao's float8 training recipe `rowwise`: E4M3 throughout, one power-of-two scale a row (a token of
+    /// activations and gradients, an output channel of weights), along the dimension that each product sums over.
     ///
-    /// Source: `Float8LinearConfig.from_recipe_name("rowwise")` with `round_scales_to_power_of_2`. altgrad takes the power
-    /// of two exactly, torchao through `log2` in `f32`, whose multiplier is twice too large for an `amax` just above
-    /// `448 × 2^k` (up to 38 steps of `f32`). To depart from it:
+    /// Source: `Float8LinearConfig.from_recipe_name("rowwise")` with `round_scales_to_power_of_2`. altgrad takes the
+    /// power of two exactly, torchao through `log2` in `f32`, whose multiplier is twice too large for an `amax` just
+    /// above `448 × 2^k` (up to 38 steps of `f32`). To depart from it:
     ///
     /// ```
     /// use altgrad::{Granularity, Recipe, ScaleEncoding};
@@ -72,12 +72,12 @@ impl Recipe {
         Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer)
     }
 
-    /// Transformer Engine's `DelayedScaling` with `Format.HYBRID`: E4M3 weights and activations, E5M2 gradients, one scale
-    /// a tensor from the largest magnitude of the last 1024 steps before.
+    /// Transformer Engine's `DelayedScaling` with `Format.HYBRID`: E4M3 weights and activations, E5M2 gradients, one
+    /// scale a tensor from the largest magnitude of the last 1024 steps before.
     ///
     /// Source: `transformer_engine/common/recipe`; the multiplier is `largest / amax` in `f32`, and altgrad's scale its
-    /// reciprocal (Transformer Engine's `scale_inv`). The first step of each tensor has the scale 1, and so has a model that
-    /// never ran in training mode: to quantize a trained model use another recipe. To depart from it:
+    /// reciprocal (Transformer Engine's `scale_inv`). The first step of each tensor has the scale 1, and so has a model
+    /// that never ran in training mode: to quantize a trained model use another recipe. To depart from it:
     ///
     /// ```
     /// use altgrad::{Recipe, Scaling};
@@ -96,11 +96,12 @@ impl Recipe {
         Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer.format(Fp8::E5M2))
     }
 
-    /// The recipe of DeepSeek-V3: E4M3 throughout, one scale for each block of 128 × 128 weights and of 1 × 128 activations
-    /// or gradients.
+    /// The recipe of DeepSeek-V3: E4M3 throughout, one scale for each block of 128 × 128 weights and of 1 × 128
+    /// activations or gradients.
     ///
     /// Source: "DeepSeek-V3 Technical Report" (2024), section 3.3.2, in the numerics of torchao's
-    /// `prototype/blockwise_fp8_training`: the multiplier is `448 / max(amax, 1e-12)`, rounded to `f32`. To depart from it:
+    /// `prototype/blockwise_fp8_training`: the multiplier is `448 / max(amax, 1e-12)`, rounded to `f32`. To depart from
+    /// it:
     ///
     /// ```
     /// use altgrad::{Granularity, Recipe, ScaleEncoding};
@@ -121,8 +122,8 @@ impl Recipe {
             .gradients(quantizer)
     }
 
-    /// MXFP8 of the OCP Microscaling Formats specification 1.0: E4M3 throughout, one E8M0 scale for each 32 elements along
-    /// the dimension that a product sums over.
+    /// MXFP8 of the OCP Microscaling Formats specification 1.0: E4M3 throughout, one E8M0 scale for each 32 elements
+    /// along the dimension that a product sums over.
     ///
     /// Source: the specification, sections 5.2, 6.3 and 7; the scale is that of its floor rule. To depart from it:
     ///
@@ -169,8 +170,8 @@ impl FromStr for Recipe {
             let meant = did_you_mean(text, names);
             let known = names.join(", ");
             let why = format!(
-                "neither a recipe nor a format; recipes are {known}, and a format such as E4M3 or E5M2 quantizes weights \
-                 only{meant}{format}"
+                "neither a recipe nor a format; recipes are {known}, and a format such as E4M3 or E5M2 quantizes \
+                 weights only{meant}{format}"
             );
             ParseError::new(text, why)
         })

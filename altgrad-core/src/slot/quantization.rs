@@ -63,8 +63,8 @@ impl Quantization {
         Ok(Self { recipe, operands, mode, evaluation, is_calibrating: false, path })
     }
 
-    /// Whether the weight, if it is that of `other` as well, has the same codes: the two are quantized as one, or a clone of
-    /// layers that are.
+    /// Whether the weight, if it is that of `other` as well, has the same codes: the two are quantized as one, or a
+    /// clone of layers that are.
     pub(crate) fn has_codes_of(&self, other: &Self) -> bool {
         let (own, others) = (&self.operands.weights, &other.operands.weights);
         Arc::ptr_eq(own, others)

@@ -9,8 +9,8 @@ use crate::{Fp8, Result};
 /// How the tensors of one layer are quantized: its weights, its activations (the layer's input), the gradients that its
 /// backward pass starts from (those of its output), and what that pass makes of the first two.
 ///
-/// With `Q` for quantization, `X` the input `(…, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of the
-/// output `(…, outputs)`, a layer computes
+/// With `Q` for quantization, `X` the input `(…, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of
+/// the output `(…, outputs)`, a layer computes
 ///
 /// ```text
 /// Y  = Q(X) · Q(W)ᵀ + bias
@@ -49,7 +49,8 @@ pub struct Recipe {
     /// How the layer's input is quantized; `None` leaves it as it is.
     #[serde(serialize_with = "or_full_precision::serialize")]
     pub activations: Option<Quantizer>,
-    /// How the gradient of the layer's output is quantized on its way into the backward pass; `None` leaves it as it is.
+    /// How the gradient of the layer's output is quantized on its way into the backward pass; `None` leaves it as it
+    /// is.
     #[serde(serialize_with = "or_full_precision::serialize")]
     pub gradients: Option<Quantizer>,
     /// The straight-through estimator of weights and activations.

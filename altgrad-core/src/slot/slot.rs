@@ -24,8 +24,8 @@ use crate::{Fp8, Result};
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 ///
-/// A slot is in training mode until it is switched to eval mode, and stays in its mode whatever it holds: a slot that is
-/// quantized, frozen or dequantized in eval mode still is afterwards. What the mode means, [`Quantized`] says.
+/// A slot is in training mode until it is switched to eval mode, and stays in its mode whatever it holds: a slot that
+/// is quantized, frozen or dequantized in eval mode still is afterwards. What the mode means, [`Quantized`] says.
 #[derive(Clone, Debug)]
 pub enum Slot<O: Operation> {
     /// A layer in full precision.
@@ -58,8 +58,8 @@ impl<O: Operation> Slot<O> {
         }
     }
 
-    /// The weight as floats, of a linear layer in the shape `(outputs, inputs)`: the layer's own tensor, or the values of the
-    /// codes once frozen.
+    /// The weight as floats, of a linear layer in the shape `(outputs, inputs)`: the layer's own tensor, or the values
+    /// of the codes once frozen.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! How a `VarBuilder` hands a quantized weight to a slot.
 //!
-//! A slot is built by candle's own `VarBuilder`, which knows tensors and nothing else, and which may rename them on the way
-//! (`rename_f`). So a slot asks once, for its weight, under the weight's own name and shape, and how it wants the weight
-//! initialized says who asks: as `candle_nn`'s linear layers do, in other words. Whoever has codes answers with one tensor of
-//! bytes that holds a description, scales and codes; whoever has none gives the weight. Every error is that of the layer.
+//! A slot is built by candle's own `VarBuilder`, which knows tensors and nothing else, and which may rename them on the
+//! way (`rename_f`). So a slot asks once, for its weight, under the weight's own name and shape, and how it wants the
+//! weight initialized says who asks: as `candle_nn`'s linear layers do, in other words. Whoever has codes answers with
+//! one tensor of bytes that holds a description, scales and codes; whoever has none gives the weight. Every error is
+//! that of the layer.
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::init::{DEFAULT_KAIMING_NORMAL, FanInOut, NonLinearity, NormalOrUniform};
@@ -14,8 +15,8 @@ use super::{Frozen, Operation, Slot};
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
 use crate::{Error, Fp8, Result, TensorError};
 
-/// How a slot whose layer is a product asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`, with
-/// the gain as a number.
+/// How a slot whose layer is a product asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`,
+/// with the gain as a number.
 pub(super) const OF_PRODUCTS: Init = Init::Kaiming {
     dist: NormalOrUniform::Normal,
     fan: FanInOut::FanIn,
@@ -99,8 +100,8 @@ impl SlotCodes {
     }
 }
 
-/// The slot of a layer with this configuration: a weight of these dimensions from `vb`, and a bias of so many elements if there
-/// is one.
+/// The slot of a layer with this configuration: a weight of these dimensions from `vb`, and a bias of so many elements
+/// if there is one.
 pub(super) fn slot<O: Operation>(
     config: O::Config,
     weight: impl Into<Shape>,
@@ -126,9 +127,10 @@ pub(super) fn slot<O: Operation>(
 }
 
 impl<O: Operation> Slot<O> {
-    /// The layer with this configuration whose weight has these dimensions, and whose bias so many elements if it has one, from
-    /// `vb`. Where `vb` is that of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight makes the slot a
-    /// frozen layer. A weight that is made anew is initialized as that of a linear layer, a bias with zeros.
+    /// The layer with this configuration whose weight has these dimensions, and whose bias so many elements if it has
+    /// one, from `vb`. Where `vb` is that of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight
+    /// makes the slot a frozen layer. A weight that is made anew is initialized as that of a linear layer, a bias with
+    /// zeros.
     ///
     /// The constructors of [`nn`](crate::nn) are this with the dimensions and initializations of `candle_nn`.
     ///

@@ -67,12 +67,13 @@ impl<'de> NameOrTable<'de> for Recipe {
 
 /// What [`FromStr`](std::str::FromStr) reads, or a table with a `base` (such a name; the other fields replace what it
 /// says) or `weights`, and any of `activations`, `gradients` and `ste`. Each tensor has a [`Quantizer`];
-/// `"full_precision"` is no quantizer.
+/// `"full_precision"` stands for no quantizer.
 ///
 /// ```
 /// use altgrad::{Recipe, Ste};
 ///
-/// let recipe: Recipe = serde_json::from_str(r#"{ "base": "tensorwise", "gradients": "full_precision", "ste": "clipped" }"#)?;
+/// let text = r#"{ "base": "tensorwise", "gradients": "full_precision", "ste": "clipped" }"#;
+/// let recipe: Recipe = serde_json::from_str(text)?;
 /// assert_eq!(recipe, Recipe::tensorwise().gradients(None).ste(Ste::Clipped));
 /// # Ok::<(), serde_json::Error>(())
 /// ```

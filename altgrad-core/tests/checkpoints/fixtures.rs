@@ -1,4 +1,5 @@
-//! Checkpoints that the reference implementations wrote (`make_fixtures.py`): the same values, formats and granularities.
+//! Checkpoints that the reference implementations wrote (`make_fixtures.py`): the same values, formats and
+//! granularities.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Checkpoints for `interop/read_back.py`: a small LLaMA in each dialect that is written, with the values to be read back.
+//! Checkpoints for `interop/read_back.py`: a small LLaMA in each dialect that is written, with the values to be read
+//! back.
 
 use std::collections::HashMap;
 use std::fs;

@@ -371,7 +371,7 @@ COMPRESSED_TENSORS = {
             "group_1": group(CHANNEL, TOKEN),
         },
     ),
-    # A layer takes its own name before a pattern, of these the first in alphabetical order, and a pattern before its class.
+    # A layer takes its own name before a pattern (the first in alphabetical order), and a pattern before its class.
     "groups": compressed(
         BF16,
         {
@@ -533,7 +533,7 @@ TRANSFORMERS = {
 
 
 def to_torchao(values, config, swizzled):
-    """What `quantize_` makes of a weight, without its questions about the hardware; it swizzles scales of `MXTensor`."""
+    """What `quantize_` makes of a weight, whatever the hardware is; it swizzles the scales of `MXTensor`."""
     if isinstance(config, Float8WeightOnlyConfig):
         return Float8Tensor.from_hp(values, float8_dtype=config.weight_dtype, granularity=config.granularity)
     if isinstance(config, MXDynamicActivationMXWeightConfig):

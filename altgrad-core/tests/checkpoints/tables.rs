@@ -202,10 +202,12 @@ proptest! {
             }
             let checkpoint = Checkpoint::open(&[folder.path()]).unwrap();
             prop_assert_eq!(checkpoint.dialect(), dialect);
-            let tensor = checkpoint.tensor(codes, DType::F32, &Device::Cpu).unwrap_or_else(|error| panic!("{dialect}: {error}"));
+            let tensor = checkpoint.tensor(codes, DType::F32, &Device::Cpu);
+            let tensor = tensor.unwrap_or_else(|error| panic!("{dialect}: {error}"));
             prop_assert_eq!(tensor.dims(), &table.dims()[..], "{}", dialect);
-            let actual: Vec<u32> = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|value| value.to_bits()).collect();
-            let expected: Vec<u32> = table.values().iter().map(|value| value.to_bits()).collect();
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let actual = bits(&tensor.flatten_all().unwrap().to_vec1().unwrap());
+            let expected = bits(&table.values());
             prop_assert_eq!(actual, expected, "{}", dialect);
             read += 1;
         }

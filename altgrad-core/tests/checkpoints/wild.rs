@@ -1,5 +1,5 @@
-//! Checkpoints as people met them, each kind in a small file with the values that must come out. Codes are 1.0 unless said
-//! otherwise, so a value is the scale that was applied.
+//! Checkpoints as people met them, each kind in a small file with the values that must come out. Codes are 1.0 unless
+//! said otherwise, so a value is the scale that was applied.
 
 use std::fs;
 
@@ -327,7 +327,8 @@ fn modelopt_in_blocks_by_other_names() {
 #[test]
 fn of_two_configurations_the_richer_counts() {
     let tensors = [ones("a.weight", &[2, 2]), f32s("a.weight_scale", &[2], &[0.5, 2.0])];
-    let rich = json!({ "quant_algo": "MIXED_PRECISION", "quantized_layers": { "a": { "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN" } } });
+    let layers = json!({ "a": { "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN" } });
+    let rich = json!({ "quant_algo": "MIXED_PRECISION", "quantized_layers": layers });
     let poor = json!({ "quant_algo": "MIXED_PRECISION" });
     for (in_config, in_hf) in [(&rich, &poor), (&poor, &rich)] {
         let mut section = in_config.clone();
@@ -396,7 +397,9 @@ fn quark_says_it_in_words_of_its_own() {
         &json!({
             "quant_method": "quark",
             "global_quant_config": { "weight": spec("per_channel", false), "input_tensors": spec("per_token", true) },
-            "layer_quant_config": { "b*": { "weight": spec("per_tensor", false), "input_tensors": spec("per_tensor", false) } },
+            "layer_quant_config": {
+                "b*": { "weight": spec("per_tensor", false), "input_tensors": spec("per_tensor", false) }
+            },
             "exclude": ["lm_head"],
         }),
     );

@@ -39,8 +39,8 @@ fn unknown_fields() {
     );
     assert_eq!(
         json("{\n  \"recipe\": {\n    \"weights\": { \"format\": \"E4M3\", \"granularty\": \"per_row\" }\n  }\n}"),
-        "config:3:47: `recipe.weights.granularty`: unknown field `granularty`, expected one of `format`, `granularity`, \
-         `scaling`, `scale_encoding`, `amax_epsilon`, `amax_bound`, `rounding`, `overflow`, \
+        "config:3:47: `recipe.weights.granularty`: unknown field `granularty`, expected one of `format`, \
+         `granularity`, `scaling`, `scale_encoding`, `amax_epsilon`, `amax_bound`, `rounding`, `overflow`, \
          `infinity`; did you mean `granularity`?"
     );
     assert_eq!(
@@ -86,7 +86,8 @@ fn unknown_names() {
 
 #[test]
 fn full_precision_where_it_is_none() {
-    let elsewhere = "`full_precision` cannot be said here; say it of layers in a rule: a `pattern` and the `recipe` \"full_precision\"";
+    let elsewhere = "`full_precision` cannot be said here; say it of layers in a rule: a `pattern` and the `recipe` \
+                     \"full_precision\"";
     assert_eq!(toml("recipe = 'full_precision'"), format!("config:1:10: `recipe`: {elsewhere}"));
     assert_eq!(toml("recipe.weights = 'full_precision'"), format!("config:1:18: `recipe.weights`: {elsewhere}"));
 }
@@ -115,8 +116,8 @@ fn wrong_types() {
     );
     assert_eq!(
         toml("recipe = 'hybrid'\nrules = ['h.0']"),
-        "config:2:10: `rules[0]`: invalid type: string \"h.0\", expected a rule: a table with a `pattern` and a `recipe`; \
-         `rules` may be [{ pattern = \"h.0\", recipe = \"full_precision\" }] or more of them"
+        "config:2:10: `rules[0]`: invalid type: string \"h.0\", expected a rule: a table with a `pattern` and a \
+         `recipe`; `rules` may be [{ pattern = \"h.0\", recipe = \"full_precision\" }] or more of them"
     );
     assert_eq!(
         toml("recipe = 'hybrid'\n[rules]\npattern = 'h'"),
@@ -194,7 +195,8 @@ fn wrong_settings() {
         ),
         (
             "overflow = 'clamp'",
-            "config:1:48: `recipe.weights.overflow`: unknown variant `clamp`; `overflow` may be \"saturate\", \"special\"",
+            "config:1:48: `recipe.weights.overflow`: unknown variant `clamp`; `overflow` may be \"saturate\", \
+             \"special\"",
         ),
     ] {
         assert_eq!(toml(&format!("recipe.weights = {{ format = 'E4M3', {setting} }}")), message);
@@ -215,7 +217,8 @@ fn wrong_settings() {
 fn missing_fields() {
     assert_eq!(
         toml(""),
-        "config:1:1: missing field `recipe`; `recipe` may be \"hybrid\", \"E4M3\" or another recipe or format, or a table"
+        "config:1:1: missing field `recipe`; `recipe` may be \"hybrid\", \"E4M3\" or another recipe or format, or a \
+         table"
     );
     assert_eq!(
         toml("recipe = 'hybrid'\n[[rules]]\npattern = 'h'"),
@@ -260,9 +263,10 @@ fn invalid_values() {
     );
     assert_eq!(
         json(
-            r#"{"recipe": {"weights": {"format": "E4M3", "granularity": "per_row", "scaling": {"window": {"len": 16}}}}}"#
+            r#"{"recipe": {"weights":
+              {"format": "E4M3", "granularity": "per_row", "scaling": {"window": {"len": 16}}}}}"#
         ),
-        format!("config:1:103: `recipe.weights`: {contradiction}")
+        format!("config:2:79: `recipe.weights`: {contradiction}")
     );
     assert_eq!(
         toml("recipe.weights = { format = 'E4M3', scaling = { static = 0 } }"),

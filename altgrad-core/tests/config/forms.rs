@@ -23,10 +23,17 @@ recipe = "E3M4"
 pattern = "**.c_attn"
 [rules.recipe]
 base = "tensorwise"
-weights = { format = "E4M3", granularity = "per_row", scaling = "current", scale_encoding = "power_of_two", rounding = { stochastic = { seed = 1 } }, overflow = "saturate", amax_epsilon = 1e-12 }
 activations = "E4M3"
 gradients = "full_precision"
 ste = "clipped"
+[rules.recipe.weights]
+format = "E4M3"
+granularity = "per_row"
+scaling = "current"
+scale_encoding = "power_of_two"
+rounding = { stochastic = { seed = 1 } }
+overflow = "saturate"
+amax_epsilon = 1e-12
 "#;
 
 fn experiment() -> QuantConfig {

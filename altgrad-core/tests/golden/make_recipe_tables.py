@@ -6,57 +6,61 @@
     venv/bin/python make_recipe_tables.py     # Python 3.11, on the CPU; the output is deterministic
 
 Sources, all PyPI packages:
-- `torchao` for `tensorwise`, `rowwise`, `blockwise`, `mxfp8` and `mxfp8_round_up`: its own functions compute the tables.
+- `torchao` for `tensorwise`, `rowwise`, `blockwise`, `mxfp8` and `mxfp8_round_up`: its own functions compute the
+  tables.
 - `compressed-tensors` for `weight_only` in E4M3, with the strategies tensor, channel, token, group and block.
 - `gfloat` for the casts to all formats and for the blocks of `mxfp8`; `ml_dtypes` and `torch` check its casts.
-- Transformer Engine runs on a GPU only, so that `hybrid` follows its documented rule (delayed scaling, "max") in NumPy's
-  f32, step by step. A second version that moves a buffer of amaxes as Transformer Engine's kernel does must agree.
+- Transformer Engine runs on a GPU only, so that `hybrid` follows its documented rule (delayed scaling, "max") in
+  NumPy's f32, step by step. A second version that moves a buffer of amaxes as Transformer Engine's kernel does must
+  agree.
 Each rule is written down once more here, in NumPy, and compared with its source for every tensor; the script fails on
 any difference except those listed below, and on one of those where it is not expected.
 
-What the tables hold follows the rule of altgrad, `value = decode(code) * scale`. torchao and Transformer Engine keep the
-reciprocal, here called the multiplier, and round it to f32 first: `code = cast(x * multiplier)`, `scale = 1 / multiplier`.
-All arithmetic is f32 and rounds to nearest even, casts saturate:
+What the tables hold follows the rule of altgrad, `value = decode(code) * scale`. torchao and Transformer Engine keep
+the reciprocal, here called the multiplier, and round it to f32 first: `code = cast(x * multiplier)`, `scale = 1 /
+multiplier`. All arithmetic is f32 and rounds to nearest even, casts saturate:
 - `weight_only`: `scale = amax / largest`, at least 2^-126, one step smaller where `scale * largest` would be infinite,
   and 1 for an amax of 0; `code = cast(x / scale)`.
 - `tensorwise`, `blockwise`: `multiplier = largest / max(amax, 1e-12)`, the maximum in f64.
 - `rowwise`: the same, rounded down to a power of two.
-- `hybrid`: `multiplier = largest * 2^-margin / (largest of the last len amaxes before this step)`, 1 before the first and
-  f32::MAX instead of infinity. A step with an amax of 0, infinity or NaN changes neither the multiplier nor the history.
-- `mxfp8`: `scale = 2^(floor(log2(amax)) - 8)`, from 2^-127 to 2^127, and 2^-127 for an amax of 0; `code = cast(x / scale)`.
+- `hybrid`: `multiplier = largest * 2^-margin / (largest of the last len amaxes before this step)`, 1 before the first
+  and f32::MAX instead of infinity. A step with an amax of 0, infinity or NaN changes neither the multiplier nor the
+  history.
+- `mxfp8`: `scale = 2^(floor(log2(amax)) - 8)`, from 2^-127 to 2^127, and 2^-127 for an amax of 0; `code = cast(x /
+  scale)`.
 - `mxfp8_round_up`: the smallest power of two with `448 * scale >= amax`, in the same range.
 
 Where the sources do something else (the tables hold altgrad's rule):
-- `compressed-tensors` takes 2^-23 instead of a scale that is 0 (altgrad 1 if amax is 0, otherwise 2^-126) and keeps scales
-  that are subnormal (altgrad 2^-126). Where it adds a zero point of 0, the code of -0 is 00 (altgrad 80).
-- `torchao` computes powers of two with f32's log2, rounded to nearest. With an amax 1 to 40 steps of f32 above 448 * 2^k,
-  the more the further k is from 0, its multiplier in `rowwise` is twice as large as it should be and its scale in
+- `compressed-tensors` takes 2^-23 instead of a scale that is 0 (altgrad 1 if amax is 0, otherwise 2^-126) and keeps
+  scales that are subnormal (altgrad 2^-126). Where it adds a zero point of 0, the code of -0 is 00 (altgrad 80).
+- `torchao` computes powers of two with f32's log2, rounded to nearest. With an amax 1 to 40 steps of f32 above 448 *
+  2^k, the more the further k is from 0, its multiplier in `rowwise` is twice as large as it should be and its scale in
   `mxfp8_round_up` half as large; one step above 448 * 2^-10 is an example. The inputs avoid those places
   (`log2_differences` finds them), and the tables are exact on both sides of them.
-- `torchao` divides by 2^-126 where the E8M0 scale of `mxfp8` is 2^-127, and by 1 in `mxfp8_round_up`; the values that its
-  codes give back are half as large as they should be, or 0. There the codes come from gfloat.
+- `torchao` divides by 2^-126 where the E8M0 scale of `mxfp8` is 2^-127, and by 1 in `mxfp8_round_up`; the values that
+  its codes give back are half as large as they should be, or 0. There the codes come from gfloat.
 - Transformer Engine keeps an infinite amax in its window and uses the old multiplier until it has left. A NaN takes a
   place in the window, but is ignored otherwise.
 
-One rule of altgrad is not in the tables, which hold what the sources do: for an amax above 1.75 * 2^127 altgrad halves the
-power-of-two scale of `rowwise` and `mxfp8_round_up`, because the largest value times the scale would be infinite. The tests
-expect that (`make_finite` in `recipes/golden.rs`).
+One rule of altgrad is not in the tables, which hold what the sources do: for an amax above 1.75 * 2^127 altgrad halves
+the power-of-two scale of `rowwise` and `mxfp8_round_up`, because the largest value times the scale would be infinite.
+The tests expect that (`make_finite` in `recipes/golden.rs`).
 
-Files are lines of words that are separated by one space; lines that start with `#` are comments. Numbers in sections are
-hexadecimal, floats are the bits of f32; numbers in headers are decimal.
+Files are lines of words that are separated by one space; lines that start with `#` are comments. Numbers in sections
+are hexadecimal, floats are the bits of f32; numbers in headers are decimal.
 - `inputs.txt`: `[input NAME ROWS COLS]`, then a line a row with COLS floats. Names starting with `bf16` have only bf16
   values.
-- Others, except for `hybrid_histories.txt`:
-  `[RECIPE ROLES FORMAT GRANULARITY INPUT DIRECTION SCALE_ROWS SCALE_COLS]`, then SCALE_ROWS lines with SCALE_COLS floats,
-  then a line a row of the tensor with all its codes, two digits each, without a space between them.
+- Others, except for `hybrid_histories.txt`: `[RECIPE ROLES FORMAT GRANULARITY INPUT DIRECTION SCALE_ROWS SCALE_COLS]`,
+  then SCALE_ROWS lines with SCALE_COLS floats, then a line a row of the tensor with all its codes, two digits each,
+  without a space between them.
   - ROLES: one or more of `weights`, `activations`, `gradients`, with commas between.
-  - GRANULARITY: `tensor`, `row` or `ROWSxCOLS`, the size of a block; blocks at the edges may be smaller, which is the same
-    as filling up with zeros and cropping.
+  - GRANULARITY: `tensor`, `row` or `ROWSxCOLS`, the size of a block; blocks at the edges may be smaller, which is the
+    same as filling up with zeros and cropping.
   - DIRECTION: `direct`, or `transposed`: the input is transposed first, and scales and codes are of the transpose.
-  - RECIPE is the name of the file; in `hybrid.txt` it is `hybrid/SEQUENCE/STEP`: the steps of a sequence follow each other
-    and share one history, which is empty at step 0.
-- `hybrid_histories.txt`: `[NAME FORMAT LEN MARGIN STEPS]`, then STEPS lines `amax multiplier scale`; the last two are those
-  that quantize this step, before its amax is recorded.
+  - RECIPE is the name of the file; in `hybrid.txt` it is `hybrid/SEQUENCE/STEP`: the steps of a sequence follow each
+    other and share one history, which is empty at step 0.
+- `hybrid_histories.txt`: `[NAME FORMAT LEN MARGIN STEPS]`, then STEPS lines `amax multiplier scale`; the last two are
+  those that quantize this step, before its amax is recorded.
 """
 
 import zlib
@@ -243,10 +247,14 @@ def make_inputs():
     add("all_f32_max", lambda random: np.full((2, 33), F32_MAX) * random.choice([-1, 1], (2, 33)))
     add("powers_of_two", lambda random: np.append(2.0 ** np.arange(-149.0, 128), [0, 0, 0]).reshape(7, 40))
     add("amax_power_of_two", lambda random: rows_with(
-        random, [v for k in (-100, -30, -10, -1, 0, 1, 7, 60, 126) for v in (2.0**k, step(2.0**k, -1), step(2.0**k, 1))], 33
+        random,
+        [v for k in (-100, -30, -10, -1, 0, 1, 7, 60, 126) for v in (2.0**k, step(2.0**k, -1), step(2.0**k, 1))],
+        33,
     ))
     add("amax_largest", lambda random: rows_with(
-        random, [448 * 2.0**k for k in (-140, -127, -126, -118, -60, -20, -10, -3, -2, -1, 0, 1, 2, 7, 10, 60, 110, 119)], 40
+        random,
+        [448 * 2.0**k for k in (-140, -127, -126, -118, -60, -20, -10, -3, -2, -1, 0, 1, 2, 7, 10, 60, 110, 119)],
+        40,
     ))
     add("amax_below_largest", lambda random: rows_with(
         random, [step(448 * 2.0**k, -1) for k in (-118, -60, -20, -10, -3, -1, 0, 1, 2, 10, 60, 119)], 40
@@ -428,7 +436,8 @@ def weight_only(x, fp8, granularity, name):
             COUNTS["compressed-tensors", "scales that differ"] += int(differs.sum())
             # With an amax of 0 the codes are the same all the same.
             compared = ~spread((quotient < MIN_NORMAL) & (amax != 0), x, granularity)
-            COUNTS["compressed-tensors", "codes compared"] += same(codes[compared], their_codes[compared], name, granularity)
+            count = same(codes[compared], their_codes[compared], name, granularity)
+            COUNTS["compressed-tensors", "codes compared"] += count
             COUNTS["compressed-tensors", "codes not compared"] += int((~compared).sum())
     return scales, codes
 
@@ -442,7 +451,8 @@ def weight_only_tables(inputs):
     table.write()
     table = Table("weight_only_granular")
     for fp8, granularity in (
-        (E4M3, "row"), (E4M3, "128x128"), (E4M3, "1x128"), (E5M2, "row"), (E3M4, "4x16"), (E2M5, "row"), (E4M3_FNUZ, "3x7")
+        (E4M3, "row"), (E4M3, "128x128"), (E4M3, "1x128"), (E5M2, "row"), (E3M4, "4x16"), (E2M5, "row"),
+        (E4M3_FNUZ, "3x7"),
     ):
         for name, x in inputs.items():
             if suits(name, x, fp8, granularity == "128x128"):
@@ -542,7 +552,7 @@ class Delayed:
 
 
 class DelayedBuffer:
-    """The same as a buffer that turns, as in Transformer Engine, which does not treat infinity and NaN in the same way."""
+    """The same in a ring buffer, as in Transformer Engine, which treats infinity and NaN differently."""
 
     def __init__(self, fp8, length, margin):
         self.scaled_largest = np.float32(fp8.largest * np.float32(2.0**-margin))
@@ -669,7 +679,8 @@ def blockwise_tables(inputs):
                 for tensor in dtypes(name, padded(y, rows, cols)):
                     their_codes, their_scales = function(tensor)
                     COUNTS["blockwise", "scales compared"] += same(scales, their_scales.numpy(), name, granularity)
-                    COUNTS["blockwise", "codes compared"] += same(codes, code_array(their_codes)[crop], name, granularity)
+                    count = same(codes, code_array(their_codes)[crop], name, granularity)
+                    COUNTS["blockwise", "codes compared"] += count
                 if rows == 1 and direction == "transposed":
                     # torchao has a function for the columns, too.
                     their_codes, their_scales = torch_blockwise_scale_act_quant_rhs(

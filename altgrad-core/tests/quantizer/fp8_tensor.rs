@@ -106,9 +106,10 @@ fn nan_needs_a_format_that_has_it() {
                     continue;
                 }
                 let error = packed.unwrap_err();
-                assert!(
-                    matches!(&error, Error::Format(FormatError::NanNotRepresentable { format: named }) if *named == format.to_string())
-                );
+                let Error::Format(FormatError::NanNotRepresentable { format: named }) = &error else {
+                    panic!("{error}")
+                };
+                assert_eq!(*named, format.to_string());
                 assert_eq!(
                     error.to_string(),
                     format!(

@@ -129,8 +129,8 @@ fn the_transposed_gradient_draws_apart() {
     let eye = Tensor::eye(SIZE, DType::F32, &Device::Cpu).unwrap();
     let [x, weight] = [&eye, &eye].map(|eye| Var::from_tensor(eye).unwrap());
     let layer = QuantizedLinear::new(candle_nn::Linear::new(weight.as_tensor().clone(), None), recipe).unwrap();
-    // Every row and column has the scale 1 and elsewhere one value between two of the format, so that the two copies of the
-    // gradient, along its rows (dX) and its columns (dW transposed), differ in their draws alone.
+    // Every row and column has the scale 1 and elsewhere one value between two of the format, so that the two copies of
+    // the gradient, along its rows (dX) and its columns (dW transposed), differ in their draws alone.
     let dy = ((&eye * (448.0 - 17.0)).unwrap() + 17.0).unwrap();
     let y = layer.forward(&x).unwrap();
     let gradients = (y * &dy).unwrap().sum_all().unwrap().backward().unwrap();

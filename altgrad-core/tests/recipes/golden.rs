@@ -1,4 +1,5 @@
-//! Codes and scales of whole tensors against the tables of torchao, compressed-tensors, gfloat and the MX specification.
+//! Codes and scales of whole tensors against the tables of torchao, compressed-tensors, gfloat and the MX
+//! specification.
 
 use altgrad_core::{E8M0Rule, Fp8Tensor, Quantizer, Recipe, ScaleEncoding, Scaling, fake_quantize};
 use altgrad_testing::{BF16, Oracle};
@@ -58,11 +59,11 @@ fn compare(table: &Table, quantizer: &Quantizer, inputs: &Inputs, decoder: &mut 
     }
 }
 
-/// Halves the scales whose product with the largest value of the format is no finite `f32`, and takes the codes of those
-/// blocks from the oracle; says how many scales that are.
+/// Halves the scales whose product with the largest value of the format is no finite `f32`, and takes the codes of
+/// those blocks from the oracle; says how many scales that are.
 ///
-/// The sources of the tables have scales up to 2¹²⁷ or beyond, with which values next to `f32::MAX` come back as infinity;
-/// altgrad's documentation rules that out.
+/// The sources of the tables have scales up to 2¹²⁷ or beyond, with which values next to `f32::MAX` come back as
+/// infinity; altgrad's documentation rules that out.
 fn make_finite(table: &mut Table, inputs: &Inputs) -> usize {
     let oracle = oracle(table.format);
     let largest = oracle.largest() as f32;

@@ -5,7 +5,8 @@ use candle_core::{DType, Module, Tensor, Var};
 
 use crate::{Trained, cpu, numbers, uneven, values};
 
-/// A layer with a weight of one element, with one step done for each triple of weight, input and gradient of the output.
+/// A layer with a weight of one element, with one step done for each triple of weight, input and gradient of the
+/// output.
 fn one_by_one(recipe: Recipe) -> Trained {
     Trained::new(&cpu(vec![1.0], (1, 1)), None, recipe)
 }

@@ -1,4 +1,5 @@
-//! ∞ and NaN in an operand of a layer: what is not finite afterwards, to the element. The table is that of [`Infinity`].
+//! ∞ and NaN in an operand of a layer: what is not finite afterwards, to the element. The table is that of
+//! [`Infinity`].
 
 use altgrad_core::{Fp8, FrozenLinear, Infinity, Quantizer, Recipe, Scaling};
 use candle_core::{DType, Module, Tensor, Var};

@@ -1,5 +1,5 @@
-//! A layer in plain loops over `f64`, from the formulas in the documentation: how each tensor is quantized, and what the
-//! three products of a layer are.
+//! A layer in plain loops over `f64`, from the formulas in the documentation: how each tensor is quantized, and what
+//! the three products of a layer are.
 
 use altgrad_testing::{Kind, NAMED, Oracle, Spec};
 

@@ -40,21 +40,25 @@ pub enum Overflow {
 
 /// What a `Quantizer` makes of infinities, and with them of a tensor that is not finite.
 ///
-/// A conversion that saturates takes ±∞ to the largest value (OCP 8-bit Floating Point Specification 1.0, section 5.2.1),
-/// and that is what [`Fp8::encode`] and the kernels do unless told otherwise. In a model it would hide what
+/// A conversion that saturates takes ±∞ to the largest value (OCP 8-bit Floating Point Specification 1.0, section
+/// 5.2.1), and that is what [`Fp8::encode`] and the kernels do unless told otherwise. In a model it would hide what
 /// happened: a loss scaler, for example, waits for gradients that are not finite. So a quantizer, and with it a layer,
 /// propagates them by default.
 ///
 /// What is not finite in the end, by what the quantizer of the operand goes by; "block" is what shares a scale:
 ///
-/// | ∞ or NaN in an operand of a product, and scales that are | `Propagate` | `Saturate` |
+/// | ∞ or NaN in an operand of a product, and scales | `Propagate` | `Saturate` |
 /// |---|---|---|
-/// | made from that tensor: `Scaling::Current`, `Scaling::Window` | all of its block, as in torchao (448/∞ = 0, ∞·0 = NaN) and under the NaN scale of OCP Microscaling | its NaN; ∞ and the rest of the block under the largest of the history, or else the scale 1 |
-/// | known before: `Scaling::Static`, `Scaling::Delayed` | the element | its NaN; ∞ becomes the largest value, as in Transformer Engine |
-/// | none: an operand in full precision | the element | the element |
+/// | from that tensor: `Current`, `Window` | all of its block | its NaN; ∞ saturates |
+/// | known before: `Static`, `Delayed` | the element | its NaN; ∞ saturates |
+/// | none: full precision | the element | the element |
 ///
-/// With `Y = Q(X)·Q(W)ᵀ`, `dX = Q(dY)·Q(W)` and `dW = Q(dY)ᵀ·Q(X)` this is what is not finite under `Propagate`, the default
-/// of every named recipe and of a format alone, and nothing else is:
+/// A whole block as in torchao (448/∞ = 0, ∞·0 = NaN) and under the NaN scale of OCP Microscaling; saturation under a
+/// known scale as in Transformer Engine. Where ∞ saturates in a tensor that its scale comes from, the scale is that of
+/// the history, or else 1.
+///
+/// With `Y = Q(X)·Q(W)ᵀ`, `dX = Q(dY)·Q(W)` and `dW = Q(dY)ᵀ·Q(X)` this is what is not finite under `Propagate`, the
+/// default of every named recipe and of a format alone, and nothing else is:
 ///
 /// | recipe | ∞ or NaN in `X[t, i]` | in `W[o, i]` | in `dY[t, o]` |
 /// |---|---|---|---|
@@ -86,10 +90,11 @@ pub enum Infinity {
 /// which is the encoding of the OCP 8-bit Floating Point Specification (OFP8, revision 1.0, table 1) with the field
 /// widths as parameters. Every value of every format that [`Fp8::new`] accepts is exact in `f32`, `f64` and `bf16`.
 ///
-/// A code takes one byte whatever the format. One of fewer than 8 bits takes the upper bits of it, and the others are 0: a
-/// code `c` of the 4 bits of E2M1 is the byte `c << 4`, one of the 6 bits of E2M3 `c << 2`. So it is at the same time the
-/// code of that value in the format of 8 bits with the same exponent field and bias, E2M5 for both, and what decodes and
-/// multiplies codes need not know the difference. A byte that is no code has its value in that format of 8 bits.
+/// A code takes one byte whatever the format. One of fewer than 8 bits takes the upper bits of it, and the others are
+/// 0: a code `c` of the 4 bits of E2M1 is the byte `c << 4`, one of the 6 bits of E2M3 `c << 2`. So it is at the same
+/// time the code of that value in the format of 8 bits with the same exponent field and bias, E2M5 for both, and what
+/// decodes and multiplies codes need not know the difference. A byte that is no code has its value in that format of 8
+/// bits.
 ///
 /// ```
 /// use altgrad::Fp8;
@@ -184,9 +189,10 @@ impl Fp8 {
     ///
     /// # Errors
     ///
-    /// [`FormatError::InvalidFormat`] if the bits do not add up to 7, 5 or 3, the sign being one more; if a format of 6 or 4
-    /// bits is to have [`Specials`]; if [`Specials::Ieee`] leaves no finite value or no NaN (it needs an exponent bit and
-    /// a mantissa bit); or if the bias puts a value where `f32` could not hold it or the rounding of it as normal numbers.
+    /// [`FormatError::InvalidFormat`] if the bits do not add up to 7, 5 or 3, the sign being one more; if a format of 6
+    /// or 4 bits is to have [`Specials`]; if [`Specials::Ieee`] leaves no finite value or no NaN (it needs an exponent
+    /// bit and a mantissa bit); or if the bias puts a value where `f32` could not hold it or the rounding of it as
+    /// normal numbers.
     pub fn new(exponent_bits: u8, mantissa_bits: u8, bias: i16, specials: Specials) -> Result<Self> {
         let invalid = |why: String| Err(FormatError::InvalidFormat { why });
         let Some(magnitude_bits @ (7 | 5 | 3)) = exponent_bits.checked_add(mantissa_bits) else {
@@ -208,14 +214,15 @@ impl Fp8 {
             ));
         }
         let format = Self { exponent_bits, mantissa_bits, bias, specials };
-        // The lowest step of any byte must be a normal `f32`, and so must 2^23 times the highest step of the codes, which
-        // the kernels add and subtract to round.
+        // The lowest step of any byte must be a normal `f32`, and so must 2^23 times the highest step of the codes,
+        // which the kernels add and subtract to round.
         let lowest = i32::from(bias) <= 1 + 126 - i32::from(format.mantissa_field());
         let highest = format.exponent_of_code(0x7F) + 23 - i32::from(mantissa_bits) <= 127;
         if !(lowest && highest) {
             let top_field = (1i32 << exponent_bits) - 1;
             return invalid(format!(
-                "bias {bias} puts values out of the range of f32; with {exponent_bits} exponent bits it may be {} to {}",
+                "bias {bias} puts values out of the range of f32; with {exponent_bits} exponent bits it may be {} to \
+                 {}",
                 top_field.max(1) - 104 - i32::from(mantissa_bits),
                 127 - i32::from(format.mantissa_field()),
             ));
@@ -338,8 +345,8 @@ impl Fp8 {
         self.decode(1 << self.padding())
     }
 
-    /// The smallest value with a full mantissa, `2^(1 - bias)`; `None` for a format whose finite values are all subnormal:
-    /// one without exponent bits, or with one exponent bit and [`Specials::Ieee`].
+    /// The smallest value with a full mantissa, `2^(1 - bias)`; `None` for a format whose finite values are all
+    /// subnormal: one without exponent bits, or with one exponent bit and [`Specials::Ieee`].
     #[must_use]
     pub const fn smallest_normal(self) -> Option<f32> {
         let code = 1 << self.mantissa_field();

@@ -53,8 +53,8 @@ impl FromStr for Fp8 {
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             let known = Self::NAMED.map(|(name, _)| name).join(", ");
             let message = format!(
-                "not a format; known are {known}, or a custom one such as `E4M3(bias=5, specials=none)` with specials none, \
-                 nan_only, ieee or fnuz{why}"
+                "not a format; known are {known}, or a custom one such as `E4M3(bias=5, specials=none)` with specials \
+                 none, nan_only, ieee or fnuz{why}"
             );
             ParseError::new(text, message)
         };

@@ -67,8 +67,8 @@ pub(super) fn interleave(rows: [&[u8; NR]; 2], to: &mut PairRow) {
     }
 }
 
-/// Decodes codes of a format with up to five exponent bits to single values, through half precision: its numbers are the
-/// format's times a power of two. Says whether it could; a code that is no finite number is left to others.
+/// Decodes codes of a format with up to five exponent bits to single values, through half precision: its numbers are
+/// the format's times a power of two. Says whether it could; a code that is no finite number is left to others.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[allow(unsafe_code, reason = "see the proofs")]
 pub(super) fn decode(table: &Table, pairs: &[PairRow], to: &mut Panel) -> bool {

@@ -97,7 +97,8 @@ impl Lookup {
         Self { upper: halves(&table.upper), lower: halves(&table.lower), odd }
     }
 
-    /// The values of 64 codes as bf16, from each lane of 16 bytes the lower 8 in the first vector, the upper 8 in the other.
+    /// The values of 64 codes as bf16, from each lane of 16 bytes the lower 8 in the first vector, the upper 8 in the
+    /// other.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     fn values(&self, codes: __m512i) -> [__m512i; 2] {

@@ -32,7 +32,8 @@ impl Lhs<'_> {
         }
     }
 
-    /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be said.
+    /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be
+    /// said.
     pub(super) fn exponent_range(&self, level: Level, rhs: Fp8, length: usize) -> Option<ExponentRange> {
         match self {
             Lhs::Codes(codes) => Some(ExponentRange::of_codes(codes.format(), rhs, length.min(2 * KC))),

@@ -2,9 +2,10 @@
 //!
 //! The right operand is decoded a panel of [`NR`] columns and a run of the sum's index at a time, into a buffer that
 //! stays in the cache while tiles of [`MR`] rows of the left operand pass by. All values of all formats are exact in
-//! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and for
-//! operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order that depends
-//! on the shapes alone. Sums of runs under one scale each are scaled, not their elements, unless the runs are short.
+//! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and
+//! for operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order that
+//! depends on the shapes alone. Sums of runs under one scale each are scaled, not their elements, unless the runs are
+//! short.
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 

@@ -20,8 +20,8 @@ pub(super) struct OutputTile<'a> {
 unsafe impl Send for OutputTile<'_> {}
 
 impl<'a> OutputTile<'a> {
-    /// Divides a matrix of rows of `cols` elements into tiles of at most `width` columns. Each has the rows from one number
-    /// in `cuts` to the next; rows before the first and after the last are left out, as is what is not in order.
+    /// Divides a matrix of rows of `cols` elements into tiles of at most `width` columns. Each has the rows from one
+    /// number in `cuts` to the next; rows before the first and after the last are left out, as is what is not in order.
     #[allow(unsafe_code, reason = "pointers to elements of the matrix")]
     pub(super) fn divide(matrix: &'a mut [f32], cols: usize, cuts: &[usize], width: usize) -> Vec<Self> {
         let rows = matrix.len().checked_div(cols).unwrap_or_default();
@@ -36,8 +36,8 @@ impl<'a> OutputTile<'a> {
             free = tile_rows.end;
             for first_col in (0..cols).step_by(width.max(1)) {
                 tiles.push(Self {
-                    // SAFETY: `tile_rows.start < rows` and `first_col < cols`, so this is an element of the matrix, which
-                    // has at least `rows * cols`.
+                    // SAFETY: `tile_rows.start < rows` and `first_col < cols`, so this is an element of the matrix,
+                    // which has at least `rows * cols`.
                     start: unsafe { start.add(tile_rows.start * cols + first_col) },
                     stride: cols,
                     rows: tile_rows.clone(),
@@ -66,8 +66,8 @@ impl<'a> OutputTile<'a> {
             return &mut [];
         }
         // SAFETY: `divide` made the ranges of rows and columns of tiles so that no two share an element and all lie in
-        // the matrix, which is borrowed mutably for `'a`. The elements of one row of an output tile lie next to one another. The
-        // result borrows the output tile mutably, so there is no other slice of it.
+        // the matrix, which is borrowed mutably for `'a`. The elements of one row of an output tile lie next to one
+        // another. The result borrows the output tile mutably, so there is no other slice of it.
         unsafe {
             std::slice::from_raw_parts_mut(self.start.add((row - self.rows.start) * self.stride), self.cols.len())
         }

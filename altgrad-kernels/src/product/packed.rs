@@ -12,8 +12,9 @@ pub(super) type PairRow = [u8; 2 * NR];
 
 /// Where in a [`PairRow`] the codes of a column are: the first of two bytes.
 ///
-/// Interleaving the lower, then the upper halves of the four 16-byte lanes of 64 such bytes with as many others gives the
-/// columns in order, 16 to a vector. That is what a decoder on AVX-512 does with the upper and lower bytes of values.
+/// Interleaving the lower, then the upper halves of the four 16-byte lanes of 64 such bytes with as many others gives
+/// the columns in order, 16 to a vector. That is what a decoder on AVX-512 does with the upper and lower bytes of
+/// values.
 pub(super) const fn position(col: usize) -> usize {
     let (half, quarter, lane, place) = (col / 32, col / 16 % 2, col / 4 % 4, col % 4);
     64 * half + 16 * lane + 8 * quarter + 2 * place

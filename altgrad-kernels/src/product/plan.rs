@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::matrix::CodeMatrix;
 use crate::format::Fp8;
 
-/// Dwords of a column of the right operand that are decoded at a time: 64 columns of them, 128 KiB, stay in the second-level
-/// cache while all rows of the left operand pass by.
+/// Dwords of a column of the right operand that are decoded at a time: 64 columns of them, 128 KiB, stay in the
+/// second-level cache while all rows of the left operand pass by.
 pub(super) const KC: usize = 512;
 
 /// Shorter runs of elements under one scale are cheaper to scale one by one than sum by sum.
@@ -45,8 +45,9 @@ impl ExponentRange {
     }
 
     /// The power of two that the left operand's values have to be divided by for all sums to be finite, and whether
-    /// products are then still normal numbers of `f32`. If they cannot all be, the values are as large as they may be, so
-    /// that products are subnormal numbers without loss: the values of a format have less than 127 binades, `f32` has 277.
+    /// products are then still normal numbers of `f32`. If they cannot all be, the values are as large as they may be,
+    /// so that products are subnormal numbers without loss: the values of a format have less than 127 binades, `f32`
+    /// has 277.
     pub(super) fn fold(self) -> (i32, bool) {
         let least = self.highest - 127;
         let fold = if self.lowest < -126 { least.max(self.lhs - 127) } else { least.max(0) };

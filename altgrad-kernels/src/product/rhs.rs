@@ -8,8 +8,8 @@ use super::plan::KC;
 use super::{NR, interleave};
 use crate::level::Level;
 
-/// The codes of a column in the run at hand, with a line of the cache more than the longest run has, so that columns are
-/// not a power of two apart.
+/// The codes of a column in the run at hand, with a line of the cache more than the longest run has, so that columns
+/// are not a power of two apart.
 pub(super) type NearColumn = [u8; 2 * KC + 64];
 
 /// The right operand of a product; its rows are the columns of the result.

@@ -18,8 +18,8 @@ pub(super) struct Table {
     pub(super) half: Option<Half>,
 }
 
-/// How the bits of a code become those of a number of half precision: a code in the upper byte of a word, the word shifted
-/// right with its sign and masked, is the code's value divided by `factor`, subnormal numbers included.
+/// How the bits of a code become those of a number of half precision: a code in the upper byte of a word, the word
+/// shifted right with its sign and masked, is the code's value divided by `factor`, subnormal numbers included.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Half {
     pub(super) shift: i32,

@@ -1,5 +1,5 @@
-//! The loops of a product: decoding a panel, and the sums of a tile. Portable code, and the choice between it and that for
-//! the instruction sets of a processor.
+//! The loops of a product: decoding a panel, and the sums of a tile. Portable code, and the choice between it and that
+//! for the instruction sets of a processor.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! Stochastic rounding: which neighbour a value becomes is decided by the draw and the exact distance, and by nothing else.
+//! Stochastic rounding: which neighbour a value becomes is decided by the draw and the exact distance, and by nothing
+//! else.
 
 use half::bf16;
 

@@ -1,4 +1,5 @@
-//! Parts and threads: no bit depends on where one part of a tensor ends and the next one begins, nor on who computes it.
+//! Parts and threads: no bit depends on where one part of a tensor ends and the next one begins, nor on who computes
+//! it.
 
 use half::bf16;
 

@@ -1,5 +1,5 @@
-//! altgrad's own dialect, for what no other can say: any format, granularity and quantizer of inputs. Codes of formats that
-//! have no dtype are bytes as [`Fp8`] has them, also those of 6 and 4 bits.
+//! altgrad's own dialect, for what no other can say: any format, granularity and quantizer of inputs. Codes of formats
+//! that have no dtype are bytes as [`Fp8`] has them, also those of 6 and 4 bits.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The dialect of ComfyUI: diffusion models in one file, each quantized layer marked by a `comfy_quant` tensor, and before that
-//! all of them by one `scaled_fp8`.
+//! The dialect of ComfyUI: diffusion models in one file, each quantized layer marked by a `comfy_quant` tensor, and
+//! before that all of them by one `scaled_fp8`.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,8 @@ pub(super) const FACTS: Facts = Facts {
     write: Some(Write {
         layout,
         config: |_, _| Ok(Value::Null),
-        repertoire: "; it has E4M3 and E5M2 weights per tensor, with inputs in full precision or in E4M3 under a static scale",
+        repertoire: "; it has E4M3 and E5M2 weights per tensor, with inputs in full precision or in E4M3 under a \
+                     static scale",
     }),
     holds: Holds::DiffusionModels,
 };

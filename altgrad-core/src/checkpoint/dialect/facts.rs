@@ -36,8 +36,8 @@ pub(super) enum Holds {
 pub(super) struct Write {
     /// The layout of a layer, or what of it the dialect cannot say.
     pub(super) layout: fn(&LayerSpec) -> Result<TensorLayout, String>,
-    /// `quantization_config`, or `hf_quant_config.json` where that is what describes layers, from layers and the paths of
-    /// those that are left alone; or why it cannot say so.
+    /// `quantization_config`, or `hf_quant_config.json` where that is what describes layers, from layers and the paths
+    /// of those that are left alone; or why it cannot say so.
     pub(super) config: fn(&[LayerSpec], &[String]) -> Result<Value, String>,
     /// What it has instead of what it cannot express, after a semicolon.
     pub(super) repertoire: &'static str,
@@ -60,7 +60,8 @@ pub(super) struct Names {
 pub(super) enum Name {
     /// The name of the codes and this.
     After(&'static str),
-    /// Beside codes that are called `weight`; after codes of another name, such as those of fused experts, with `_` between.
+    /// Beside codes that are called `weight`; after codes of another name, such as those of fused experts, with `_`
+    /// between.
     Beside(&'static str),
     /// One level up, for all codes there, each of which is the `weight` of a part.
     Above(&'static str),

@@ -1,4 +1,5 @@
-//! The dialect of FBGEMM in transformers (`FbgemmFp8Config`): one `weight_scale` a row, and inputs in rows up to a bound.
+//! The dialect of FBGEMM in transformers (`FbgemmFp8Config`): one `weight_scale` a row, and inputs in rows up to a
+//! bound.
 
 use serde::Deserialize;
 

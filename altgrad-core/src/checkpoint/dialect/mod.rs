@@ -43,21 +43,22 @@ use crate::{CheckpointError, Error, ParseError, Result};
 /// | quark | `weight` | `weight_scale` | `quant_method` `quark` |
 /// | mistral | `weight` | `qscale_weight` | the names |
 /// | tensorrt-llm | `weight` | `weights_scaling_factor` | the names |
-/// | comfyui | `weight` | `weight_scale`, `scale_weight` | `comfy_quant` tensors, the `scaled_fp8` tensor, or `_quantization_metadata` in the file |
-/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and nothing beside the codes that could be a scale |
+/// | comfyui | `weight` | `weight_scale`, `scale_weight` | `comfy_quant` or `scaled_fp8` tensors, or the metadata |
+/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and nothing that could be a scale |
 /// | altgrad | `weight` | `weight_scale` | `quant_method` `altgrad` |
 ///
 /// [`save`](super::save) writes compressed-tensors, transformers, modelopt, comfyui and altgrad.
 ///
 /// The dialects of other libraries do not say by which rule a dynamic scale is computed to the last bit: inputs with
-/// [`F32`](crate::ScaleEncoding::F32) and [`F32Reciprocal`](crate::ScaleEncoding::F32Reciprocal) scales are written alike, and an
-/// `amax_epsilon` not at all.
+/// [`F32`](crate::ScaleEncoding::F32) and [`F32Reciprocal`](crate::ScaleEncoding::F32Reciprocal) scales are written
+/// alike, and an `amax_epsilon` not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
     /// Of llm-compressor and vLLM: `float-quantized`, `naive-quantized` and `mxfp8-quantized`.
     CompressedTensors,
-    /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale a tensor; and of AutoFP8.
+    /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale a tensor; and of
+    /// AutoFP8.
     Transformers,
     /// Of torchao: `Float8Tensor`, and `MXTensor` with FP8 elements, its scales swizzled or not.
     Torchao,
@@ -233,12 +234,14 @@ impl Dialect {
                     let dialects = told.iter().filter(|(_, other)| *other == scale);
                     dialects.map(|(dialect, _)| dialect.name()).collect::<Vec<_>>().join(", ")
                 };
-                let mut others: Vec<&str> = told.iter().map(|(_, scale)| *scale).filter(|scale| *scale != first).collect();
+                let mut others: Vec<&str> =
+                    told.iter().map(|(_, scale)| *scale).filter(|scale| *scale != first).collect();
                 others.dedup();
                 let but = others.iter().map(|scale| format!(", but `{scale}` is one as {} names it", called_so(scale)));
                 let but = but.collect::<String>();
                 let why = format!(
-                    "is a scale as {} name it{but}, and no configuration beside the file says which; {NAME_THE_DIALECT}",
+                    "is a scale as {} name it{but}, and no configuration beside the file says which; \
+                     {NAME_THE_DIALECT}",
                     called_so(first)
                 );
                 Err(shards.invalid(first, why))
@@ -248,8 +251,8 @@ impl Dialect {
                 Some((scale, codes)) => Err(shards.invalid(
                     &scale,
                     format!(
-                        "looks like a scale of `{codes}`, but no dialect that altgrad reads calls scales so; if it is not a scale and \
-                         the codes are the values, {NAME_THE_DIALECT}: `plain`"
+                        "looks like a scale of `{codes}`, but no dialect that altgrad reads calls scales so; if it is \
+                         not a scale and the codes are the values, {NAME_THE_DIALECT}: `plain`"
                     ),
                 )),
             },
@@ -258,8 +261,8 @@ impl Dialect {
 }
 
 /// What to do where nothing tells the dialect.
-const NAME_THE_DIALECT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of `compare` `--first-from` or \
-                      `--second-from`)";
+const NAME_THE_DIALECT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of \
+                                `compare` `--first-from` or `--second-from`)";
 
 /// A tensor that could be a scale of codes by its name and shape, though no dialect names it so, and those codes.
 fn unknown_scale(shards: &Shards) -> Option<(String, &str)> {

@@ -30,8 +30,9 @@ pub(super) const FACTS: Facts = Facts {
     write: Some(Write {
         layout,
         config,
-        repertoire: "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a static \
-                     scale of the input, and per 1×32 block under powers of two with the same for inputs, rounded up",
+        repertoire: "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a \
+                     static scale of the input, and per 1×32 block under powers of two with the same for inputs, \
+                     rounded up",
     }),
     holds: Holds::LanguageModels,
 };
@@ -97,7 +98,8 @@ const MIXED: &str = "MIXED_PRECISION";
 /// How exponents of inputs come about.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::RoundUp);
 
-/// The same by other names: of a model whose weights were compressed before it was exported, and in other configurations.
+/// The same by other names: of a model whose weights were compressed before it was exported, and in other
+/// configurations.
 const OTHER_BLOCKS: [&str; 3] = ["FP8_PB_REAL", "FP8_PB", "FP8_BLOCK_SCALES"];
 /// The side of the blocks that other libraries can multiply.
 const BLOCK: usize = 128;
@@ -124,7 +126,8 @@ impl Algorithms {
     }
 }
 
-/// Of the two configurations that a checkpoint may have the one that says more: an algorithm for each layer, or at least one.
+/// Of the two configurations that a checkpoint may have the one that says more: an algorithm for each layer, or at
+/// least one.
 fn algorithms(configs: &Configs) -> Result<Algorithms> {
     let parse = |section: &Section| {
         let config = section.parse::<Config>()?;
@@ -165,7 +168,8 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
             other => {
                 let blocks = OTHER_BLOCKS.join(", ");
                 let why = format!(
-                    "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS}, {blocks} and {MX}"
+                    "is quantized by the algorithm `{other}`, but altgrad reads {FP8}, {PER_CHANNEL}, {BLOCKS}, \
+                     {blocks} and {MX}"
                 );
                 return Err(shards.invalid(codes, why));
             }

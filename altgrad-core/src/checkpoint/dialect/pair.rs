@@ -18,8 +18,8 @@ pub(super) struct Pairing<'p> {
 }
 
 impl Pairing<'_> {
-    /// The tensors of FP8 dtypes, each with the one scale that there is of it. What does not go together is a fault of the
-    /// tensor that it is about.
+    /// The tensors of FP8 dtypes, each with the one scale that there is of it. What does not go together is a fault of
+    /// the tensor that it is about.
     pub(super) fn find(&self, shards: &Shards) -> Result<DialectTensors> {
         let mut found = DialectTensors::default();
         for (codes, info) in shards.tensors() {
@@ -73,7 +73,8 @@ impl Pairing<'_> {
         Err(shards.invalid(codes, format!("has no scale: there is no tensor {expected}{beside}")))
     }
 
-    /// Whether a name says that a tensor is a scale, and of what: that of a weight, where other parameters may be called like scales.
+    /// Whether a name says that a tensor is a scale, and of what: that of a weight, where other parameters may be
+    /// called like scales.
     fn is_scale_of_a_weight(&self, name: &str) -> bool {
         let is_of_weight = |scale: &Name| scale.codes_of(name).any(|codes| codes.ends_with("weight"));
         name.contains("weight") && self.names.scales.iter().any(is_of_weight)
@@ -99,8 +100,8 @@ impl Pairing<'_> {
     }
 }
 
-/// What there is in a dialect that says everything by names: codes with a scale each, and a static scale of the layer's input
-/// where there is one.
+/// What there is in a dialect that says everything by names: codes with a scale each, and a static scale of the layer's
+/// input where there is one.
 pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<DialectTensors> {
     let describe = |codes: &str, scales: &str| {
         let mut stored = Stored::new(shards, codes, Some(scales), None)?;

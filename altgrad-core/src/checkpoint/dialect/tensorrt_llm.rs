@@ -1,4 +1,5 @@
-//! The dialect of checkpoints for TensorRT-LLM: `weights_scaling_factor`, and `activation_scaling_factor` for the layer's input.
+//! The dialect of checkpoints for TensorRT-LLM: `weights_scaling_factor`, and `activation_scaling_factor` for the
+//! layer's input.
 
 use super::facts::{Facts, Holds, Name, Names};
 use super::pair::find_by_names;

@@ -1,4 +1,5 @@
-//! The dialect of transformers' `FineGrainedFP8Config` and of DeepSeek: `weight_scale_inv`, which multiplies like any scale.
+//! The dialect of transformers' `FineGrainedFP8Config` and of DeepSeek: `weight_scale_inv`, which multiplies like any
+//! scale.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -39,8 +40,8 @@ pub(super) const FACTS: Facts = Facts {
     write: Some(Write {
         layout,
         config,
-        repertoire: "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and E4M3 \
-                     weights per tensor with inputs per row or under a static scale",
+        repertoire: "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and \
+                     E4M3 weights per tensor with inputs per row or under a static scale",
     }),
     holds: Holds::LanguageModels,
 };
@@ -105,8 +106,8 @@ fn block_of_projections(shards: &Shards, codes: &str, scales: &str) -> Option<[u
     (codes.ends_with("gate_up_proj") && rows.is_multiple_of(2)).then_some([rows / 2, *cols])
 }
 
-/// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights, or in
-/// whole rows.
+/// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights,
+/// or in whole rows.
 fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<StoredActivations> {
     if config.activation_scheme == Scheme::Static {
         return Ok(StoredActivations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, &stored.codes)?));

@@ -1,5 +1,5 @@
-//! `Quantizable` for slots, for candle's values, for `candle_nn`'s layers that are not linear, and for what its models hold
-//! besides.
+//! `Quantizable` for slots, for candle's values, for `candle_nn`'s layers that are not linear, and for what its models
+//! hold besides.
 //!
 //! A layer shows its tensors under the names that they have in a checkpoint, as far as `candle_nn` gives access to
 //! them: those of `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them goes unseen.
@@ -40,7 +40,8 @@ impl<O: Operation> Visit for Slot<O> {
     }
 }
 
-/// Parts that show tensors: the expression makes `(name, tensor)` pairs of a part, an empty name meaning the part's own.
+/// Parts that show tensors: the expression makes `(name, tensor)` pairs of a part, an empty name meaning the part's
+/// own.
 macro_rules! holds_tensors {
     ($($type:ty: |$part:ident| $tensors:expr;)+) => {$(
         impl Visit for $type {

@@ -9,7 +9,11 @@ mod std;
 macro_rules! leaf {
     ($($type:ty),+ $(,)?) => {$(
         impl $crate::visit::Visit for $type {
-            fn visit<'m>(&'m self, _: &$crate::visit::Path<'_>, _: &mut dyn $crate::visit::Visitor<'m>) -> $crate::Result<()> {
+            fn visit<'m>(
+                &'m self,
+                _: &$crate::visit::Path<'_>,
+                _: &mut dyn $crate::visit::Visitor<'m>,
+            ) -> $crate::Result<()> {
                 Ok(())
             }
 

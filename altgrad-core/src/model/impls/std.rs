@@ -36,7 +36,8 @@ leaf!(
     Cow<'_, str>
 );
 
-/// Sets and ranges: nothing in them can be changed, so no layer in them could be replaced, and slots cannot be compared.
+/// Sets and ranges: nothing in them can be changed, so no layer in them could be replaced, and slots cannot be
+/// compared.
 macro_rules! values {
     ($($type:ty: $($parameter:ident),+;)+) => {$(
         impl<$($parameter),+> Visit for $type {

@@ -34,7 +34,8 @@ use crate::slot::Recipe;
 ///
 /// // Any code that builds a model from a `VarBuilder`.
 /// let vb = quantized.builder();
-/// let model = seq().add(embedding(10, 8, vb.pp("wte"))?).add(linear(8, 8, vb.pp("fc"))?).add(linear(8, 10, vb.pp("head"))?);
+/// let (wte, fc, head) = (vb.pp("wte"), vb.pp("fc"), vb.pp("head"));
+/// let model = seq().add(embedding(10, 8, wte)?).add(linear(8, 8, fc)?).add(linear(8, 10, head)?);
 /// println!("{}", quantized.report()?);
 /// # assert_eq!(quantized.report()?.quantized(), 1);
 ///
@@ -49,33 +50,33 @@ use crate::slot::Recipe;
 /// # What is a linear weight
 ///
 /// A matrix whose name ends with `weight`, unless it is an embedding. The layer's path, which rules match and reports
-/// name, is the rest of the name from the root of the wrapped builder on, whatever its prefix. `candle_nn`'s constructors
-/// of linear layers and of embeddings initialize differently and are told apart by that. What is asked for by name alone
-/// is taken for a linear weight too, unless the last segment of its path is usual for an embedding (`wte`, `wpe`,
-/// `shared`, or a word such as `emb`, `embed_…` or `position_…`); then it is reported as [`SkipReason::Embedding`], and
-/// quantized if a rule with a recipe names it, not only an ancestor of it.
+/// name, is the rest of the name from the root of the wrapped builder on, whatever its prefix. `candle_nn`'s
+/// constructors of linear layers and of embeddings initialize differently and are told apart by that. What is asked for
+/// by name alone is taken for a linear weight too, unless the last segment of its path is usual for an embedding
+/// (`wte`, `wpe`, `shared`, or a word such as `emb`, `embed_…` or `position_…`); then it is reported as
+/// [`SkipReason::Embedding`], and quantized if a rule with a recipe names it, not only an ancestor of it.
 ///
-/// In candle-transformers 0.11 nearly all linear layers come from `candle_nn`'s constructors. By name alone it asks for the
-/// linear weights of `deepseek2` (the router), `stella_en_v5`, `blip_text`, `rwkv_v7`, the attention of
-/// `stable_diffusion` and the tied head of `modernbert`, and for the embeddings of positions of `whisper`, `voxtral` and
-/// `paddleocr_vl` and of tokens of `rwkv_v7`; all of them are told right, but the projections `…_emb_x` of `rwkv_v7`,
-/// which a rule can name. Weights of another name are left alone: the `in_proj_weight` of `siglip`, `openclip` and `mimi`,
-/// and tensors of more dimensions.
+/// In candle-transformers 0.11 nearly all linear layers come from `candle_nn`'s constructors. By name alone it asks for
+/// the linear weights of `deepseek2` (the router), `stella_en_v5`, `blip_text`, `rwkv_v7`, the attention of
+/// `stable_diffusion` and the tied head of `modernbert`, and for the embeddings of positions of `whisper`, `voxtral`
+/// and `paddleocr_vl` and of tokens of `rwkv_v7`; all of them are told right, but the projections `…_emb_x` of
+/// `rwkv_v7`, which a rule can name. Weights of another name are left alone: the `in_proj_weight` of `siglip`,
+/// `openclip` and `mimi`, and tensors of more dimensions.
 ///
 /// # Ties
 ///
 /// A linear weight that is also handed out as an embedding, or under another name, is subject to the config's
-/// [`TiePolicy`](crate::TiePolicy), in whatever order a model asks. Most models tie their head without asking twice,
-/// by a clone of the embedding's tensor; such a head goes unseen and stays in full precision. What is asked for twice in the
-/// same way is the same tensor.
+/// [`TiePolicy`](crate::TiePolicy), in whatever order a model asks. Most models tie their head without asking twice, by
+/// a clone of the embedding's tensor; such a head goes unseen and stays in full precision. What is asked for twice in
+/// the same way is the same tensor.
 ///
 /// # What it cannot do
 ///
-/// A builder sees weights, not inputs or gradients, so recipes are for weights only, and a weight that is quantized takes
-/// its memory twice if the wrapped builder keeps it, as a `VarMap` does. A model that keeps something computed from a
-/// weight in its place (a transposed copy in `rwkv_v7`, a concatenation in `stella_en_v5`) does not see
-/// [`requantize`](Self::requantize), as it would not see an optimizer's steps without altgrad. Gradients go as far as
-/// a model's own operations let them: candle's fused layer norms, RMS norms, softmax and rotary embeddings have no
+/// A builder sees weights, not inputs or gradients, so recipes are for weights only, and a weight that is quantized
+/// takes its memory twice if the wrapped builder keeps it, as a `VarMap` does. A model that keeps something computed
+/// from a weight in its place (a transposed copy in `rwkv_v7`, a concatenation in `stella_en_v5`) does not see
+/// [`requantize`](Self::requantize), as it would not see an optimizer's steps without altgrad. Gradients go as far as a
+/// model's own operations let them: candle's fused layer norms, RMS norms, softmax and rotary embeddings have no
 /// backward pass.
 ///
 /// [`SkipReason::Embedding`]: crate::report::SkipReason::Embedding
@@ -103,23 +104,24 @@ impl<'a> QuantizedVarBuilder<'a> {
         Ok(Self { builder, weights })
     }
 
-    /// The builder to build models from, with the prefix, the dtype and the device of the wrapped one. What it hands out
-    /// belongs to this `QuantizedVarBuilder`, also through builders made from it.
+    /// The builder to build models from, with the prefix, the dtype and the device of the wrapped one. What it hands
+    /// out belongs to this `QuantizedVarBuilder`, also through builders made from it.
     ///
-    /// Besides the errors of the wrapped builder it has those of surgery, which name the layer: a weight that is not finite, for
-    /// example.
+    /// Besides the errors of the wrapped builder it has those of surgery, which name the layer: a weight that is not
+    /// finite, for example.
     #[must_use]
     pub fn builder(&self) -> VarBuilder<'a> {
         self.builder.clone()
     }
 
-    /// What became of each linear weight that was handed out, in the order in which they were asked for; to be called when the
-    /// model is built. The distortion is that of the weights as they are now, under the scales of the last quantization.
+    /// What became of each linear weight that was handed out, in the order in which they were asked for; to be called
+    /// when the model is built. The distortion is that of the weights as they are now, under the scales of the last
+    /// quantization.
     ///
     /// # Errors
     ///
-    /// A rule that matches nothing or never applies, or [`ModelError::NoWeights`](crate::ModelError::NoWeights) if no linear weight
-    /// was asked for.
+    /// A rule that matches nothing or never applies, or [`ModelError::NoWeights`](crate::ModelError::NoWeights) if no
+    /// linear weight was asked for.
     pub fn report(&self) -> Result<QuantReport> {
         self.weights.report()
     }
@@ -127,14 +129,14 @@ impl<'a> QuantizedVarBuilder<'a> {
     /// Quantizes the weights that models hold anew, in place: to be called when what is behind the wrapped builder has
     /// changed, that is after each step of an optimizer. Until then models compute with the values from before.
     ///
-    /// The first quantization of a weight, when it is handed out, and each one here is a step of its scaling's history and
-    /// of stochastic rounding, as a forward pass of a [`QuantizedLinear`](crate::QuantizedLinear) in training mode is. On
-    /// an error all weights and histories are as before, unless a device fails while values are written.
+    /// The first quantization of a weight, when it is handed out, and each one here is a step of its scaling's history
+    /// and of stochastic rounding, as a forward pass of a [`QuantizedLinear`](crate::QuantizedLinear) in training mode
+    /// is. On an error all weights and histories are as before, unless a device fails while values are written.
     ///
     /// # Errors
     ///
-    /// A weight that is not finite, or [`ModelError::AlreadyRequantizing`](crate::ModelError::AlreadyRequantizing) while another thread
-    /// does the same.
+    /// A weight that is not finite, or [`ModelError::AlreadyRequantizing`](crate::ModelError::AlreadyRequantizing)
+    /// while another thread does the same.
     pub fn requantize(&self) -> Result<()> {
         self.weights.requantize()
     }
@@ -156,7 +158,8 @@ fn check_weight_only(config: &QuantConfig) -> Result<()> {
             if role != "weights" && quantizer.is_some() {
                 let why = format!(
                     "a VarBuilder hands out weights only and never sees {role}; use `Recipe::weight_only(…)`, or, if \
-                     the model's source is yours, derive `Quantizable` for it and declare its layers as `altgrad::Linear`"
+                     the model's source is yours, derive `Quantizable` for it and declare its layers as \
+                     `altgrad::Linear`"
                 );
                 return Err(invalid(format!("{field}.{role}"), why));
             }

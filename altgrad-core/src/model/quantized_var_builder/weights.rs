@@ -19,8 +19,8 @@ use crate::{Error, ModelError, Result};
 
 /// Where weights come from, what is to become of them, and those that a model has.
 ///
-/// Threads may ask for weights at the same time. Each looks at what was handed out, computes, and records what it has if
-/// what it saw still holds; else it looks again.
+/// Threads may ask for weights at the same time. Each looks at what was handed out, computes, and records what it has
+/// if what it saw still holds; else it looks again.
 pub(super) struct Weights<'a> {
     /// At its root.
     vb: VarBuilder<'a>,
@@ -270,8 +270,8 @@ impl BuilderState {
 }
 
 impl Use {
-    /// Whether this is another use of the matrix of a linear weight. A builder may load what has one name several times,
-    /// and hand out one tensor under several.
+    /// Whether this is another use of the matrix of a linear weight. A builder may load what has one name several
+    /// times, and hand out one tensor under several.
     fn is_tie(&self, name: &str, id: TensorId) -> bool {
         if self.name == name { !self.is_linear } else { self.id == id }
     }

@@ -48,8 +48,8 @@ impl Convolution {
             format!("(images, {channels}, length), with padding at least {across} long, which is what a window covers")
         } else {
             format!(
-                "(images, {channels}, height, width), with padding at least {down}×{across}, which is what a window of the \
-                 kernel {height}×{width} covers"
+                "(images, {channels}, height, width), with padding at least {down}×{across}, which is what a window of \
+                 the kernel {height}×{width} covers"
             )
         };
         Error::Tensor(TensorError::ShapeMismatch { what: "the input", expected, actual: actual.to_vec() })

@@ -46,8 +46,8 @@ impl Conv1d {
 }
 
 impl Conv2d {
-    /// A convolution in full precision with a weight of shape `(outputs, inputs / groups, height, width)` and a bias of shape
-    /// `(outputs,)`, as `candle_nn::Conv2d::new`.
+    /// A convolution in full precision with a weight of shape `(outputs, inputs / groups, height, width)` and a bias of
+    /// shape `(outputs,)`, as `candle_nn::Conv2d::new`.
     #[must_use]
     pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv2dConfig) -> Self {
         candle_nn::Conv2d::new(weight, bias, config).into()
@@ -104,8 +104,8 @@ pub fn conv1d_no_bias(
     Ok(slot_codes::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
 }
 
-/// [`candle_nn::conv2d()`] into a slot: weight `(out_channels, in_channels / groups, kernel_size, kernel_size)` and bias from
-/// `vb`.
+/// [`candle_nn::conv2d()`] into a slot: weight `(out_channels, in_channels / groups, kernel_size, kernel_size)` and
+/// bias from `vb`.
 ///
 /// # Errors
 ///

@@ -11,12 +11,12 @@ use crate::Result;
 
 /// An embedding that can be quantized in place: declare it where a model would have a `candle_nn::Embedding`.
 ///
-/// Its table has a scale a row, so a lookup reads, and in training quantizes, nothing but the rows that it is for; a recipe
-/// that has one scale a tensor means one scale a row here, and what a recipe says of activations and gradients is of no
-/// use to a lookup. The gradient goes to the table through the straight-through estimator.
+/// Its table has a scale a row, so a lookup reads, and in training quantizes, nothing but the rows that it is for; a
+/// recipe that has one scale a tensor means one scale a row here, and what a recipe says of activations and gradients
+/// is of no use to a lookup. The gradient goes to the table through the straight-through estimator.
 ///
-/// A head that is tied to the table shares its codes, if [`TiePolicy::Quantize`](crate::TiePolicy::Quantize) lets both be
-/// quantized:
+/// A head that is tied to the table shares its codes, if [`TiePolicy::Quantize`](crate::TiePolicy::Quantize) lets both
+/// be quantized:
 ///
 /// ```
 /// use altgrad::{Fp8, Linear, QuantConfig, Quantizable, TiePolicy, nn};
@@ -50,8 +50,9 @@ impl Embedding {
         candle_nn::Embedding::new(embeddings, hidden_size).into()
     }
 
-    /// The table: the layer's own tensor, or the values of the codes once frozen, which are computed when they are first
-    /// asked for and kept. [`weight`](Slot::weight) does not keep them, and [`tied_linear`](Self::tied_linear) needs none.
+    /// The table: the layer's own tensor, or the values of the codes once frozen, which are computed when they are
+    /// first asked for and kept. [`weight`](Slot::weight) does not keep them, and [`tied_linear`](Self::tied_linear)
+    /// needs none.
     ///
     /// A frozen table on a device that fails while values are computed is a tensor without elements.
     #[must_use]
@@ -69,8 +70,8 @@ impl Embedding {
         self.weight_dims().last().copied().unwrap_or_default()
     }
 
-    /// The linear layer whose weight is the table: a head that is tied to it. Of a frozen table it is a frozen layer with the
-    /// same codes; of one that is quantized, it is quantized as one with it.
+    /// The linear layer whose weight is the table: a head that is tied to it. Of a frozen table it is a frozen layer
+    /// with the same codes; of one that is quantized, it is quantized as one with it.
     ///
     /// # Errors
     ///

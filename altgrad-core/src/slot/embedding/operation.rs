@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Tensor};
 
-use crate::quantizer::{Granularity, Quantizer, Scaling};
+use crate::quantizer::{Granularity, Quantizer};
 use crate::slot::{Evaluation, Operation, Recipe};
 use crate::{Error, Result, TensorError};
 
@@ -46,8 +46,8 @@ impl Operation for candle_nn::Embedding {
 
 /// The same quantizer with scales of single rows, unless there is one scale for all that is known.
 fn by_row(quantizer: Quantizer) -> Quantizer {
-    match (quantizer.granularity, quantizer.scaling) {
-        (Granularity::PerTensor, Scaling::Static(_)) => quantizer,
+    match (quantizer.granularity, quantizer.scaling.static_scale()) {
+        (Granularity::PerTensor, Some(_)) => quantizer,
         (Granularity::PerTensor, _) => quantizer.granularity(Granularity::PerRow),
         (granularity, _) => Quantizer { granularity: granularity.of_single_rows(), ..quantizer },
     }

@@ -88,8 +88,8 @@ impl FrozenLinear {
     }
 }
 
-/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`. Where `vb` is that of an
-/// [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight makes the slot a frozen layer.
+/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`. Where `vb` is that
+/// of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight makes the slot a frozen layer.
 ///
 /// # Errors
 ///

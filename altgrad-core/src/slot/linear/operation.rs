@@ -26,8 +26,9 @@ impl Operation for candle_nn::Linear {
         Self::new(weight, bias)
     }
 
-    /// Candle's own layer multiplies batches without making them contiguous, and its matrix product (0.11) then takes strides
-    /// for those of one matrix that are not: wrong results for a transposed input of three dimensions, an error for more.
+    /// Candle's own layer multiplies batches without making them contiguous, and its matrix product (0.11) then takes
+    /// strides for those of one matrix that are not: wrong results for a transposed input of three dimensions, an error
+    /// for more.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if x.rank() <= 2 {
             return Ok(Module::forward(self, x)?);

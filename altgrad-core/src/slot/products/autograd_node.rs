@@ -32,8 +32,8 @@ pub(in crate::slot) struct Arguments<'a> {
     pub(in crate::slot) bias: Option<&'a Tensor>,
 }
 
-/// A tensor with this result, in this shape, and these arguments, for whose gradients `backward` is called with the arguments
-/// and the gradient of the result. Nothing is kept if no argument needs a gradient.
+/// A tensor with this result, in this shape, and these arguments, for whose gradients `backward` is called with the
+/// arguments and the gradient of the result. Nothing is kept if no argument needs a gradient.
 ///
 /// The graph gets this one node: candle adds each gradient on its way to zeros of its size, so nodes are not free.
 pub(in crate::slot) fn attach<B>(

@@ -1,11 +1,11 @@
 //! The products of a layer behind one interface, and the pass through a layer that is written once over it.
 //!
-//! With `X` the input as a matrix `(rows, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of the output
-//! `(rows, outputs)`, there are three: `Y = X · Wᵀ`, `dX = dY · W` and `dW = dYᵀ · X`. Each operand is in full precision or
-//! quantized, and quantized along its own rows or, as the transpose, along its columns.
+//! With `X` the input as a matrix `(rows, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of the
+//! output `(rows, outputs)`, there are three: `Y = X · Wᵀ`, `dX = dY · W` and `dW = dYᵀ · X`. Each operand is in full
+//! precision or quantized, and quantized along its own rows or, as the transpose, along its columns.
 //!
-//! A layer of several groups, such as a grouped convolution, has as many products of the same shape: the rows of all groups
-//! lie above one another in `X` and `W`, and so do those of the result.
+//! A layer of several groups, such as a grouped convolution, has as many products of the same shape: the rows of all
+//! groups lie above one another in `X` and `W`, and so do those of the result.
 
 mod autograd_node;
 mod codes;
@@ -22,14 +22,14 @@ use super::Compute;
 use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Granularity};
 use crate::{Error, Result};
 
-/// One way to compute a layer's products. There are two: from codes on the CPU ([`codes`]), and by candle's operations on
-/// fake-quantized values anywhere ([`values`]).
+/// One way to compute a layer's products. There are two: from codes on the CPU ([`codes`]), and by candle's operations
+/// on fake-quantized values anywhere ([`values`]).
 trait Products: 'static {
     /// A quantized matrix in the form that products read.
     type Matrix: Clone + Send + Sync + 'static;
 
-    /// Quantizes a contiguous matrix of rows in `groups`, into a buffer from `buffer` where there is one to be had; `None`
-    /// if it has no such form.
+    /// Quantizes a contiguous matrix of rows in `groups`, into a buffer from `buffer` where there is one to be had;
+    /// `None` if it has no such form.
     fn quantize(
         x: &Tensor,
         conversion: &Conversion,

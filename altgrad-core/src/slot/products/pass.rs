@@ -63,7 +63,8 @@ pub(in crate::slot) fn transposed_weights(recipe: &Recipe, groups: usize) -> Opt
 }
 
 impl Product<'_> {
-    /// The result for `x`, whose values as a contiguous matrix are `values`, in the shape that the lowering has for results.
+    /// The result for `x`, whose values as a contiguous matrix are `values`, in the shape that the lowering has for
+    /// results.
     pub(in crate::slot) fn forward(&self, x: &Tensor, values: &Tensor) -> Result<Tensor> {
         if has_kernels(x.dtype(), x.device())
             && let Some(y) = self.by::<FromCodes>(x, values)?

@@ -183,8 +183,8 @@ impl Exact {
         Self { shape, sums, magnitudes }
     }
 
-    /// Makes sure that each element of `c` is within `2·k·2⁻²⁴·Σ|a||b|`, or is the same infinity or NaN. Where that is less
-    /// than subnormal numbers can tell apart, it is `2·k·2⁻¹⁵⁰`.
+    /// Makes sure that each element of `c` is within `2·k·2⁻²⁴·Σ|a||b|`, or is the same infinity or NaN. Where that is
+    /// less than subnormal numbers can tell apart, it is `2·k·2⁻¹⁵⁰`.
     fn check(&self, c: &[f32], what: &str) {
         let twice = 2.0 * self.shape.2 as f64;
         self.check_within(c, twice * HALF_ULP, twice * HALF_SUBNORMAL, what);

@@ -1,9 +1,9 @@
 //! Values and scales whose products come near the ends of `f32`, or are beyond.
 //!
-//! Products of codes are computed as if in a wider range than that of `f32`: what overflows or vanishes would do so in the
-//! exact result. In products of floats, and of codes whose runs under one scale are short, elements count as rounded to
-//! `f32` after their scales are applied. Products of floats that count as rounded to bf16 apply the scales to sums, and
-//! those may leave the normal numbers of `f32` before.
+//! Products of codes are computed as if in a wider range than that of `f32`: what overflows or vanishes would do so in
+//! the exact result. In products of floats, and of codes whose runs under one scale are short, elements count as
+//! rounded to `f32` after their scales are applied. Products of floats that count as rounded to bf16 apply the scales
+//! to sums, and those may leave the normal numbers of `f32` before.
 
 use super::*;
 use crate::Specials;
@@ -82,8 +82,8 @@ fn scales() -> [f32; 6] {
     [power(-149), power(-126), 1.3 * power(-64), 1.0, 1.7 * power(60), power(119)]
 }
 
-/// Checks elements whose sums of magnitudes are in the range of `f32`, and that those of positive products beyond it are
-/// infinite. There is nothing to say of others: partial sums may overflow.
+/// Checks elements whose sums of magnitudes are in the range of `f32`, and that those of positive products beyond it
+/// are infinite. There is nothing to say of others: partial sums may overflow.
 fn check_in_range(exact: &Exact, c: &[f32], is_positive: bool, what: &str) {
     let twice = 2.0 * exact.shape.2 as f64;
     let slack = 1.0 + twice * HALF_ULP;
@@ -112,7 +112,8 @@ fn check_codes(a_format: Fp8, b_format: Fp8) {
                 let mut c = vec![f32::NAN; m * n];
                 multiply(level, &Lhs::Codes(a.view()), &Rhs::Codes(b.view()), &mut c);
                 let what = format!(
-                    "{level}, {a_format:?} {a_fill:?} · {a_scale:e} by {b_format:?} {b_fill:?} · {b_scale:e}, {k} products"
+                    "{level}, {a_format:?} {a_fill:?} · {a_scale:e} by {b_format:?} {b_fill:?} · {b_scale:e}, {k} \
+                     products"
                 );
                 check_in_range(&exact, &c, is_positive, &what);
             }

@@ -127,5 +127,12 @@ fn input_args(layer: &LayerSpec) -> Result<Value, String> {
 }
 
 fn args(strategy: &str, dynamic: bool) -> Value {
-    json!({ "num_bits": 8, "type": "float", "symmetric": true, "dynamic": dynamic, "strategy": strategy, "group_size": null })
+    json!({
+        "num_bits": 8,
+        "type": "float",
+        "symmetric": true,
+        "dynamic": dynamic,
+        "strategy": strategy,
+        "group_size": null
+    })
 }

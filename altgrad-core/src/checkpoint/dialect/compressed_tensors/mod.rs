@@ -37,8 +37,8 @@ pub(super) const FACTS: Facts = Facts {
     write: Some(Write {
         layout,
         config,
-        repertoire: "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 with \
-                     dynamic or static scales",
+        repertoire: "; it has E4M3 weights per tensor, row or whole block, with inputs in full precision, or in E4M3 \
+                     with dynamic or static scales",
     }),
     holds: Holds::LanguageModels,
 };
@@ -102,11 +102,13 @@ fn groups(section: &Section) -> Result<Known> {
     Ok(Known { groups: config_groups.into_iter().map(read).collect::<Result<_>>()?, ignore })
 }
 
-/// The groups by their targets, in the order in which a target is looked for (compressed-tensors, `match_targets`): the name of
-/// a layer, a regular expression over names, of which the first in alphabetical order counts, and a class of modules.
+/// The groups by their targets, in the order in which a target is looked for (compressed-tensors, `match_targets`): the
+/// name of a layer, a regular expression over names, of which the first in alphabetical order counts, and a class of
+/// modules.
 ///
-/// Tensors do not tell classes. All weights with codes are taken to be of `Linear`, or, if no group targets that, of the first
-/// class that one does, such as one of fused experts. A layer of no group is one whose input is left as it is.
+/// Tensors do not tell classes. All weights with codes are taken to be of `Linear`, or, if no group targets that, of
+/// the first class that one does, such as one of fused experts. A layer of no group is one whose input is left as it
+/// is.
 #[derive(Default)]
 struct Groups<'c> {
     named: Vec<(&'c str, &'c Group)>,

@@ -110,7 +110,8 @@ impl Args {
     }
 }
 
-/// The group that a list of targets under the name of a scheme stands for (`PRESET_SCHEMES`), if it is one with FP8 weights.
+/// The group that a list of targets under the name of a scheme stands for (`PRESET_SCHEMES`), if it is one with FP8
+/// weights.
 pub(super) fn preset(name: &str, targets: &Value) -> Option<Value> {
     let args = |strategy: &str, more: Value| {
         let mut args = json!({ "num_bits": 8, "type": "float", "strategy": strategy });
