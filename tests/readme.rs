@@ -130,8 +130,7 @@ fn recipes_are_data() -> Result<()> {
     let mut stochastic = Recipe::tensorwise();
     stochastic.gradients = stochastic.gradients.map(|gradients| gradients.rounding(Rounding::Stochastic { seed: 1 }));
 
-    // Weights with one power-of-two scale an output channel, activations with delayed scaling, gradients in full
-    // precision:
+    // Weights with one power-of-two scale a row, activations with delayed scaling, gradients in full precision:
     let weights = Quantizer::new(Fp8::E3M4).granularity(Granularity::PerRow).scale_encoding(ScaleEncoding::PowerOfTwo);
     let recipe = Recipe::weight_only(weights)
         .activations(Quantizer::new(Fp8::E4M3).scaling(Scaling::Delayed { len: 16, margin: 0 }))
@@ -198,7 +197,7 @@ fn from_a_hub_to_candle(folder: &Path, inputs: usize, outputs: usize) -> Result<
 
     let vb = checkpoint::var_builder(&[folder], DType::F32, &Device::Cpu)?; // a folder, an index, or files
     let full = candle_nn::linear(inputs, outputs, vb.clone())?; // any candle model: dequantized
-    let slot = altgrad::linear(inputs, outputs, vb)?; // altgrad's: frozen, with the codes of the checkpoint
+    let slot = altgrad::linear(inputs, outputs, vb)?; // altgrad's: frozen, with the codes
     assert!(matches!(slot, Linear::Frozen(_)));
 
     assert_eq!(full.weight().to_vec2::<f32>()?, slot.weight()?.to_vec2::<f32>()?);

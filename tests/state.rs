@@ -146,9 +146,9 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     );
     let wrong = [
         ("step", float(&[1.0]), "it is F32 of shape [1], expected one I64"),
-        ("step", Tensor::new(-1i64, &Device::Cpu).unwrap(), "-1 is no number of steps"),
-        ("amax_history", float(&[f32::NAN]), "NaN is no largest magnitude"),
-        ("amax_history", float(&[1.0, -1.0]), "-1 is no largest magnitude"),
+        ("step", Tensor::new(-1i64, &Device::Cpu).unwrap(), "-1 is not a number of steps"),
+        ("amax_history", float(&[f32::NAN]), "NaN is not a largest magnitude"),
+        ("amax_history", float(&[1.0, -1.0]), "-1 is not a largest magnitude"),
         (
             "amax_history",
             Tensor::new(&[1i64], &Device::Cpu).unwrap(),

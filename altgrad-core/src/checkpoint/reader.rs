@@ -184,7 +184,7 @@ impl Checkpoint {
     /// ```no_run
     /// # use altgrad::{Fp8, Quantizable, checkpoint::Checkpoint, linear};
     /// # use candle_core::{DType, Device};
-    /// use candle_nn::VarMap;
+    /// use candle_nn::{VarBuilder, VarMap};
     ///
     /// let variables = VarMap::new();
     /// let mut model = linear(64, 64, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;

@@ -49,7 +49,8 @@ fn unknown_fields() {
          did you mean `recipe`?"
     );
     // Inside of a setting.
-    let blocks = "`granularity` may be \"per_tensor\", \"per_row\", { per_block = { rows = 128, cols = 128 } }";
+    let blocks =
+        "`granularity` may be \"per_tensor\", \"per_row\", \"per_channel\", { per_block = { rows = 128, cols = 128 } }";
     assert_eq!(
         toml("recipe.weights = { format = 'E4M3', granularity = { per_block = { rows = 1, cols = 2, x = 3 } } }"),
         format!(
@@ -181,7 +182,8 @@ fn wrong_settings() {
         (
             "granularity = 'per_rows'",
             "config:1:51: `recipe.weights.granularity`: unknown variant `per_rows`; `granularity` may be \
-             \"per_tensor\", \"per_row\", { per_block = { rows = 128, cols = 128 } }; did you mean `per_row`?",
+             \"per_tensor\", \"per_row\", \"per_channel\", { per_block = { rows = 128, cols = 128 } }; did you mean \
+             `per_row`?",
         ),
         (
             "scale_encoding = { e8m0 = 'ceil' }",
@@ -266,7 +268,7 @@ fn invalid_values() {
             r#"{"recipe": {"weights":
               {"format": "E4M3", "granularity": "per_row", "scaling": {"window": {"len": 16}}}}}"#
         ),
-        format!("config:2:79: `recipe.weights`: {contradiction}")
+        format!("config:2:94: `recipe.weights`: {contradiction}")
     );
     assert_eq!(
         toml("recipe.weights = { format = 'E4M3', scaling = { static = 0 } }"),

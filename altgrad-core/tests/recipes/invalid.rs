@@ -42,8 +42,8 @@ fn invalid() -> Vec<(Quantizer, &'static str)> {
         (e4m3().scaling(Scaling::Static(f32::INFINITY)), "a scale must be a positive finite number, this one is inf"),
         (
             e4m3().scaling(Scaling::Static(0.3)).scale_encoding(ScaleEncoding::PowerOfTwo),
-            "invalid quantizer: a static scale of 0.3 is no power of two from 2^-127 to 2^127, as its encoding says; \
-             use one, or `ScaleEncoding::F32`",
+            "invalid quantizer: a static scale of 0.3 is not a power of two from 2^-127 to 2^127, as its encoding \
+             requires; use one, or `ScaleEncoding::F32`",
         ),
         (block(0, 4), "invalid quantizer: a block of 0 × 4 has no elements; both sides must be at least 1"),
         (block(4, 0), "invalid quantizer: a block of 4 × 0 has no elements; both sides must be at least 1"),
@@ -69,17 +69,17 @@ fn invalid() -> Vec<(Quantizer, &'static str)> {
         ),
         (
             e4m3().amax_epsilon(-1e-12),
-            "invalid quantizer: an amax_epsilon of -0.000000000001 is no least magnitude; \
+            "invalid quantizer: an amax_epsilon of -0.000000000001 is not a lower bound on amax; \
              use 0 or a small positive number such as 1e-12",
         ),
         (
             e4m3().amax_epsilon(f64::NAN),
-            "invalid quantizer: an amax_epsilon of NaN is no least magnitude; \
+            "invalid quantizer: an amax_epsilon of NaN is not a lower bound on amax; \
              use 0 or a small positive number such as 1e-12",
         ),
         (
             e4m3().amax_epsilon(f64::INFINITY),
-            "invalid quantizer: an amax_epsilon of inf is no least magnitude; \
+            "invalid quantizer: an amax_epsilon of inf is not a lower bound on amax; \
              use 0 or a small positive number such as 1e-12",
         ),
     ]

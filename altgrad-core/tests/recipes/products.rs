@@ -292,7 +292,7 @@ fn frozen_layers_take_no_quantizer_that_needs_the_past() {
     let error = frozen().with_activations(delayed, Ste::PassThrough).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "activations: invalid quantizer: a frozen layer has no steps before to take a delayed scale from; \
+        "activations: invalid quantizer: a frozen layer has no earlier steps to take a delayed scale from; \
          use `Scaling::Static` or `Scaling::Current`"
     );
     let invalid = Quantizer::new(Fp8::E4M3).scaling(Scaling::Static(-1.0));
