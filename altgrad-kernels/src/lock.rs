@@ -120,7 +120,6 @@ mod debug {
 #[cfg(test)]
 mod tests {
     use super::Lock;
-    use crate::{Blocks, amax};
 
     #[test]
     fn a_value_is_copied_and_replaced() {
@@ -144,6 +143,8 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "no lock is held")]
     fn kernels_refuse_to_run_under_a_lock() {
+        use crate::{Blocks, amax};
+
         let lock = Lock::new([1f32; 4]);
         let _ = lock.with(|values| amax(values, Blocks::per_tensor(1, 4)));
     }

@@ -8,6 +8,7 @@ use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::plan::KC;
 use super::table::Table;
+use super::widening::{Short, Widening};
 use super::{Dot, NR};
 
 /// Transposes as many whole chunks of codes as all columns have, and says how many codes of each column that were.
@@ -182,6 +183,125 @@ fn accumulate<const ROWS: usize>(lhs: &[[u32; ROWS]], rhs: &Panel, stored: &mut 
             for (half, sum) in halves.iter_mut().zip(sums) {
                 // SAFETY: the reference is to 32 bytes, and neither the load nor the store has an alignment to keep.
                 unsafe { _mm256_storeu_ps(half.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(half.as_ptr()), sum)) };
+            }
+        }
+    }
+}
+
+/// Pair rows whose sums are kept in registers at a time: 16 KiB of codes, which stay in the first-level cache for all
+/// passes over them.
+const DEPTH: usize = 128;
+
+/// The sums of a tile of single values, with the panel's codes widened in registers, in the order in which they lie.
+/// Sums are put in their places at the end.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn widening_tile<const ROWS: usize>(
+    lhs: &[[u32; ROWS]],
+    widening: &Widening,
+    rhs: &[PairRow],
+    epilogue: &Epilogue<'_>,
+    first_row: usize,
+    output_tile: &mut OutputTile<'_>,
+) {
+    let mut sums = [[0.0; NR]; ROWS];
+    for (lhs, rhs) in lhs.chunks(2 * DEPTH).zip(rhs.chunks(DEPTH)) {
+        // Beyond an odd end of the sum both operands are 0.
+        let mut scaled = [[[0.0; ROWS]; 2]; DEPTH];
+        for (scaled, values) in scaled.as_flattened_mut().iter_mut().zip(lhs) {
+            *scaled = values.map(|value| f32::from_bits(value) * widening.before);
+        }
+        match widening.through {
+            Short::Half => widen::<ROWS, false>(&scaled, widening, rhs, &mut sums),
+            Short::Brain => widen::<ROWS, true>(&scaled, widening, rhs, &mut sums),
+        }
+    }
+    add(&sums, epilogue, first_row, output_tile);
+}
+
+/// Takes as many quarters of a pair row at a time as have their sums in eight registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen<const ROWS: usize, const BRAIN: bool>(
+    lhs: &[[[f32; ROWS]; 2]],
+    widening: &Widening,
+    rhs: &[PairRow],
+    stored: &mut [[f32; NR]; ROWS],
+) {
+    match ROWS {
+        1 | 2 => accumulate_widened::<ROWS, BRAIN, 2>(lhs, widening, rhs, stored),
+        _ => accumulate_widened::<ROWS, BRAIN, 1>(lhs, widening, rhs, stored),
+    }
+}
+
+/// Adds products of values and codes to sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[allow(unsafe_code, reason = "see the proofs")]
+fn accumulate_widened<const ROWS: usize, const BRAIN: bool, const QUARTERS: usize>(
+    lhs: &[[[f32; ROWS]; 2]],
+    widening: &Widening,
+    rhs: &[PairRow],
+    stored: &mut [[f32; NR]; ROWS],
+) {
+    let down = _mm_cvtsi32_si128(widening.shift);
+    let kept = _mm256_set1_epi16(widening.mask as i16);
+    let kept_above = _mm256_slli_epi32::<16>(kept);
+    let after = _mm_set1_ps(widening.after);
+    for strip in 0..4 / QUARTERS {
+        // A single row has sums of its own for the second codes, or additions would wait for one another.
+        let mut sums = [[[[_mm256_setzero_ps(); 2]; QUARTERS]; ROWS]; 2];
+        for (lhs, rhs) in lhs.iter().zip(rhs) {
+            let (quarters, _) = rhs.as_chunks::<32>();
+            let (strips, _) = quarters.as_chunks::<QUARTERS>();
+            // The same part of the pair rows that follow these, of which the processor knows nothing yet.
+            let ahead = strips[strip].as_ptr().cast::<i8>().wrapping_add(DEPTH * size_of::<PairRow>());
+            _mm_prefetch::<_MM_HINT_T0>(ahead);
+            for (number, quarter) in strips[strip].iter().enumerate() {
+                // SAFETY: the reference is to 32 bytes, and the load has no alignment to keep.
+                let codes = unsafe { _mm256_loadu_si256(quarter.as_ptr().cast()) };
+                // The first codes of pairs in the upper bytes of words, then the second ones.
+                for (index, words) in [_mm256_slli_epi16::<8>(codes), codes].into_iter().enumerate() {
+                    let words = _mm256_sra_epi16(words, down);
+                    let values = if BRAIN {
+                        // Every other column of 16, then those between.
+                        let lower = _mm256_slli_epi32::<16>(_mm256_and_si256(words, kept));
+                        [lower, _mm256_and_si256(words, kept_above)].map(|bits| _mm256_castsi256_ps(bits))
+                    } else {
+                        let halves = _mm256_and_si256(words, kept);
+                        let lanes = [_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves)];
+                        lanes.map(|lane| _mm256_cvtph_ps(lane))
+                    };
+                    let sums = &mut sums[if ROWS == 1 { index } else { 0 }];
+                    for (sums, lhs) in sums.iter_mut().zip(&lhs[index]) {
+                        let lhs = _mm256_set1_ps(*lhs);
+                        for (sum, values) in sums[number].iter_mut().zip(values) {
+                            *sum = _mm256_fmadd_ps(lhs, values, *sum);
+                        }
+                    }
+                }
+            }
+        }
+        let [sums, more] = sums;
+        for (stored, (sums, more)) in stored.iter_mut().zip(sums.into_iter().zip(more)) {
+            let (groups, _) = stored.as_chunks_mut::<4>();
+            for (number, (sums, more)) in sums.into_iter().zip(more).enumerate() {
+                let [first, second] = [0, 1].map(|half| _mm256_add_ps(sums[half], more[half]));
+                let lower = |sums| _mm256_castps256_ps128(sums);
+                let upper = |sums| _mm256_extractf128_ps::<1>(sums);
+                // The sums of 16 columns, four to a part.
+                let parts = if BRAIN {
+                    let [even, odd] = [_mm256_unpacklo_ps(first, second), _mm256_unpackhi_ps(first, second)];
+                    [lower(even), lower(odd), upper(even), upper(odd)]
+                } else {
+                    [lower(first), upper(first), lower(second), upper(second)]
+                };
+                let quarter = strip * QUARTERS + number;
+                let group = quarter / 2 * 8 + quarter % 2 * 2;
+                for (part, group) in parts.into_iter().zip([group, group + 4, group + 1, group + 5]) {
+                    let place = groups[group].as_mut_ptr();
+                    // SAFETY: the reference is to 16 bytes, and neither load nor store has an alignment to keep.
+                    unsafe { _mm_storeu_ps(place, _mm_fmadd_ps(part, after, _mm_loadu_ps(place))) };
+                }
             }
         }
     }

@@ -27,6 +27,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod widening;
 
 pub use lhs::Lhs;
 pub use matrix::{CodeMatrix, FloatMatrix};
@@ -45,6 +46,7 @@ use packed::PairRow;
 use plan::KC;
 use table::Table;
 use tile::Columns;
+use widening::Widening;
 
 /// Columns of the result that are computed at a time.
 const NR: usize = 64;
@@ -97,6 +99,8 @@ struct Product<'a> {
     factor: f64,
     /// Whether tiles read codes.
     is_direct: bool,
+    /// How tiles decode codes that they read, if they do it by widening.
+    widening: Option<Widening>,
 }
 
 /// Buffers of a thread, as large as they had to be so far.
@@ -156,11 +160,13 @@ impl<'a> Product<'a> {
             };
             // What is read on the way into the sums needs no buffer.
             let depth = if is_direct && matches!(rhs, Rhs::Packed(_)) { length } else { KC * dot.elements() };
-            Some((dot, fold, plan::runs(length, operands(), depth)?, scaling))
+            let may_widen = is_direct && fold == 0 && tile::widens(level);
+            let widening = may_widen.then(|| Widening::new(outline.format(), rhs.census(), exponent_range)).flatten();
+            Some((dot, fold, plan::runs(length, operands(), depth)?, scaling, widening))
         });
-        let (dot, fold, runs, scaling) = by_run.unwrap_or_else(|| {
+        let (dot, fold, runs, scaling, widening) = by_run.unwrap_or_else(|| {
             let runs = plan::runs(length, [].into_iter(), KC).unwrap_or_default();
-            (Dot::Singles, 0, runs, RunScaling::Done)
+            (Dot::Singles, 0, runs, RunScaling::Done, None)
         });
         let left_table = Table::new(lhs_scales.unwrap_or(outline).format(), fold);
         Self {
@@ -175,6 +181,7 @@ impl<'a> Product<'a> {
             scaling,
             factor: f64::from(fold).exp2(),
             is_direct: is_direct && scaling != RunScaling::Done,
+            widening,
         }
     }
 
@@ -186,7 +193,9 @@ impl<'a> Product<'a> {
         let mut col_scales = [1.0; NR];
         for (number, run) in self.runs.iter().enumerate() {
             let pairs = self.rhs.pair_rows(cols.clone(), run.clone(), level, near, pairs);
-            let rhs = if self.is_direct {
+            let rhs = if let Some(widening) = &self.widening {
+                Columns::Widened(pairs, widening)
+            } else if self.is_direct {
                 Columns::Codes(pairs, table)
             } else {
                 let depth = run.len().div_ceil(dot.elements());

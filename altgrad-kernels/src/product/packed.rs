@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::NR;
 use super::matrix::CodeMatrix;
+use super::widening::Census;
 use crate::format::Fp8;
 use crate::{Blocks, memory};
 
@@ -28,6 +29,7 @@ pub struct PackedCodes {
     format: Fp8,
     blocks: Blocks,
     scales: Vec<f32>,
+    census: Census,
 }
 
 impl PackedCodes {
@@ -35,7 +37,8 @@ impl PackedCodes {
     #[must_use]
     pub fn new(codes: &[u8], format: Fp8, blocks: Blocks, scales: Vec<f32>) -> Self {
         let (rows, length) = blocks.shape();
-        let mut packed = Self { bytes: memory::zeroed(rows * length.next_multiple_of(2)), format, blocks, scales };
+        let bytes = memory::zeroed(rows * length.next_multiple_of(2));
+        let mut packed = Self { bytes, format, blocks, scales, census: Census::of(format, codes) };
         for (row, source) in codes.chunks_exact(length.max(1)).enumerate() {
             let (panel, width) = packed.panel_of(row);
             let place = place(row, width);
@@ -99,6 +102,11 @@ impl PackedCodes {
     /// The matrix with scales and shape, but without codes that could be read one by one.
     pub(super) fn outline(&self) -> CodeMatrix<'_> {
         CodeMatrix::outline(self.format, self.blocks, &self.scales)
+    }
+
+    /// What kinds of codes there are.
+    pub(super) fn census(&self) -> Census {
+        self.census
     }
 
     /// The pair rows `pairs` of the panel that starts at row `first`; a narrow panel's are widened into `scratch`.

@@ -54,6 +54,15 @@ impl ExponentRange {
         (fold, self.lowest - fold >= -126)
     }
 
+    /// Exponents of the powers of two that the left operand's values and the sums can be multiplied by, so that both
+    /// together are `2^exponent` and nothing is lost if the right operand's values are divided by that; `None` if
+    /// there are none.
+    pub(super) fn split(self, exponent: i32) -> Option<(i32, i32)> {
+        let before = exponent.min(127 - self.lhs).min(127);
+        let after = exponent - before;
+        (before >= 0 && after <= 127 && self.lowest - after >= -126).then_some((before, after))
+    }
+
     /// Whether sums can be multiplied by any of `scales` without leaving the normal numbers of `f32`.
     pub(super) fn can_be_scaled_by(self, scales: &[f32]) -> bool {
         let smallest = scales.iter().copied().fold(f32::INFINITY, f32::min);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::matrix::{CodeMatrix, Strided};
 use super::packed::{PackedCodes, PairRow};
 use super::plan::KC;
+use super::widening::Census;
 use super::{NR, interleave};
 use crate::level::Level;
 
@@ -27,6 +28,14 @@ impl<'a> Rhs<'a> {
         match self {
             Self::Codes(codes) => *codes,
             Self::Packed(packed) => packed.outline(),
+        }
+    }
+
+    /// What kinds of codes there are.
+    pub(super) fn census(&self) -> Census {
+        match self {
+            Self::Codes(codes) => Census::of_specials(codes.format(), codes.stored().elements),
+            Self::Packed(packed) => packed.census(),
         }
     }
 

@@ -7,6 +7,7 @@ use super::microkernel::{Epilogue, Panel, add, decode_portable, scale_each};
 use super::output_tile::OutputTile;
 use super::packed::PairRow;
 use super::table::Table;
+use super::widening::Widening;
 use super::{Dot, MR, NR};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -46,6 +47,8 @@ pub(super) enum Columns<'a> {
     Decoded(&'a Panel),
     /// Codes, to be decoded on the way: cheaper for a few rows, on levels where [`decodes_on_the_way`] says so.
     Codes(&'a [PairRow], &'a Table),
+    /// The same, of which all can be widened, on levels where [`widens`] says so.
+    Widened(&'a [PairRow], &'a Widening),
 }
 
 /// The largest number of rows for which codes are best decoded once for each tile.
@@ -55,6 +58,18 @@ pub(super) fn decodes_on_the_way(level: Level) -> usize {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2(_) | Level::Avx512(_) | Level::Avx512Bf16(_) => 4,
         Level::Scalar => 0,
+    }
+}
+
+/// Whether codes are best widened on the way.
+pub(super) fn widens(level: Level) -> bool {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(_) => true,
+        // These have better ways.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) | Level::Avx512Bf16(_) => false,
+        Level::Scalar => false,
     }
 }
 
@@ -121,7 +136,14 @@ fn tile_of<const ROWS: usize>(
         (Columns::Codes(rhs, table), Level::Avx2(_), Dot::Singles) => unsafe {
             avx2::direct_tile(lhs, table, rhs, epilogue, first_row, output_tile);
         },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Columns::Widened(rhs, widening), Level::Avx2(_), _) => unsafe {
+            avx2::widening_tile(lhs, widening, rhs, epilogue, first_row, output_tile);
+        },
         (Columns::Decoded(rhs), ..) => tile_portable(dot, lhs, rhs, epilogue, first_row, output_tile),
+        // No other level widens.
+        (Columns::Widened(..), ..) => {}
         (Columns::Codes(pairs, table), ..) => {
             let mut decoded = vec![[0; NR]; lhs.len()];
             decode(level, dot, table, pairs, &mut decoded);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail by panicking and say what they ran")]
 
 mod bound;
+mod few_rows;
 mod narrow;
 mod overwrite;
 mod packed;
