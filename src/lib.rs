@@ -1,4 +1,4 @@
-// The README's examples are run by `tests/readme.rs`, so that they need no lines that only a test wants.
+// `tests/readme.rs` runs the README's examples, so that they need no lines that are there for a test alone.
 #![cfg_attr(not(doctest), doc = include_str!("../README.md"))]
 
 pub use altgrad_core::*;

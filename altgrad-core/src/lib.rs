@@ -1,12 +1,14 @@
-//! Formats, quantizers, layers and model surgery: everything behind the `altgrad` crate but its derive macro.
+//! Formats, quantizers, layers and model surgery: everything behind the `altgrad` crate except its derive macro.
 //!
 //! Use the `altgrad` crate, which re-exports all of this together with `#[derive(Quantizable)]`.
 
 pub mod checkpoint;
 mod error;
-/// Conversions of slices: the largest magnitude, fake quantization, encoding and decoding, without tensors or layers.
+/// Conversions of slices: the largest magnitude (amax), fake quantization, encoding and decoding, without tensors or
+/// layers.
 ///
-/// The crate `altgrad-kernels` has them, without candle; it says how a slice is a matrix, and which bits are promised.
+/// They come from the crate `altgrad-kernels`, which works without candle. Its documentation says how a slice stands
+/// for a matrix, and which results are exact bit for bit.
 pub mod kernels {
     pub use altgrad_kernels::{
         Blocks, Conversion, Draws, Element, Level, Result, Scale, amax, decode, encode, fake_quantize,
@@ -15,14 +17,15 @@ pub mod kernels {
 mod model;
 pub mod nn;
 mod quantizer;
-/// What was done to each layer of a model, or found there: values with a table for people and JSON for programs.
+/// Reports on what was done to, or found in, each layer of a model: a table for people and JSON for programs.
 pub mod report {
     pub use crate::model::{
         Action, CalibrationReport, GroupedReport, LayerCalibration, LayerReport, QuantReport, SkipReason,
     };
 }
 mod slot;
-/// Walking through a model: what a type implements, by the derive or by hand, and what sees its parts.
+/// Walking through a model: the trait that a type implements, by derive or by hand, and the visitors that see its
+/// parts.
 pub mod visit {
     pub use crate::model::{MapKey, Path, Visit, Visitor, VisitorMut};
 }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// How a matrix of contiguous rows is divided into blocks of one scale each. The last blocks of a row and of a column
-/// may be smaller than the others. Blocks are numbered row by row.
+/// How a matrix of contiguous rows is divided into blocks with one scale each. The last blocks of a row and of a
+/// column may be smaller than the others. Blocks are numbered row by row.
 ///
 /// ```
 /// use altgrad::kernels::Blocks;
@@ -35,8 +35,9 @@ impl Blocks {
         Self::new(rows, cols, 1, cols)
     }
 
-    /// Blocks of so many rows and columns (the second pair) of a matrix (the first), such as those of 1 × 32 elements
-    /// of the MX formats. A block counts as no larger than the matrix and no smaller than an element.
+    /// Blocks with the rows and columns of the second pair, for a matrix with those of the first: the MX formats, for
+    /// example, have blocks of 1 × 32 elements. A block is at most as large as the matrix, and has at least one
+    /// element.
     #[must_use]
     pub fn per_block((rows, cols): (usize, usize), (block_rows, block_cols): (usize, usize)) -> Self {
         Self::new(rows, cols, block_rows, block_cols)
@@ -60,7 +61,7 @@ impl Blocks {
         (self.block_rows, self.block_cols)
     }
 
-    /// Number of blocks above one another and side by side. Rows without elements have a block all the same.
+    /// Number of blocks down and across. Rows without elements have a block too.
     #[must_use]
     pub const fn grid(&self) -> (usize, usize) {
         self.grid
@@ -78,13 +79,13 @@ impl Blocks {
         self.rows.saturating_mul(self.cols)
     }
 
-    /// The blocks of some consecutive rows of the matrix as a matrix of their own, and which of the scales are theirs;
-    /// `None` if that would cut a block.
+    /// The blocks of some consecutive rows, as a separate matrix, and which of the scales belong to them; `None` if
+    /// that would cut a block.
     #[must_use]
     pub fn of_rows(&self, rows: Range<usize>) -> Option<(Self, Range<usize>)> {
         let (down, across) = self.grid;
         if down == 1 {
-            // One row of blocks, which is over each of the rows alone as well.
+            // A single row of blocks also covers any part of the rows.
             return Some((Self { rows: rows.len(), block_rows: rows.len().max(1), ..*self }, 0..across));
         }
         let ends_block = rows.end == self.rows || rows.end.is_multiple_of(self.block_rows);
@@ -94,19 +95,20 @@ impl Blocks {
             .then(|| (Self::new(rows.len(), self.cols, self.block_rows, self.block_cols), scales))
     }
 
-    /// The most elements of one block that lie next to one another.
+    /// The largest number of elements of one block that lie next to one another.
     pub(super) fn run_len(&self) -> usize {
         if self.has_whole_rows() { self.block_rows.saturating_mul(self.block_cols) } else { self.block_cols }
     }
 
-    /// Contiguous runs of elements in order, each with the number of its block: together all elements, none twice.
+    /// Contiguous runs of elements in order, each with the number of its block. Together they cover every element
+    /// once.
     #[doc(hidden)]
     #[must_use]
     pub fn runs(&self) -> Runs {
         self.runs_in(0..self.elements())
     }
 
-    /// As [`runs`](Self::runs), of a range of the elements.
+    /// As [`runs`](Self::runs), for a range of the elements.
     #[inline]
     #[doc(hidden)]
     #[must_use]
@@ -136,7 +138,7 @@ impl Blocks {
         }
     }
 
-    /// Consecutive blocks among which are all that have an element in a range.
+    /// Consecutive blocks that include every block with an element in the range.
     pub(super) fn reached_by(&self, range: Range<usize>) -> Range<usize> {
         let in_row_of_blocks = self.cols.saturating_mul(self.block_rows).max(1);
         let across = self.grid.1;

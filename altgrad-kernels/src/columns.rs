@@ -1,4 +1,4 @@
-//! Loops over matrices with something of each column: a bias, a sum.
+//! Loops over matrices with one number per column: a bias, a sum.
 
 use super::element::Scalar;
 use super::level::{Level, for_every_level};

@@ -5,7 +5,7 @@ use super::draws::Draws;
 use crate::format::{Fp8, Infinity, Overflow};
 use crate::{FormatError, Result};
 
-/// The scale of a block, and how quotients by it are taken.
+/// The scale of a block, and how values are divided by it.
 ///
 /// ```
 /// use altgrad::kernels::Scale;
@@ -60,9 +60,8 @@ impl From<f32> for Scale {
     }
 }
 
-/// How the elements of one tensor become codes, with every choice made: a format, the [`Blocks`] that share scales, and
-/// the scales. Unless told otherwise, values are rounded to the nearest one of the format, and saturate, infinities
-/// too.
+/// How the elements of one tensor become codes: a format, the [`Blocks`] that share scales, the scales, and how to
+/// round. By default, values are rounded to the nearest value of the format and saturate, as do infinities.
 ///
 /// ```
 /// use altgrad::kernels::{Blocks, Conversion, Draws};
@@ -84,9 +83,9 @@ pub struct Conversion {
     pub(crate) overflow: Overflow,
     pub(crate) infinity: Infinity,
     pub(crate) blocks: Blocks,
-    /// One for each block, all of them with a multiplier or none.
+    /// One for each block: either all have a multiplier, or none has.
     pub(crate) scales: Vec<Scale>,
-    /// The numbers that decide between two neighbours; without them the nearest one wins.
+    /// The random numbers that decide between two neighbours; without them the nearest one wins.
     pub(crate) draws: Option<Draws>,
 }
 
@@ -95,7 +94,7 @@ impl Conversion {
     ///
     /// # Errors
     ///
-    /// [`FormatError::LengthMismatch`] for another number of scales than of blocks; [`FormatError::InvalidScale`] for a
+    /// [`FormatError::LengthMismatch`] if there are not as many scales as blocks; [`FormatError::InvalidScale`] for a
     /// scale, or the multiplier of one, that is not a positive finite number; [`FormatError::MixedScales`] if some
     /// scales have a multiplier and others do not.
     pub fn new<S: Into<Scale>>(format: Fp8, blocks: Blocks, scales: impl IntoIterator<Item = S>) -> Result<Self> {
@@ -123,15 +122,15 @@ impl Conversion {
         Self { overflow, ..self }
     }
 
-    /// What becomes of infinities. To propagate them takes a format with NaN or infinities.
+    /// What becomes of infinities. Only a format with NaN or infinities can propagate them.
     #[must_use]
     pub fn infinity(self, infinity: Infinity) -> Self {
         Self { infinity, ..self }
     }
 
-    /// Rounds to one of the two neighbours at random instead of the nearest: to the one away from zero with a
-    /// probability that is the distance from the other in units of theirs. The numbers are a function of `draws` and
-    /// the number of the element, so results are the same on any number of threads.
+    /// Rounds to one of the two neighbours at random instead of to the nearest. The probability of the one away from
+    /// zero is the distance from the other, divided by the distance between the two. The random numbers are a
+    /// function of `draws` and the number of the element, so results are the same on any number of threads.
     #[must_use]
     pub fn draws(self, draws: Draws) -> Self {
         Self { draws: Some(draws), ..self }
@@ -155,7 +154,7 @@ impl Conversion {
         self.infinity
     }
 
-    /// The numbers that decide between two neighbours, if those do and not the distance alone.
+    /// The random numbers that decide between two neighbours, if rounding is stochastic.
     #[must_use]
     pub fn random_draws(&self) -> Option<&Draws> {
         self.draws.as_ref()

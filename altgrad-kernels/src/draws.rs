@@ -1,16 +1,16 @@
-//! Random numbers for stochastic rounding: a function of seed, stream, step and element, whoever asks and in which
-//! order.
+//! Random numbers for stochastic rounding: a function of seed, stream, step and element alone, regardless of threads
+//! and order.
 
 /// Where the numbers of one tensor come from: element `i` gets word `i % 4` of the Philox4x32-10 block (Salmon, Moraes,
 /// Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) with key `seed` and counter
 /// `[i / 4, stream, step, step >> 32]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Draws {
-    /// What makes an experiment reproducible.
+    /// Makes an experiment reproducible.
     pub seed: u64,
-    /// What sets the tensors of a model apart.
+    /// Tells the tensors of a model apart.
     pub stream: u32,
-    /// What sets the steps of training apart.
+    /// Tells the steps of training apart.
     pub step: u64,
 }
 

@@ -16,7 +16,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What kernels need of an element type of tensors: the precision that it is computed in, and the way there and back.
+/// What kernels need of an element type of tensors: the precision that it is computed in, and conversion to and from
+/// that precision.
 pub trait Scalar: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// The type that quotients and products are rounded to.
     type Real: Real;
@@ -27,7 +28,7 @@ pub trait Scalar: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// The nearest value, ties to even.
     fn narrow(value: Self::Real) -> Self;
 
-    /// That many zeros, for results.
+    /// `len` zeros, for results.
     fn zeroed(len: usize) -> Vec<Self>;
 }
 
@@ -56,7 +57,7 @@ macro_rules! computes_in_itself {
 computes_in_itself!(f32);
 computes_in_itself!(f64);
 
-/// The bits of a `u32` that are those of the sign and of the rest of an `f32`.
+/// The bits of an `f32`, as a `u32`: its sign, and everything else.
 const SIGN: u32 = 1 << 31;
 const MAGNITUDE: u32 = !SIGN;
 
@@ -88,7 +89,7 @@ impl Scalar for f16 {
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        /// What the exponent fields of the two types differ by.
+        /// The difference between the exponent fields of the two types.
         const OFFSET: u32 = (127 - 15) << 23;
         /// The step of the subnormals, 2⁻²⁴.
         const STEP: f32 = 1.0 / (1 << 24) as f32;

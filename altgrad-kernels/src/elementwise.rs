@@ -1,4 +1,5 @@
-//! Passes over all elements of a tensor, in parts that threads share: no bit depends on where one ends.
+//! Passes over all elements of a tensor, in parts that threads share: results do not depend, even in one bit, on
+//! where a part ends.
 
 use super::blocks::Blocks;
 use super::conversion::Conversion;
@@ -7,7 +8,7 @@ use super::level::Level;
 use super::{loops, specials, threads};
 use crate::format::Fp8;
 
-/// The largest magnitude of each block; NaN if any of its values is NaN, 0 if it has none.
+/// The largest magnitude of each block; NaN if the block holds NaN, 0 if it is empty.
 pub(super) fn amax<T: Scalar>(level: Level, values: &[T], blocks: Blocks) -> Vec<f64> {
     let mut largest = vec![0.0; blocks.count()];
     let len = part_len(values.len());
@@ -42,7 +43,7 @@ pub(super) fn fake_quantize<T: Scalar>(level: Level, from: &[T], to: &mut [T], c
 }
 
 /// `to[i] = encode(from[i] / scale)`; false if a value is NaN, or an infinity that propagates, and the format has no
-/// NaN, and then `to` is of no use.
+/// NaN, in which case the contents of `to` are meaningless.
 pub(super) fn encode<T: Scalar>(level: Level, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let elements = from.len();
     let has_codes = threads::map(parts(from, to), elements, |Part { first, from, to }| {
@@ -61,7 +62,7 @@ pub(super) fn decode<T: Scalar>(level: Level, codes: &[u8], to: &mut [T], format
 
 /// Consecutive elements, and where their results go.
 struct Part<'a, A, B> {
-    /// The number of the first in the tensor.
+    /// The number of the first element in the tensor.
     first: usize,
     from: &'a [A],
     to: &'a mut [B],
@@ -73,11 +74,12 @@ fn parts<'a, A, B>(from: &'a [A], to: &'a mut [B]) -> Vec<Part<'a, A, B>> {
     pairs.map(|(number, (from, to))| Part { first: number * len, from, to }).collect()
 }
 
-/// Fewer elements are converted by the thread that has them. From so many on, which take it 50 to 75 µs (12 µs for the
-/// largest magnitude), two threads of Zen 4 were measured to be 1.5 to 1.8 times as fast as one.
+/// Fewer elements are converted by the calling thread alone. Conversions of this many take one thread 50 to 75 µs (12
+/// µs for the largest magnitude); from here on, two threads of Zen 4 were measured to be 1.5 to 1.8 times as fast as
+/// one.
 const LEAST: usize = 1 << 18;
 
-/// Parts for each thread, so that one that is late does not keep the others waiting for long.
+/// Parts for each thread, so that a late thread does not keep the others waiting for long.
 const PARTS_PER_THREAD: usize = 4;
 
 /// The length of parts, the last of which may be shorter.

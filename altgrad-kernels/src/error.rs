@@ -1,12 +1,11 @@
-//! What formats and kernels refuse.
+//! Errors of formats and kernels.
 
-/// What the fallible functions of formats and kernels return.
+/// The result of the fallible functions of formats and kernels.
 pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 
-/// What a format or a kernel refuses, and what to do about it.
+/// An error of a format or a kernel, with what to do about it.
 ///
-/// `?` turns it into an `altgrad::Error`. Functions that return candle's error get there by way of
-/// that:
+/// `?` converts it to an `altgrad::Error`. Functions that return candle's error convert it to that type first:
 ///
 /// ```
 /// fn format(bias: i16) -> candle_core::Result<altgrad::Fp8> {
@@ -18,7 +17,7 @@ pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// [`Fp8::new`] was given numbers that make no format.
+    /// [`Fp8::new`] was given numbers that do not make a format.
     #[error("not a format: {why}")]
     InvalidFormat {
         /// The rule that was broken.
@@ -39,7 +38,7 @@ pub enum FormatError {
     /// A slice or list does not have the length that goes with the others.
     #[error("{what} has {actual} elements, expected {expected}")]
     LengthMismatch {
-        /// What it holds.
+        /// Which slice or list it is.
         what: &'static str,
         /// The length needed.
         expected: usize,
@@ -72,8 +71,8 @@ pub enum FormatError {
     },
 }
 
-/// A text that names nothing of what it was to be parsed as: a format, a recipe or a dialect of checkpoints. The
-/// message says what there is, and what the text was most likely to be.
+/// A text that could not be parsed as what was expected: a format, a recipe or a dialect of checkpoints. The message
+/// says what there is, and what the text most likely meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is {why}")]
 pub struct ParseError {
@@ -82,7 +81,7 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    /// Says of a text what it is not, in words that follow "is".
+    /// An error for a text, where `why` completes the sentence "`text` is …".
     #[must_use]
     pub fn new(text: impl Into<String>, why: impl Into<String>) -> Self {
         Self { text: text.into(), why: why.into() }

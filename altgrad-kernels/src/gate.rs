@@ -1,10 +1,10 @@
-//! Help from other threads of the current `rayon` pool for a thread that takes up nothing else while it waits for them.
+//! Help from other threads of the current `rayon` pool, for a thread that runs no other jobs while it waits for them.
 //!
-//! rayon's own joins let a thread that waits take up any job of its pool. A kernel reads tensors whose storage is
-//! locked meanwhile (candle hands it out in no other way), so such a job may wait for a lock that is held further down
-//! its own stack, for ever: one that writes to a weight, for example. Here a thread that has no work left waits for
-//! helpers that are at work, and those wait for nobody. A helper that comes too late finds the gate closed and goes
-//! away.
+//! With rayon's own joins, a thread that waits may run any job of its pool. A kernel reads tensors whose storage is
+//! locked meanwhile (candle gives no other access to it). A job that needs such a lock, for example to write to a
+//! weight, may then wait forever for a lock that is held further down its own stack. Here a thread that has no work
+//! left waits only for helpers that are at work, and those wait for nobody. A helper that comes too late finds the
+//! gate closed and leaves.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,14 +15,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::lock::Lock;
 
-/// Calls `work` on this thread and, while that lasts, on up to `helpers` others of the current pool; returns when all
-/// of these calls have returned. A panic of any of them goes on in this thread.
+/// Calls `work` on this thread and, while that runs, on up to `helpers` other threads of the current pool; returns
+/// when all of these calls have returned. A panic in any of them continues in this thread.
 #[allow(unsafe_code, reason = "jobs of a pool may outlive the caller, so they cannot borrow from it")]
 pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
     let gate = Arc::new(Gate::default());
     let closing = Closing(&gate);
-    // SAFETY: nothing but the lifetime changes, which a pointer need not keep to until it is followed. What a job
-    // captures must have none.
+    // SAFETY: only the lifetime changes, which does not matter for a pointer until it is dereferenced. What a job
+    // captures must be `'static`.
     #[allow(clippy::transmute_ptr_to_ptr, reason = "a cast may not extend the lifetime of a trait object")]
     let work_ptr =
         Work(unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(work) });
@@ -54,11 +54,11 @@ pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
 #[derive(Clone, Copy)]
 struct Work(*const (dyn Fn() + Sync));
 
-// SAFETY: what it points to is `Sync`, so any thread may call it through a shared reference; when, `share` says.
+// SAFETY: what it points to is `Sync`, so any thread may call it through a shared reference; `share` says when.
 #[allow(unsafe_code, reason = "a pointer is never `Send` by itself")]
 unsafe impl Send for Work {}
 
-/// Counts who is inside, and lets nobody in any more once it is closed.
+/// Counts the helpers inside, and lets no more in once it is closed.
 #[derive(Default)]
 #[allow(clippy::disallowed_types, reason = "a condition variable needs it; nothing is done while it is held")]
 struct Gate {
@@ -71,8 +71,8 @@ struct Gate {
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// How often the last helpers are looked for before the thread goes to sleep: they have one part each left, and waking
-/// up takes longer than most parts.
+/// How often the thread checks for the last helpers before it goes to sleep: each of them has one part left, and
+/// waking up takes longer than most parts.
 const SPINS: usize = 2000;
 
 impl Gate {
@@ -83,7 +83,8 @@ impl Gate {
 
     fn leave(&self) {
         if self.entries.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
-            // Whoever waits looks at the entries under this lock, so it sees that this was the last or hears of it.
+            // The thread that waits checks the entries under this lock, so it either sees that this was the last
+            // helper or is notified.
             drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             self.is_empty.notify_one();
         }
@@ -91,7 +92,7 @@ impl Gate {
 
     fn close(&self) {
         self.entries.fetch_or(CLOSED, Ordering::Relaxed);
-        // What helpers did happens before their `leave`, and with that before what follows here.
+        // What helpers did happens before their `leave`, and therefore before what follows here.
         let is_empty = || self.entries.load(Ordering::Acquire) == CLOSED;
         for _ in 0..SPINS {
             if is_empty() {
@@ -115,9 +116,10 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// One of the jobs that a thread has spawned and no other has begun.
+/// A job that a thread has spawned and no other thread has begun yet.
 ///
-/// Where all threads of a pool are busy, jobs pile up and do nothing when their turn comes, so there is a limit.
+/// While all threads of a pool are busy, jobs pile up that will do nothing when their turn comes, so there is a
+/// limit.
 struct Pending(Arc<AtomicUsize>);
 
 /// Jobs that may wait for each helper: some of the calls before this one may have ended before their helpers woke up.

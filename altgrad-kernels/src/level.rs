@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 /// The environment variable that lowers the level of a process: one of the names that [`Level`] displays as.
 const VARIABLE: &str = "ALTGRAD_SIMD";
 
-/// The instruction sets that kernels are compiled for, weakest first. The strongest that the processor has is chosen at
-/// run time, whatever the program was compiled for.
+/// The instruction sets that kernels are compiled for, weakest first. The strongest that the processor has is chosen
+/// at run time, regardless of what the program was compiled for.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Level {
@@ -66,7 +66,7 @@ impl Level {
 
     /// The level that kernels run on: the strongest that this processor has, or the strongest up to the one that the
     /// environment variable `ALTGRAD_SIMD` names (`scalar`, `avx2`, `avx512` or `avx512bf16`; other values count as
-    /// not set). It is read once in a process.
+    /// not set). The variable is read once per process.
     #[must_use]
     pub fn detect() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -76,7 +76,7 @@ impl Level {
         })
     }
 
-    /// The strongest level that is no stronger than the one named `limit`, if there is such a name.
+    /// The strongest level of this processor, up to the one named `limit` if there is such a name.
     fn at_most(limit: Option<&str>) -> Self {
         let limit = NAMES.iter().position(|name| Some(*name) == limit).unwrap_or(NAMES.len());
         Self::available().take_while(|level| level.rank() <= limit).last().unwrap_or(Self::Scalar)

@@ -1,4 +1,4 @@
-//! Formats of 8 bits and fewer, and what computes with them on slices, without tensors or layers: the largest
+//! Formats of 8 bits and fewer, and kernels that compute with them on slices, without tensors or layers: the largest
 //! magnitude, fake quantization, encoding and decoding, and products of matrices of codes.
 //!
 //! Use the `altgrad` crate, whose module `kernels` has the conversions. Products and the [`lock`] are for
@@ -9,9 +9,9 @@
 //!
 //! Each function computes exactly what [`Fp8::encode_with`](crate::Fp8::encode_with) and
 //! [`Fp8::decode`](crate::Fp8::decode) specify, bit for bit on every instruction set and any number of threads. Large
-//! slices are shared among the threads of the current `rayon` pool; to keep to one, call from inside a pool of one
-//! thread. Loops are branch-free in the format and the values, so that the compiler vectorizes them for each [`Level`]
-//! that a processor may turn out to have.
+//! slices are divided among the threads of the current `rayon` pool; to use a single thread, call from inside a pool
+//! of one thread. Loops do not branch on the format or the values, so that the compiler vectorizes them for each
+//! [`Level`] that a processor may turn out to have.
 //!
 //! ```
 //! use altgrad::kernels::{self, Blocks, Conversion};
@@ -79,8 +79,8 @@ pub use product::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs};
 pub use transpose::transpose;
 pub use windows::Windows;
 
-/// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if a value of the
-/// block is NaN, 0 if it has none.
+/// The largest magnitude of each block, in the order of the blocks and in units of the values: NaN if the block holds
+/// NaN, 0 if it is empty.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
 ///
 /// # Errors
 ///
-/// [`FormatError::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+/// [`FormatError::LengthMismatch`] if one of the slices does not have as many elements as the conversion's blocks.
 pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversion) -> Result<()> {
     check_len("the slice of values", conversion.blocks.elements(), from.len())?;
     check_len("the slice for results", conversion.blocks.elements(), to.len())?;
@@ -109,8 +109,8 @@ pub fn fake_quantize<T: Element>(from: &[T], to: &mut [T], conversion: &Conversi
 /// # Errors
 ///
 /// [`FormatError::NanNotRepresentable`] if a value is NaN, or an infinity that propagates, and the format has no NaN,
-/// and then what `to` holds is unspecified; [`FormatError::LengthMismatch`] if one of the slices has not as many
-/// elements as the conversion's blocks.
+/// in which case the contents of `to` are unspecified; [`FormatError::LengthMismatch`] if one of the slices does not
+/// have as many elements as the conversion's blocks.
 pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) -> Result<()> {
     check_len("the slice of values", conversion.blocks.elements(), from.len())?;
     check_len("the slice for codes", conversion.blocks.elements(), to.len())?;
@@ -125,7 +125,7 @@ pub fn encode<T: Element>(from: &[T], to: &mut [u8], conversion: &Conversion) ->
 ///
 /// # Errors
 ///
-/// [`FormatError::LengthMismatch`] if one of the slices has not as many elements as the conversion's blocks.
+/// [`FormatError::LengthMismatch`] if one of the slices does not have as many elements as the conversion's blocks.
 pub fn decode<T: Element>(codes: &[u8], to: &mut [T], conversion: &Conversion) -> Result<()> {
     let scales: Vec<f32> = conversion.scales.iter().map(|scale| scale.value()).collect();
     decode_with(codes, to, conversion.format, conversion.blocks, &scales)
@@ -144,7 +144,7 @@ fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<()> {
     if actual == expected { Ok(()) } else { Err(FormatError::LengthMismatch { what, expected, actual }) }
 }
 
-/// `c[i, j] = Σ a[i, p] · b[j, p]` for operands whose rows are equally long; `c` has a row for each of `a`'s.
+/// `c[i, j] = Σ a[i, p] · b[j, p]` for operands with rows of the same length; `c` has one row for each row of `a`.
 ///
 /// Within `2·k·2⁻²⁴·Σ|a||b|` of the exact result for a sum of `k` products.
 pub fn multiply(a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {

@@ -1,4 +1,4 @@
-//! The lock of this crate: for values that are copied or replaced, never for the time that something is computed.
+//! The lock of this crate: it is held to copy or replace a value, never while something is computed.
 
 use std::fmt;
 #[allow(clippy::disallowed_types, reason = "this is the lock that is to be used instead")]
@@ -7,10 +7,11 @@ use std::sync::PoisonError;
 
 /// A value that threads share.
 ///
-/// Whoever waits for a lock while a kernel runs under it may wait for ever: a thread of a `rayon` pool that waits for
-/// others takes up any job in the meantime, and that job may want the lock that is held further down its own stack. So
-/// a lock is held for a copy or a replacement alone, which is why there is no guard to keep: compute from a copy, then
-/// lock to record. Kernels, and what calls into code of others, assert in debug builds that [`nothing_is_held`].
+/// Waiting for a lock under which a kernel runs may take forever: a thread of a `rayon` pool that waits for others
+/// runs any job in the meantime, and that job may need the lock that is held further down its own stack. So a lock is
+/// held only for a copy or a replacement, and there is no guard to keep: compute from a copy, then lock to record.
+/// Kernels, and code that calls implementations from outside altgrad, assert in debug builds that
+/// [`nothing_is_held`].
 #[allow(clippy::disallowed_types, reason = "this is the lock that is to be used instead")]
 pub struct Lock<T>(Mutex<T>);
 
@@ -23,8 +24,8 @@ impl<T> Lock<T> {
 
     /// Calls `access` with the value while no other thread has it.
     ///
-    /// A panic of another thread in `access` leaves a value as good as before, since no `access` here changes one in
-    /// parts.
+    /// A panic of another thread in `access` leaves the value valid, since no `access` here changes a value in
+    /// several steps.
     pub fn with<R>(&self, access: impl FnOnce(&mut T) -> R) -> R {
         let _held = debug::Held::new();
         access(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -38,7 +39,7 @@ impl<T> Lock<T> {
         self.with(|value| value.clone())
     }
 
-    /// Puts another value in place of this one, which is returned so that it is not dropped under the lock.
+    /// Replaces the value and returns the old one, so that it is not dropped under the lock.
     pub fn replace(&self, value: T) -> T {
         self.with(|current| std::mem::replace(current, value))
     }
@@ -67,7 +68,7 @@ impl<T: fmt::Debug> fmt::Debug for Lock<T> {
     }
 }
 
-/// Whether this thread holds no [`Lock`]; release builds do not look.
+/// Whether this thread holds no [`Lock`]; release builds do not check.
 #[must_use]
 pub fn nothing_is_held() -> bool {
     debug::nothing_is_held()

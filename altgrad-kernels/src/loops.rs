@@ -16,8 +16,8 @@ pub(super) const CHUNK: usize = 1024;
 
 for_every_level! {
     /// Raises each of `largest` to the largest magnitude of the elements of its block among `values`, the first of
-    /// which has the number `first` in the tensor; NaN counts as above all. `largest` starts with the block of number
-    /// `first_block`.
+    /// which is element number `first` of the tensor. NaN counts as larger than all others. `largest` starts with the
+    /// block number `first_block`.
     fn amax = amax_loop, (first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]);
 
     /// `to[i] = decode(encode(from[i] / scale)) × scale`, NaN staying NaN and infinities saturated, for the elements
@@ -25,7 +25,7 @@ for_every_level! {
     fn fake_quantize = fake_quantize_loop, (first: usize, from: &[T], to: &mut [T], conversion: &Conversion) -> bool;
 
     /// `to[i] = encode(from[i] / scale)`, infinities saturated, for the elements from number `first` on; true if a
-    /// quotient is not finite. What it makes of NaN is of no meaning.
+    /// quotient is not finite. The codes of NaN are meaningless.
     fn encode = encode_loop, (first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool;
 
     /// `to[i] = decode(codes[i]) × scale` for the elements from number `first` on.
@@ -35,7 +35,7 @@ for_every_level! {
 #[inline(always)]
 fn amax_loop<T: Scalar>(first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]) {
     for (run, block) in blocks.runs_in(first..first + values.len()) {
-        // Independent lanes, so that the loop does not wait for one maximum after the other.
+        // Independent lanes, so that the loop does not wait for each maximum before the next.
         let mut lanes = [T::Real::default().magnitude_bits(); 32];
         let mut chunks = values[run.start - first..run.end - first].chunks_exact(32);
         for chunk in &mut chunks {
@@ -43,7 +43,7 @@ fn amax_loop<T: Scalar>(first: usize, values: &[T], blocks: Blocks, first_block:
                 *lane = T::Real::larger(*lane, value.widen().magnitude_bits());
             }
         }
-        // Halves on halves: short runs would spend their time on one maximum after the other.
+        // Fold halves onto halves: short runs would spend their time on one maximum after the other.
         for half in [16, 8, 4, 2, 1] {
             for lane in 0..half {
                 lanes[lane] = T::Real::larger(lanes[lane], lanes[lane + half]);
@@ -107,7 +107,7 @@ fn decode_loop<T: Scalar>(first: usize, codes: &[u8], to: &mut [T], format: Fp8,
 }
 
 /// `to[i] = finish(quotient, round(quotient), scale)` with `quotient = from[i] / scale`, for the elements from number
-/// `first` on; where the nearest value is wanted of a format that has mantissa bits, `nearest(quotient, scale)`.
+/// `first` on; to round to the nearest value of a format that has mantissa bits, `nearest(quotient, scale)` instead.
 #[inline(always)]
 fn convert<T: Scalar, O>(
     first: usize,
@@ -139,7 +139,7 @@ fn convert<T: Scalar, O>(
 
 /// Elements that are rounded at a time.
 struct Chunk<'a, T> {
-    /// The number of the first in the tensor.
+    /// The number of the first element in the tensor.
     start: usize,
     from: &'a [T],
     /// What each is divided or multiplied by on the way into the format, and its scale.
@@ -184,9 +184,10 @@ impl<T: Scalar> Chunk<'_, T> {
 /// Numbers that are written at a time where runs are short.
 const AT_ONCE: usize = 32;
 
-/// One number for each element of a chunk, from one for each block: so loops are the same whatever the blocks.
+/// One number for each element of a chunk, expanded from one for each block, so that loops are the same for all
+/// blocks.
 struct Spread {
-    /// Those of the elements, and room behind them.
+    /// The numbers of the elements, with room behind them.
     numbers: [f32; CHUNK + AT_ONCE],
     /// The block whose number fills all of them, if there is one.
     block: Option<usize>,
@@ -211,8 +212,8 @@ impl Spread {
             }
             _ => {
                 for (run, block) in &mut runs {
-                    // What goes past the end of a run is overwritten by the next one: two vectors are written sooner
-                    // than a number of elements that is known only at run time.
+                    // What is written past the end of a run is overwritten by the next one: two whole vectors are
+                    // written faster than a number of elements that is known only at run time.
                     let number = [number(block); AT_ONCE];
                     for at in (run.start - start..run.end - start).step_by(AT_ONCE) {
                         self.numbers[at..at + AT_ONCE].copy_from_slice(&number);

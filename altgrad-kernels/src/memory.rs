@@ -1,9 +1,9 @@
-//! Memory for large results: zeroed, not touched before it is written, and in huge pages where there are such.
+//! Memory for large results: zeroed, not touched before it is written, and in huge pages where there are any.
 
 /// `len` times zero, for a `T` whose default is all bits zero.
 ///
 /// The memory of a large buffer comes from the operating system when it is first written, page by page, which takes
-/// longer than to compute the values for it. On Linux, huge pages are asked for, of which there are 512 times fewer.
+/// longer than computing its values. On Linux, huge pages are requested, of which 512 times fewer are needed.
 #[must_use]
 pub fn zeroed<T: Copy + Default>(len: usize) -> Vec<T> {
     // The standard library asks for zeroed memory instead of writing zeros where it knows that a value is all bits
@@ -28,7 +28,7 @@ mod huge_pages {
     /// The size of the smallest pages that Linux has on any processor, and a divisor of all others.
     const PAGE: usize = 4096;
 
-    /// Asks for huge pages where the buffer has not been touched yet. Without them everything works as well.
+    /// Requests huge pages where the buffer has not been touched yet. Everything works without them, too.
     #[allow(unsafe_code, reason = "see the proof")]
     pub(super) fn advise<T>(values: &mut [T]) {
         let bytes = size_of_val(values);

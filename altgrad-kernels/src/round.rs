@@ -24,16 +24,17 @@ pub trait Real: Copy + Default + PartialOrd + Add<Output = Self> + 'static {
     /// As [`round`](Self::round) for a format without mantissa bits, whose ties go by the exponent's last bit.
     fn round_to_power_of_two(self, rounder: &Self::Rounder) -> Self;
 
-    /// One of the two values of `format` that `self` lies between, the one away from zero with the probability that is
-    /// the distance to the other over the distance of the two. `draw` is uniform in all of its bits, of which `f32`
-    /// uses the upper 24. Overflow is that of [`round`](Self::round), with the next value as if the format went on.
+    /// Rounds at random to one of the two values of `format` that `self` lies between. The probability of the one
+    /// away from zero is the distance to the other, divided by the distance between the two. `draw` is uniform in all
+    /// of its bits, of which `f32` uses the upper 24. Overflow is that of [`round`](Self::round), with the next value
+    /// as if the format went on.
     fn round_stochastically(self, rounder: &Self::Rounder, draw: u32) -> Self;
 
-    /// The code of what rounding returned for a number, `beyond` being that of overflow.
+    /// The code of the value that rounding returned for a number; `beyond` is the code of overflow.
     fn code(self, rounder: &Self::Rounder, beyond: u8) -> u8;
 
-    /// The code of what [`round`](Self::round) makes of a number, without making it. Not for formats without mantissa
-    /// bits.
+    /// The code of the value that [`round`](Self::round) returns for a number, without computing that value. Not for
+    /// formats without mantissa bits.
     fn code_of_nearest(self, rounder: &Self::Rounder) -> u8;
 
     /// Correctly rounded quotient.
@@ -68,9 +69,10 @@ macro_rules! real {
         pub struct $rounder {
             /// Largest finite value.
             largest: $real,
-            /// What magnitudes are cut to: the largest value, or the one that would follow where overflow shows.
+            /// What magnitudes are limited to: the largest value, or the one that would follow it where overflow
+            /// shows.
             ceiling: $real,
-            /// What becomes of that one.
+            /// What becomes of a magnitude that overflows.
             beyond: $real,
             /// Bits of the power of two at or below the largest value.
             highest_binade: $bits,
@@ -81,9 +83,9 @@ macro_rules! real {
             magic_offset: $bits,
             /// The sign bit if the format has a negative zero, else 0: what a zero result keeps of its sign.
             zero_sign: $bits,
-            /// Number of fraction bits that the real has and the format has not.
+            /// Number of fraction bits that the real has and the format lacks.
             shift: u32,
-            /// Number of fraction bits that the real has and a code has not, with the zeros below its mantissa.
+            /// Number of fraction bits that the real has and a code, with the zeros below its mantissa, lacks.
             code_shift: u32,
             /// The number whose unit in the last place is what one more in a byte means among the subnormals.
             subnormal_magic: $real,
@@ -207,10 +209,10 @@ macro_rules! real {
                 let clamped = if magnitude > rounder.ceiling { rounder.ceiling } else { magnitude };
                 let binade = rounder.binade(clamped);
                 let magic = binade + rounder.magic_offset;
-                // What the sum's bits exceed those of the summand by are steps of the binade; a code counts those of
-                // the binades below as well, of which there are as many in each. The ceiling of a format with specials
-                // is one step beyond its largest value, and the code after the largest is that of infinity, or else
-                // that of NaN.
+                // The sum's bits exceed those of the summand by a number of steps of the binade; a code also counts
+                // the steps of the binades below, and every binade has the same number of steps. The ceiling of a
+                // format with specials is one step beyond its largest value, and the code after the largest is that
+                // of infinity, or else that of NaN.
                 let steps = (clamped + $real::from_bits(magic)).to_bits().wrapping_sub(magic);
                 let code = steps.wrapping_add((binade - rounder.lowest_binade) >> rounder.shift) << rounder.padding;
                 let kept = if code == 0 { rounder.zero_sign } else { $rounder::SIGN };

@@ -1,12 +1,12 @@
-//! What is not finite: a second pass over the few tensors that hold any such value, so that the loops need not look.
+//! Values that are not finite: a second pass over the few tensors that hold any, so that the loops need not check.
 
 use super::conversion::Conversion;
 use super::element::Scalar;
 use super::round::Real;
 use crate::format::Infinity;
 
-/// Puts infinities that propagate in place of the saturated ones that `fake_quantize` made of them: the same in a
-/// format that has them, else NaN.
+/// Replaces the saturated values that `fake_quantize` made of infinities that propagate: by the infinities in a
+/// format that has them, otherwise by NaN.
 pub(super) fn put_into_values<T: Scalar>(from: &[T], to: &mut [T], conversion: &Conversion) {
     if conversion.infinity == Infinity::Saturate {
         return;
@@ -14,14 +14,14 @@ pub(super) fn put_into_values<T: Scalar>(from: &[T], to: &mut [T], conversion: &
     let nan = T::narrow(T::Real::from_f32(f32::NAN));
     for (to, from) in to.iter_mut().zip(from) {
         if from.widen().is_infinite() {
-            // A scale that is NaN has made it that already, which it stays.
+            // Under a NaN scale the value is NaN already, and stays so.
             *to = if conversion.format.has_infinity() && !to.widen().is_nan() { *from } else { nan };
         }
     }
 }
 
-/// Puts the codes of NaN, and of infinities that propagate, in their places; false if there is one for which the format
-/// has no code. The elements are those from number `first` on.
+/// Writes the codes of NaN, and of infinities that propagate; false if the format has no code for one of them. The
+/// elements are those from number `first` on.
 pub(super) fn put_into_codes<T: Scalar>(first: usize, from: &[T], to: &mut [u8], conversion: &Conversion) -> bool {
     let Conversion { format, infinity, blocks, ref scales, .. } = *conversion;
     let (nan, infinite) = (format.nan_code(), format.infinity_code());

@@ -3,7 +3,7 @@
 use super::gate;
 use crate::lock::{self, Lock};
 
-/// Work of fewer elements is done sooner by the thread that has it than by several that have to be woken.
+/// Work on fewer elements is done sooner by the calling thread than by several that have to be woken.
 const LEAST: usize = 1 << 16;
 
 /// Calls `work` with each of `parts`, which together are about `elements` large, in any order and maybe at the same
@@ -20,7 +20,7 @@ pub(super) fn map<P: Send, R: Send>(parts: Vec<P>, elements: usize, work: impl F
     results.into_iter().flatten().collect()
 }
 
-/// As [`for_each`], with something of their own for parts that follow one another on the same thread.
+/// As [`for_each`], with a state that is shared by parts that follow one another on the same thread.
 pub(super) fn for_each_with<P: Send, S>(
     parts: Vec<P>,
     elements: usize,

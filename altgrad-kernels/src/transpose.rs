@@ -5,7 +5,7 @@ use super::threads;
 /// Rows and columns of a tile, whose rows take a cache line or less.
 const TILE: usize = 16;
 
-/// Writes the transpose of `from`, which has rows of `cols` elements, to `to`, which is as long.
+/// Writes the transpose of `from`, which has rows of `cols` elements, to `to`, which has the same length.
 ///
 /// Tile by tile through a buffer, so that each cache line of either matrix is touched once: lines a power of two apart
 /// displace one another.

@@ -5,9 +5,9 @@ use crate::format::{Fp8, power_of_two};
 /// A format's constants, as decoding needs them.
 #[derive(Clone, Copy)]
 pub(super) struct Decoder {
-    /// Number of fraction bits that `f32` has and a byte has not.
+    /// Number of fraction bits that `f32` has and a byte lacks.
     shift: u32,
-    /// What the bits of a normal value exceed its code, shifted left by `shift`, by.
+    /// The difference between the bits of a normal value and its code shifted left by `shift`.
     offset: u32,
     /// The first magnitude of a normal value.
     lowest_normal: u32,
@@ -15,8 +15,8 @@ pub(super) struct Decoder {
     step: f32,
     /// The magnitude of infinity; above all others if there is none.
     infinity: u32,
-    /// What is added to a code so that those of NaN come last: nothing, or what takes a NaN in the place of negative
-    /// zero to 0xFF.
+    /// What is added to a code so that the codes of NaN come last: 0, or the number that takes a NaN in the place of
+    /// negative zero to 0xFF.
     turn: u32,
     /// The bits of that sum that count: those of the magnitude, or all eight.
     counted: u32,

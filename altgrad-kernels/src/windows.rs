@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::element::Scalar;
 use crate::{memory, threads};
 
-/// The windows of a convolution over images of `(channels, height, width)`. One of a single dimension has images of
-/// height 1.
+/// The windows of a convolution over images of `(channels, height, width)`. A convolution over one dimension has
+/// images of height 1.
 ///
 /// A row of the matrix of windows has the elements of one window of the channels of one group: `(channels of the group,
 /// kernel height, kernel width)`. Rows are in the order `(group, image, output height, output width)`.
@@ -41,7 +41,7 @@ impl Windows {
         })
     }
 
-    /// Rows, of all groups, and columns of the matrix of windows.
+    /// Number of rows (of all groups) and of columns of the matrix of windows.
     #[must_use]
     pub fn shape(&self) -> (usize, usize) {
         let [height, width] = self.output();
@@ -49,7 +49,7 @@ impl Windows {
         (self.groups * self.images * height * width, self.channels_of_group() * kernel_height * kernel_width)
     }
 
-    /// Whether there could be a matrix of the windows: the other functions count on it.
+    /// Whether memory could hold a matrix of the windows, which the other functions rely on.
     #[must_use]
     pub fn fits_memory(&self) -> bool {
         let [height, width] = self.output();
@@ -71,12 +71,12 @@ impl Windows {
         self.channels / self.groups.max(1)
     }
 
-    /// The first place within a side of the image that the windows of an output place cover, and the elements of a
-    /// window that lie inside of the image.
+    /// Along one side of the image: the position where the windows of an output position begin, and the elements of a
+    /// window that lie inside the image.
     fn inside(&self, side: usize, output: usize) -> (isize, Range<usize>) {
         let start = (output * self.stride[side]) as isize - self.padding[side] as isize;
         let dilation = self.dilation[side].max(1);
-        // The first element at or after the edge, and the first at or beyond the other.
+        // The first element at or after the edge, and the first at or beyond the other edge.
         let first = if start < 0 { start.unsigned_abs().div_ceil(dilation) } else { 0 };
         let end = (self.image[side] as isize - start).max(0).unsigned_abs().div_ceil(dilation);
         let end = end.min(self.kernel[side]);
@@ -94,7 +94,7 @@ impl Windows {
             "images and a matrix of their windows"
         );
         let [_, across] = self.output();
-        // A part is the windows beside one another.
+        // A part is one line of windows, side by side.
         let parts: Vec<_> = to.chunks_mut((across * cols).max(1)).enumerate().collect();
         threads::for_each(parts, rows * cols, |(part, to)| {
             for (window, row) in to.chunks_exact_mut(cols.max(1)).enumerate() {
@@ -150,8 +150,8 @@ impl Windows {
         });
     }
 
-    /// Calls `copy` for each run of elements of a window that lie inside of the image: where it begins in the images
-    /// and in the window's row, and how many there are. `part` is the number of the window's line of windows.
+    /// Calls `copy` for each run of elements of a window that lie inside the image, with the position of the run in
+    /// the images and in the window's row, and its length. `part` is the number of the window's line of windows.
     fn for_each_run(&self, part: usize, window: usize, mut copy: impl FnMut(usize, usize, usize)) {
         let [down, _] = self.output();
         let (of_group, y) = (part / down.max(1), part % down.max(1));

@@ -376,7 +376,7 @@ fn what_does_not_fit_is_an_error_that_names_the_layer() {
     let error = Quantized::new(candle_nn::Conv2d::new(tensor((8, 4, 3, 3), 1), None, groups), Fp8::E4M3).unwrap_err();
     assert!(error.to_string().contains("multiple of 3"), "{error}");
     let bias = Quantized::new(candle_nn::Conv2d::new(tensor((8, 4, 3, 3), 1), Some(tensor(7, 1)), config), Fp8::E4M3);
-    assert!(bias.unwrap_err().to_string().contains("[8], one value an output"));
+    assert!(bias.unwrap_err().to_string().contains("[8], one value per output"));
     let weight = altgrad::Fp8Tensor::quantize(&tensor((8, 4, 3, 3), 1), &Quantizer::new(Fp8::E4M3)).unwrap();
     let frozen: Slot<candle_nn::Conv2d> = Frozen::from_codes(config, &weight, None).unwrap().into();
     assert_eq!(frozen.weight().unwrap().dims(), [8, 4, 3, 3]);

@@ -1,4 +1,4 @@
-//! What a candle model imports for its layers, with slots where `candle_nn` has layers that can be quantized: changing
+//! The names that a candle model imports from `candle_nn`, with slots for the layers that can be quantized: changing
 //! one `use` ports a model.
 //!
 //! ```
@@ -6,9 +6,9 @@
 //! use altgrad::nn::{Conv2d, Embedding, LayerNorm, Linear, VarBuilder, embedding, layer_norm, linear};
 //! ```
 //!
-//! [`Linear`], [`Embedding`], [`Conv1d`] and [`Conv2d`] are slots, with `candle_nn`'s constructors; all else is
-//! `candle_nn`'s own. Models of candle-transformers import some of their layers from its module `with_tracing`: for
-//! those there is [`with_tracing`].
+//! [`Linear`], [`Embedding`], [`Conv1d`] and [`Conv2d`] are slots, with `candle_nn`'s constructors; everything else
+//! is re-exported from `candle_nn`. Models of candle-transformers import some of their layers from its module
+//! `with_tracing`; for those, use [`with_tracing`].
 
 pub use candle_nn::{
     Activation, AdamW, BatchNorm, BatchNormConfig, Conv1dConfig, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig,

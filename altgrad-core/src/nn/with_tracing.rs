@@ -1,5 +1,5 @@
-//! What models of candle-transformers import from its module `with_tracing`: slots and layers with the constructors
-//! that those have there, and without spans.
+//! Replacements for the layers in candle-transformers' module `with_tracing`: slots and layers with the same
+//! constructors, but without tracing spans.
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 pub use super::{Conv2d, LayerNorm, Linear, conv2d, layer_norm, linear, linear_b, linear_no_bias};
 use crate::visit::{Path, Visit, Visitor, VisitorMut};
 
-/// An embedding that can be quantized in place, as [`nn::Embedding`](super::Embedding), with the constructors of
+/// An embedding that can be quantized in place, like [`nn::Embedding`](super::Embedding), with the constructors of
 /// `with_tracing`. It adds no segment to a path.
 #[derive(Clone, Debug)]
 pub struct Embedding(super::Embedding);
@@ -17,7 +17,8 @@ impl Embedding {
     ///
     /// # Errors
     ///
-    /// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized table.
+    /// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+    /// quantized table.
     pub fn new(in_size: usize, out_size: usize, vb: VarBuilder<'_>) -> Result<Self> {
         super::embedding(in_size, out_size, vb).map(Self)
     }
@@ -26,7 +27,7 @@ impl Embedding {
     ///
     /// # Errors
     ///
-    /// A tensor of other than two dimensions.
+    /// A tensor that does not have two dimensions.
     pub fn from_weights(weights: Tensor) -> Result<Self> {
         let (_, hidden_size) = weights.dims2()?;
         Ok(Self(super::Embedding::new(weights, hidden_size)))
@@ -60,16 +61,16 @@ impl RmsNorm {
     ///
     /// # Errors
     ///
-    /// As candle's: a tensor that is missing or of another shape.
+    /// Fails as candle's constructor does, for a tensor that is missing or has another shape.
     pub fn new(size: usize, eps: f64, vb: VarBuilder<'_>) -> Result<Self> {
         candle_nn::rms_norm(size, eps, vb).map(Self)
     }
 
-    /// The output by operations that have a backward pass: [`candle_nn::RmsNorm::forward_diff`].
+    /// Computes the output with operations that have a backward pass: [`candle_nn::RmsNorm::forward_diff`].
     ///
     /// # Errors
     ///
-    /// As candle's.
+    /// Those of candle.
     pub fn forward_diff(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward_diff(x)
     }
@@ -81,7 +82,7 @@ impl Module for RmsNorm {
     }
 }
 
-/// Newtypes show what they hold.
+/// Visitors see the layer inside a newtype, not the newtype.
 macro_rules! transparent {
     ($($type:ty),+) => {$(
         impl Visit for $type {

@@ -1,30 +1,30 @@
-//! What is computed once and kept until it may be out of date.
+//! A cache for a value that is computed once and kept until it may be out of date.
 
 use altgrad_kernels::lock::Lock;
 
 use crate::Result;
 
-/// A value that is computed when it is first needed, and from then on copied.
+/// A value that is computed when it is first needed and cloned from then on.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache<T>(Lock<Entry<T>>);
 
 #[derive(Clone, Debug)]
 struct Entry<T> {
     value: Option<T>,
-    /// Whether a value that is computed is kept.
+    /// Whether the next computed value is kept.
     keeps: bool,
-    /// Number of times that values were dropped: one that was begun before must not be kept after.
+    /// How often values were dropped: a value whose computation began before a drop must not be kept after it.
     drops: u64,
 }
 
 impl<T: Clone> Cache<T> {
-    /// One that keeps the first value.
+    /// An empty cache that keeps the first value.
     pub(crate) fn new() -> Self {
         Self(Lock::new(Entry { value: None, keeps: true, drops: 0 }))
     }
 
-    /// The value that is kept, or that of `compute`. Threads that need it at the same time may all compute it, and then
-    /// get the one that was ready first.
+    /// The cached value, or else the result of `compute`. Threads that need it at the same time may all compute it;
+    /// they then all get the one that was ready first.
     pub(crate) fn get_or_compute(&self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
         let drops = match self.0.with(|entry| entry.value.clone().ok_or(entry.drops)) {
             Ok(value) => return Ok(value),
@@ -46,7 +46,7 @@ impl<T: Clone> Cache<T> {
         self.drop_value(true);
     }
 
-    /// Drops the value, and keeps the next one if it would have kept that.
+    /// Drops the value, without changing whether the next one is kept.
     pub(crate) fn forget(&self) {
         let value = self.0.with(|entry| {
             entry.drops += 1;
@@ -55,7 +55,7 @@ impl<T: Clone> Cache<T> {
         drop(value);
     }
 
-    /// Drops the value and keeps none from now on, until it is [renewed](Self::renew).
+    /// Drops the value and keeps none until it is [renewed](Self::renew).
     pub(crate) fn disable(&self) {
         self.drop_value(false);
     }
@@ -66,7 +66,7 @@ impl<T: Clone> Cache<T> {
             entry.drops += 1;
             entry.value.take()
         });
-        // Not under the lock: it may be large.
+        // Dropped outside the lock, since it may be large.
         drop(value);
     }
 }

@@ -1,4 +1,4 @@
-//! Matrices on the CPU as its products read and write them: codes and floats in slices.
+//! Matrices on the CPU in the form that products read and write: slices of codes and floats.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::cpu::{dispatch_float, with_values};
 use crate::{Error, Fp8, Result, TensorError};
 
-/// Whether there are products for tensors of this dtype on this device.
+/// Whether the kernels have products for tensors of this dtype on this device.
 pub(crate) fn has_kernels(dtype: DType, device: &Device) -> bool {
     device.is_cpu() && matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
@@ -25,8 +25,8 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// The codes of `x`; `None` if it holds NaN and the format does
-    /// not. The buffer comes from `buffer`, which gets it back when nobody needs the codes any more.
+    /// The codes of `x`; `None` if `x` holds NaN and the format has none. The memory comes from `buffer`, which can
+    /// reuse it once nobody needs the codes any more.
     pub(crate) fn encode(x: &Tensor, conversion: &Conversion, buffer: Option<&CodeBuffer>) -> Result<Option<Self>> {
         let mut bytes = buffer.map_or_else(|| kernels::zeroed(x.elem_count()), |buffer| buffer.take(x.elem_count()));
         let encoded = dispatch_float!(x.dtype(), "the tensor", T => {
@@ -68,7 +68,7 @@ impl Codes {
     }
 }
 
-/// The buffer that the codes of one of a layer's tensors were in last, for those of the next step.
+/// The buffer that last held the codes of one of a layer's tensors, to be reused in the next step.
 #[derive(Debug, Default)]
 pub(crate) struct CodeBuffer(Lock<Option<Arc<Vec<u8>>>>);
 
@@ -79,7 +79,7 @@ impl CodeBuffer {
                 bytes.resize(len, 0);
                 bytes
             }
-            // There is none, or a backward pass is still to read it.
+            // There is no buffer, or a backward pass has yet to read it.
             _ => vec![0; len],
         }
     }
@@ -88,13 +88,13 @@ impl CodeBuffer {
         self.0.replace(Some(Arc::clone(bytes)));
     }
 
-    /// Gives the memory back.
+    /// Releases the memory.
     pub(crate) fn clear(&self) {
         self.0.replace(None);
     }
 }
 
-/// The sums of the rows of a matrix, as a vector.
+/// The sum of the rows of a matrix, as a vector with one number per column.
 pub(crate) fn sum_rows(x: &Tensor) -> Result<Tensor> {
     if !has_kernels(x.dtype(), x.device()) {
         return Ok(x.sum(0)?);
@@ -118,7 +118,7 @@ pub(crate) fn with_floats<R>(x: &Tensor, function: impl FnOnce(&[f32]) -> R) -> 
     }
 }
 
-/// Values in storage of another floating-point type.
+/// The values as storage of a floating-point type.
 pub(crate) fn to_storage(values: Vec<f32>, dtype: DType) -> Result<CpuStorage> {
     fn narrowed<T: Element<Real = f32> + WithDType>(values: &[f32]) -> CpuStorage {
         T::to_cpu_storage_owned(values.iter().map(|value| T::narrow(*value)).collect())
@@ -144,7 +144,7 @@ pub(crate) fn gather_windows(x: &Tensor, windows: &Windows) -> Result<Tensor> {
     })
 }
 
-/// The sum of the rows of windows at their places in the images, on the CPU, as a vector: the adjoint of
+/// Adds up the rows of windows at their places in the images, on the CPU, as a vector: the adjoint of
 /// [`gather_windows`].
 pub(crate) fn scatter_windows(rows: &Tensor, windows: &Windows) -> Result<Tensor> {
     let elements = windows.elements();
@@ -158,7 +158,7 @@ pub(crate) fn scatter_windows(rows: &Tensor, windows: &Windows) -> Result<Tensor
     })
 }
 
-/// The transposes of the groups of rows of a matrix, above one another.
+/// The transpose of each group of rows of a matrix, stacked on top of one another.
 pub(crate) fn transposed(x: &Tensor, groups: usize) -> Result<Tensor> {
     let (rows, cols) = x.dims2()?;
     let x = x.detach();

@@ -67,7 +67,7 @@ pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     Ok(Tensor::from_vec(codes, x.shape(), x.device())?)
 }
 
-/// The values of codes in storage of their own.
+/// Decodes codes into new storage.
 pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32], dtype: DType) -> Result<CpuStorage> {
     dispatch_float!(dtype, "the dequantized tensor", T => Ok(with_values(codes, |codes: &[u8]| {
         let mut values = T::zeroed(codes.len());
@@ -75,7 +75,7 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
     })??))
 }
 
-/// The fake-quantized values of a contiguous tensor in storage of their own.
+/// Fake-quantizes a contiguous tensor into new storage.
 pub(super) fn fake_quantize(
     storage: &CpuStorage,
     layout: &Layout,

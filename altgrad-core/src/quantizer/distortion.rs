@@ -15,10 +15,10 @@ pub struct Distortion {
     pub sqnr_db: f64,
     /// Largest `|x - q|`.
     pub max_abs_error: f64,
-    /// Fraction of the elements that were clipped, that is nearer to a number beyond the format's range than to its
-    /// largest finite value, 0 to 1.
+    /// Fraction of the elements that were clipped, from 0 to 1. An element is clipped if it is nearer to the number
+    /// that would follow the format's largest finite value than to that value.
     pub saturated: f64,
-    /// Fraction of the elements that were not zero and became zero, 0 to 1.
+    /// Fraction of the elements that were not zero and became zero, from 0 to 1.
     pub flushed_to_zero: f64,
 }
 
@@ -31,7 +31,7 @@ impl Distortion {
     }
 }
 
-/// The [`Distortion`] of a tensor that comes in parts.
+/// Accumulates the [`Distortion`] of a tensor that comes in parts.
 #[derive(Debug, Default)]
 pub(crate) struct DistortionSums {
     elements: usize,
@@ -69,7 +69,7 @@ impl DistortionSums {
         })
     }
 
-    /// Of all that was added.
+    /// The distortion of all parts added so far.
     pub(crate) fn distortion(&self) -> Distortion {
         let fraction = |count: usize| count as f64 / self.elements.max(1) as f64;
         Distortion {

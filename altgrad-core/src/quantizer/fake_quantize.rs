@@ -11,8 +11,8 @@ use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, portable};
 use crate::{Error, Fp8, Result, TensorError};
 
-/// The straight-through estimator: what the backward pass of fake quantization does with the gradient. The scale is a
-/// constant to it.
+/// The straight-through estimator: what the backward pass of fake quantization does with the gradient. It treats the
+/// scale as a constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -20,25 +20,25 @@ pub enum Ste {
     /// The gradient passes unchanged.
     #[default]
     PassThrough,
-    /// The gradient is zero where the value was clipped, that is where `x / scale` is nearer to a number beyond the
-    /// format's range than to its largest finite value, and passes elsewhere. A value that defines an `f32` scale is
-    /// not clipped, although the rounding of the scale may put it a little past the largest value; the floor rule of
-    /// the MX formats clips values on purpose.
+    /// The gradient is zero where the value was clipped, and passes elsewhere. A value is clipped if `x / scale` is
+    /// nearer to the number that would follow the format's largest finite value than to that value. The value that an
+    /// `f32` scale is made from is not clipped, although rounding the scale may put it a little past the largest
+    /// value; the floor rule of the MX formats clips values on purpose.
     Clipped,
 }
 
-/// `decode(encode(x / scale)) × scale` as in the quantizer's first step, in the dtype and shape of `x`: under the
-/// scales of `x` alone, or 1 in delayed scaling.
+/// Computes `decode(encode(x / scale)) × scale` as in the quantizer's first step, in the dtype and shape of `x`.
+/// Scales are made from `x` alone, unless they are static; with delayed scaling the scale is 1.
 ///
-/// Differentiable with [`Ste::PassThrough`]. NaN stays NaN, and infinities are what the quantizer's
-/// [`Infinity`](crate::Infinity) says. The quotient is computed in `f32` (in `f64` for `f64` tensors) and correctly
-/// rounded, as is the product, which in `f16` may be infinite where a power-of-two scale rounds a value up past
-/// 65504. Stochastic rounding draws the numbers of step 0.
+/// Gradients pass as with [`Ste::PassThrough`]. NaN stays NaN, and the quantizer's [`Infinity`](crate::Infinity)
+/// decides what infinities become. The quotient and the product are computed in `f32` (in `f64` for `f64` tensors)
+/// and correctly rounded. In `f16` the product may be infinite: a power-of-two scale may round a value up past 65504.
+/// Stochastic rounding uses the random numbers of step 0.
 ///
 /// # Errors
 ///
 /// A dtype other than f32, f64, f16 and bf16, an invalid quantizer, or an `f64` tensor whose largest magnitude is
-/// finite but beyond `f32`.
+/// finite but beyond the range of `f32`.
 ///
 /// ```
 /// use altgrad::{Fp8, Granularity, Quantizer, fake_quantize};
@@ -57,8 +57,8 @@ pub fn fake_quantize(x: &Tensor, quantizer: &Quantizer) -> Result<Tensor> {
     fake_quantize_with(x, quantizer.first_conversion(x, "the tensor")?, Ste::PassThrough)
 }
 
-/// [`fake_quantize`] under one scale and an estimator of your choice; values beyond the format's range saturate,
-/// infinities too.
+/// [`fake_quantize`] with a scale and an estimator of your choice. Values beyond the format's range saturate, as do
+/// infinities.
 ///
 /// # Errors
 ///
@@ -70,16 +70,17 @@ pub fn fake_quantize_with_scale(x: &Tensor, format: Fp8, scale: f32, ste: Ste) -
 }
 
 impl Ste {
-    /// Where the gradient of `x` stops, if `x` needs one. That is found in the forward pass: when the backward pass
-    /// comes, `x` may be a variable that has moved.
+    /// Where the gradient of `x` stops, if `x` needs one. This is computed in the forward pass, because `x` may be a
+    /// variable that has changed by the time of the backward pass.
     pub(crate) fn clip(self, x: &Tensor, conversion: &Conversion) -> Result<Clip> {
         self.clip_values(x, conversion, x.track_op())
     }
 
-    /// As [`clip`](Self::clip), of the values of a tensor that needs a gradient or not.
+    /// As [`clip`](Self::clip), for the values of a tensor; `needs_gradient` says whether the tensor needs a
+    /// gradient.
     pub(crate) fn clip_values(self, x: &Tensor, conversion: &Conversion, needs_gradient: bool) -> Result<Clip> {
         match self {
-            // The same quotient, in the same precision, as that which is rounded.
+            // The same quotient, in the same precision, as the one that is rounded.
             Self::Clipped if needs_gradient => {
                 Ok(Clip(Some(portable::is_clipped(&x.detach().contiguous()?, conversion)?)))
             }
@@ -101,13 +102,13 @@ impl Clip {
         }
     }
 
-    /// That of some rows of a matrix, by their numbers.
+    /// The same for some rows of a matrix, given by their numbers.
     pub(crate) fn rows(&self, rows: &Tensor) -> Result<Self> {
         Ok(Self(self.0.as_ref().map(|clipped| clipped.index_select(rows, 0)).transpose()?))
     }
 }
 
-/// [`fake_quantize`] with every choice made.
+/// [`fake_quantize`] under a given conversion and estimator.
 pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversion>>, ste: Ste) -> Result<Tensor> {
     let conversion = conversion.into();
     let clip = ste.clip(x, &conversion)?;
@@ -121,12 +122,12 @@ pub(crate) fn fake_quantize_with(x: &Tensor, conversion: impl Into<Arc<Conversio
 struct FakeQuantize {
     conversion: Arc<Conversion>,
     clip: Clip,
-    /// The result on a device, which candle's operations computed.
+    /// The result, already computed by candle's operations, for a tensor that is not on the CPU.
     known: Option<Tensor>,
 }
 
 impl FakeQuantize {
-    /// A copy of the result that is known, from the storage that `pick` finds in it.
+    /// A copy of the known result; `pick` selects its storage.
     fn copy<S: BackendStorage>(
         &self,
         layout: &Layout,

@@ -1,4 +1,4 @@
-//! The codes of a matrix that stays as it is, in the order in which its layer reads them.
+//! The codes of a matrix that does not change, in the order in which its layer reads them.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use candle_core::{DType, Device, Tensor};
 use super::{Fp8Tensor, Granularity, has_kernels};
 use crate::{Fp8, Result};
 
-/// In which order a layer reads codes that stay.
+/// The order in which a layer reads codes that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// As products do, that of each group of rows by itself.
+    /// In the order of products, for each group of rows separately.
     Products {
         /// Number of groups, which divides the number of rows.
         groups: usize,
@@ -21,7 +21,7 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// Number of products that the matrix is in.
+    /// Number of groups of rows, each of which is the operand of its own product.
     pub(crate) fn groups(self) -> usize {
         match self {
             Self::Products { groups } => groups,
@@ -30,7 +30,7 @@ impl Layout {
     }
 }
 
-/// The codes of a matrix, once.
+/// The codes of a matrix, in one of two forms.
 #[derive(Clone, Debug)]
 pub(crate) enum FixedWeight {
     /// In the order in which the CPU's kernels read them: a matrix for each group of rows.
@@ -64,7 +64,7 @@ impl FixedWeight {
     ///
     /// # Errors
     ///
-    /// A number that no row has.
+    /// A row number that is out of range.
     pub(crate) fn rows(&self, rows: &Tensor) -> Result<Tensor> {
         match self {
             Self::Packed { groups, granularity, dtype, .. } => match &**groups {
@@ -114,8 +114,8 @@ impl FixedWeight {
         }
     }
 
-    /// Bytes that the codes of this matrix would take: of an odd row in the order of the kernels one more, and of the
-    /// one scale of all groups a copy for each.
+    /// Bytes that the codes of this matrix would take. In the order of the kernels, each row of odd length takes one
+    /// byte more, and each group has its own copy of the scales that groups share.
     pub(crate) fn bytes_of(weight: &Fp8Tensor, layout: Layout) -> usize {
         let [rows, cols] = *weight.shape().dims() else { return weight.bytes() };
         match layout {
@@ -138,8 +138,8 @@ impl FixedWeight {
     }
 }
 
-/// Row numbers from a vector of integers, all of them below `count`; `None` for the largest number of the integers'
-/// type, which to candle's lookups is a row of zeros.
+/// Row numbers from a vector of integers, which must be below `count`. The largest number of the integers' type gives
+/// `None`: candle's lookups treat it as a row of zeros.
 fn row_numbers(rows: &Tensor, count: usize) -> Result<Vec<Option<usize>>> {
     let padding = match rows.dtype() {
         DType::U8 => i64::from(u8::MAX),
@@ -150,7 +150,9 @@ fn row_numbers(rows: &Tensor, count: usize) -> Result<Vec<Option<usize>>> {
     let number = |row: i64| match usize::try_from(row) {
         _ if row == padding => Ok(None),
         Ok(row) if row < count => Ok(Some(row)),
-        _ => Err(candle_core::Error::Msg(format!("row {row} of an embedding of {count} rows")).into()),
+        _ => {
+            Err(candle_core::Error::Msg(format!("row {row} is out of range for an embedding with {count} rows")).into())
+        }
     };
     rows.into_iter().map(number).collect()
 }

@@ -7,7 +7,7 @@ use super::scaling::check_scale;
 use super::{Granularity, Quantizer, cpu, tensor_ops};
 use crate::{Error, FormatError, Fp8, Result, TensorError};
 
-/// A tensor packed into one byte an element: `value = decode(code) × scale`.
+/// A tensor packed into one byte per element: `value = decode(code) × scale`.
 ///
 /// ```
 /// use altgrad::{Fp8, Fp8Tensor, Quantizer, fake_quantize};
@@ -30,8 +30,8 @@ pub struct Fp8Tensor {
 }
 
 impl Fp8Tensor {
-    /// Packs `x` as in the quantizer's first step: under the scales of its own largest magnitudes, or 1 in delayed
-    /// scaling. Stochastic rounding draws the numbers of step 0.
+    /// Packs `x` as in the quantizer's first step. Scales are made from `x` alone, unless they are static; with
+    /// delayed scaling the scale is 1. Stochastic rounding uses the random numbers of step 0.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Fp8Tensor {
         Self::convert(x, &quantizer.first_conversion(x, "the tensor")?, quantizer.granularity)
     }
 
-    /// Packs `x` under one scale of your choice; values beyond the format's range saturate, infinities too.
+    /// Packs `x` with a scale of your choice. Values beyond the format's range saturate, as do infinities.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Fp8Tensor {
         Self::convert(x, &conversion, Granularity::PerTensor)
     }
 
-    /// Packs `x` with every choice made.
+    /// Packs `x` under a given conversion.
     pub(crate) fn convert(x: &Tensor, conversion: &Conversion, granularity: Granularity) -> Result<Self> {
         let codes = tensor_ops::encode(&x.detach(), conversion)?;
         let scales: Vec<f32> = conversion.scales().iter().map(|scale| scale.value()).collect();
@@ -65,15 +65,17 @@ impl Fp8Tensor {
     /// A packed tensor from its parts: `U8` codes of any shape, `F32` scales, and the dtype that
     /// [`dequantize`](Self::dequantize) gives.
     ///
-    /// With [`Granularity::PerTensor`] the scale is a scalar; else scales are a matrix with one for each block, blocks
-    /// above one another by blocks side by side, of the codes as a matrix (all dimensions but the last by the last). So
-    /// for one scale a row of a weight of `(outputs, inputs)` they are `(outputs, 1)`.
+    /// With [`Granularity::PerTensor`] the scale is a scalar. Otherwise the scales are a matrix with one scale per
+    /// block, laid out as the blocks are in the codes taken as a matrix (all dimensions but the last by the last).
+    /// With one scale per row, a weight of shape `(outputs, inputs)` has scales of shape `(outputs, 1)`.
     ///
-    /// Codes of 6 and 4 bits are the upper bits of bytes, as [`Fp8`] says; others write them in the lower bits.
+    /// Codes of 6 and 4 bits occupy the upper bits of their bytes (see [`Fp8`]); other libraries write them in the
+    /// lower bits.
     ///
     /// # Errors
     ///
-    /// Parts of another dtype or shape, or a scale that is not a positive finite number.
+    /// A part of another dtype or shape, a scale that is not a positive finite number, or a byte that is not a code
+    /// of the format.
     pub fn from_parts(
         codes: Tensor,
         scales: Tensor,
@@ -131,19 +133,19 @@ impl Fp8Tensor {
     ///
     /// # Errors
     ///
-    /// None of its own; see candle for those of tensor operations.
+    /// Only those of candle's tensor operations.
     pub fn dequantize(&self) -> Result<Tensor> {
         tensor_ops::decode(&self.codes, self.format, self.blocks(), &self.scale_values()?, self.dtype)
     }
 
-    /// One code an element, `U8`.
+    /// One code per element, `U8`.
     #[must_use]
     pub fn codes(&self) -> &Tensor {
         &self.codes
     }
 
-    /// The scales, `F32`: a scalar, or a matrix with one for each block; see [`from_parts`](Self::from_parts). NaN for
-    /// a block that was not finite when it was packed, which [propagates](crate::Infinity).
+    /// The scales, `F32`: a scalar, or a matrix with one scale per block; see [`from_parts`](Self::from_parts). A
+    /// scale is NaN if it was made from values that are not all finite, and infinities [propagate](crate::Infinity).
     #[must_use]
     pub fn scales(&self) -> &Tensor {
         &self.scales
@@ -187,8 +189,8 @@ impl Fp8Tensor {
         Ok(self.scales.flatten_all()?.to_vec1()?)
     }
 
-    /// The codes of a matrix on the CPU in the order in which products read them, that of each of `groups` of rows by
-    /// itself; `None` if a group would cut a block.
+    /// The codes of a matrix on the CPU in the order in which products read them, for each of `groups` groups of rows
+    /// separately; `None` if a group would cut a block.
     pub(crate) fn pack(&self, groups: usize) -> Result<Option<Vec<PackedCodes>>> {
         let (blocks, scales) = (self.blocks(), self.scale_values()?);
         let (rows, cols) = blocks.shape();
@@ -208,7 +210,7 @@ impl Fp8Tensor {
         })
     }
 
-    /// The matrix that was packed in groups of rows, on the CPU.
+    /// Restores the matrix that was packed in groups of rows, on the CPU.
     pub(crate) fn unpack(groups: &[PackedCodes], granularity: Granularity, dtype: DType) -> Result<Self> {
         let Some(first) = groups.first() else { return Err(nothing_packed()) };
         let (rows, cols) = first.blocks().shape();
@@ -227,7 +229,7 @@ impl Fp8Tensor {
         Ok(Self { codes, scales, granularity, format: first.format(), dtype })
     }
 
-    /// Some rows of the matrix that was packed in one group, on the CPU, and for `None` a row of zeros.
+    /// Some rows of the matrix that was packed in one group, on the CPU; `None` gives a row of zeros.
     pub(crate) fn unpack_rows(
         packed: &PackedCodes,
         rows: &[Option<usize>],
@@ -259,7 +261,7 @@ impl Fp8Tensor {
         Ok(Self { codes, scales, granularity: of_rows, format: packed.format(), dtype })
     }
 
-    /// Some rows of a matrix, by their numbers in a vector of integers.
+    /// Some rows of a matrix, given by a vector of their numbers.
     pub(crate) fn rows(&self, rows: &Tensor) -> Result<Self> {
         let granularity = self.granularity.of_single_rows();
         let codes = self.codes.index_select(rows, 0)?;
@@ -275,16 +277,16 @@ impl Fp8Tensor {
         Ok(Self { codes, scales, granularity, format: self.format, dtype: self.dtype })
     }
 
-    /// A matrix in the shape of the tensor that it has a row for each index of the first dimension of; as it is where
-    /// its blocks are not blocks of that.
+    /// Reshapes a matrix, which has a row for each index of the first dimension, to a tensor of these dimensions;
+    /// leaves it unchanged if its blocks are not blocks of that tensor.
     pub(crate) fn reshape(self, dims: &[usize]) -> Result<Self> {
         let Some(granularity) = self.granularity.of_tensor(dims).filter(|_| dims.len() > 2) else { return Ok(self) };
         let scales = self.scales.reshape(granularity.scale_dims(dims))?;
         Ok(Self { codes: self.codes.reshape(dims)?, scales, granularity, ..self })
     }
 
-    /// The same codes as a matrix with a row for each index of the first dimension, as layers have their weights;
-    /// `None` if the blocks are not blocks of that.
+    /// The same codes as a matrix with a row for each index of the first dimension, the form in which layers hold
+    /// their weights; `None` if the blocks are not blocks of that matrix.
     pub(crate) fn to_matrix(&self) -> Result<Option<Self>> {
         let dims = self.codes.dims();
         let [first, rest @ ..] = dims else { return Ok(None) };
@@ -296,7 +298,7 @@ impl Fp8Tensor {
     }
 }
 
-/// There is nothing packed without a group.
+/// The error for packed codes without any group.
 fn nothing_packed() -> Error {
     candle_core::Error::Msg("packed codes without a group of rows".to_owned()).into()
 }

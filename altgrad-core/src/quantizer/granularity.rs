@@ -9,10 +9,10 @@ use crate::{QuantizerError, Result};
 
 /// Which elements of a tensor share a scale.
 ///
-/// A tensor of more than two dimensions is taken as the matrix of its rows, `(product of all dimensions but the last,
-/// last dimension)`. In a product, rows lie along the dimension that the product sums over, because hardware can only
-/// apply a scale outside of that sum: a weight `(outputs, inputs)` has one scale an output channel in the forward pass,
-/// an activation `(…, inputs)` one a token.
+/// A tensor of more than two dimensions is treated as the matrix of its rows, `(product of all dimensions but the
+/// last, last dimension)`. In a product, rows lie along the dimension that the product sums over, because hardware
+/// can only apply a scale outside that sum. With one scale per row, a weight `(outputs, inputs)` therefore has one
+/// scale per output channel in the forward pass, and an activation `(…, inputs)` one per token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -20,13 +20,13 @@ pub enum Granularity {
     /// One scale for the whole tensor.
     #[default]
     PerTensor,
-    /// One scale a row: an output channel of a weight, a token of an activation.
+    /// One scale per row: per output channel of a weight, per token of an activation.
     PerRow,
-    /// One scale for each index of the first dimension: an output channel of a weight, whether it is `(outputs,
-    /// inputs)` or `(outputs, inputs, height, width)`. Of a matrix these are the rows.
+    /// One scale for each index of the first dimension: per output channel of a weight, whether it is `(outputs,
+    /// inputs)` or `(outputs, inputs, height, width)`. For a matrix this is one scale per row.
     PerChannel,
-    /// One scale a block of `rows` × `cols` elements; blocks at the edges may be smaller. Blocks of 1 × 32 are those
-    /// of the MX formats, 128 × 128 and 1 × 128 those of DeepSeek-V3.
+    /// One scale per block of `rows` × `cols` elements; blocks at the edges may be smaller. The MX formats have
+    /// blocks of 1 × 32, DeepSeek-V3 blocks of 128 × 128 and 1 × 128.
     PerBlock {
         /// Rows of a block, at least 1.
         rows: usize,
@@ -36,7 +36,7 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// One of each, as messages show them.
+    /// An example of each variant, for messages.
     pub(crate) const EXAMPLES: [Self; 4] =
         [Self::PerTensor, Self::PerRow, Self::PerChannel, Self::PerBlock { rows: 128, cols: 128 }];
 
@@ -57,7 +57,7 @@ impl Granularity {
         }
     }
 
-    /// The dimensions of the tensor of scales: none for one scale, else blocks above one another and side by side.
+    /// The dimensions of the tensor of scales: none for one scale, otherwise the number of blocks down and across.
     pub(crate) fn scale_dims(self, dims: &[usize]) -> Vec<usize> {
         match self {
             Self::PerTensor => Vec::new(),
@@ -68,7 +68,7 @@ impl Granularity {
         }
     }
 
-    /// That of some rows of a matrix, each by itself.
+    /// The granularity of rows that are taken from a matrix one by one.
     pub(crate) fn of_single_rows(self) -> Self {
         match self {
             Self::PerTensor | Self::PerRow => self,
@@ -77,8 +77,8 @@ impl Granularity {
         }
     }
 
-    /// The same blocks of a tensor as a matrix with a row for each index of the first dimension, as layers have their
-    /// weights; `None` if they are not blocks of that.
+    /// The same blocks, seen in the matrix with a row for each index of the tensor's first dimension (the form in
+    /// which layers hold their weights); `None` if they are not blocks of that matrix.
     pub(crate) fn of_matrix(self, dims: &[usize]) -> Option<Self> {
         let last = dims.last().copied().unwrap_or(1);
         match self {
@@ -92,8 +92,8 @@ impl Granularity {
         }
     }
 
-    /// The same blocks of the tensor that a layer's weight is, from those of the matrix; `None` if they are not blocks
-    /// of that.
+    /// The other way round: the blocks of that matrix, seen in the tensor with these dimensions; `None` if they are
+    /// not blocks of that tensor.
     pub(crate) fn of_tensor(self, dims: &[usize]) -> Option<Self> {
         let last = dims.last().copied().unwrap_or(1);
         match self {
@@ -107,7 +107,7 @@ impl Granularity {
         }
     }
 
-    /// Whether a matrix and its transpose have the same blocks, so that the same codes do for both.
+    /// Whether a matrix and its transpose have the same blocks, so that the same codes serve for both.
     pub(crate) fn is_symmetric(self) -> bool {
         match self {
             Self::PerTensor => true,

@@ -29,7 +29,7 @@ impl AmaxHistory {
         Self { values: VecDeque::new(), capacity }
     }
 
-    /// Adds a step and forgets the oldest if there are more than the capacity; ignores a value that is not finite.
+    /// Adds a step, and drops the oldest if the history is full; ignores a value that is not finite.
     pub fn record(&mut self, amax: f32) {
         if !amax.is_finite() {
             return;
@@ -64,7 +64,7 @@ impl AmaxHistory {
         self.values.is_empty()
     }
 
-    /// The most values that are kept.
+    /// The largest number of values that are kept.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -1,4 +1,4 @@
-//! A fake-quantized tensor that is computed anew in place, for whoever holds clones of it.
+//! A fake-quantized tensor that is updated in place, so that its clones see the new values.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Shap
 use super::{Clip, Fp8Tensor, Granularity, Ste, fake_quantize_with};
 use crate::Result;
 
-/// A tensor that holds the fake-quantized values of another, its source, as they were at the last
-/// [`update`](Self::update), and whose gradient goes to the source through an estimator.
+/// A tensor with the fake-quantized values of another tensor, its source, as of the last [`update`](Self::update).
+/// Its gradient goes to the source through an estimator.
 #[derive(Debug)]
 pub(crate) struct InPlace {
     tensor: Tensor,
@@ -22,7 +22,7 @@ pub(crate) struct InPlace {
 /// What the values were computed from last.
 #[derive(Clone, Debug, Default)]
 struct Latest {
-    /// How the source was converted; `None` if the values are its own.
+    /// How the source was converted; `None` if the values are those of the source itself.
     conversion: Option<Arc<Conversion>>,
     clip: Clip,
 }
@@ -36,18 +36,18 @@ impl InPlace {
         Ok(in_place)
     }
 
-    /// What to hand out.
+    /// The tensor to hand out.
     pub(crate) fn tensor(&self) -> &Tensor {
         &self.tensor
     }
 
-    /// The codes of `source` under the scales of the last update; `None` if there were none.
+    /// The codes of `source` under the scales of the last update; `None` if that had no conversion.
     pub(crate) fn codes(&self, source: &Tensor, granularity: Granularity) -> Result<Option<Fp8Tensor>> {
         let conversion = self.latest.get().conversion;
         conversion.map(|conversion| Fp8Tensor::convert(source, &conversion, granularity)).transpose()
     }
 
-    /// Takes over the fake-quantized values of `source`, or without a conversion its own.
+    /// Takes over the fake-quantized values of `source`, or its own values if there is no conversion.
     pub(crate) fn update(&self, source: &Tensor, conversion: Option<Conversion>) -> Result<()> {
         let conversion = conversion.map(Arc::new);
         let values = match &conversion {
@@ -58,7 +58,7 @@ impl InPlace {
             Some(conversion) => self.ste.clip(source, conversion)?,
             None => Clip::default(),
         };
-        // Kernels of devices do not run over nothing.
+        // Device kernels cannot run on empty tensors.
         if values.elem_count() > 0 {
             self.tensor.slice_set(&values, 0, 0)?;
         }
@@ -67,7 +67,7 @@ impl InPlace {
     }
 }
 
-/// The backward pass, and in the forward pass nothing but room for the values.
+/// The backward pass; the forward pass only makes room for the values.
 struct Estimator {
     latest: Arc<Lock<Latest>>,
 }

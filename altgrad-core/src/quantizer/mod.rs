@@ -50,8 +50,8 @@ use crate::{Fp8, Infinity, Overflow, QuantizerError, Result};
 
 /// How one tensor is quantized.
 ///
-/// With the defaults: to the nearest value of `format`, ties to even, saturated, under one `f32` scale for the whole
-/// tensor that is made from the largest magnitude of the last 16 steps.
+/// By default, values are rounded to the nearest value of `format`, ties to even, and saturate. The whole tensor has
+/// one `f32` scale, made from the largest magnitude of the last 16 steps.
 ///
 /// ```
 /// use altgrad::{Fp8, Granularity, Quantizer, Rounding, ScaleEncoding, Scaling};
@@ -73,18 +73,18 @@ pub struct Quantizer {
     pub format: Fp8,
     /// Which elements share a scale.
     pub granularity: Granularity,
-    /// Which largest magnitude a scale is made from.
+    /// Which largest magnitude (amax) a scale is made from.
     pub scaling: Scaling,
     /// What kind of number a scale is.
     pub scale_encoding: ScaleEncoding,
-    /// A lower bound on amax: a smaller one counts as this one. 0 for no bound. torchao has 1e-12; the name is
+    /// A lower bound on amax: a smaller amax is raised to it. 0 means no bound. torchao uses 1e-12; the name is
     /// Transformer Engine's.
     pub amax_epsilon: f64,
-    /// An upper bound on amax: a larger one counts as this one, and values beyond it saturate. torchao calls it
+    /// An upper bound on amax: a larger amax is lowered to it, and values beyond it saturate. torchao calls it
     /// `hp_value_ub`, FBGEMM `scale_ub`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amax_bound: Option<f64>,
-    /// How a value between two codes picks one.
+    /// How values between two codes are rounded.
     pub rounding: Rounding,
     /// What becomes of values beyond the format's range.
     pub overflow: Overflow,
@@ -93,7 +93,7 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
-    /// Quantizes to `format` with the default of everything else.
+    /// Quantizes to `format` with the defaults of everything else.
     #[must_use]
     pub fn new(format: Fp8) -> Self {
         Self {
@@ -109,71 +109,72 @@ impl Quantizer {
         }
     }
 
-    /// The same to another format.
+    /// Sets the format.
     #[must_use]
     pub fn format(self, format: Fp8) -> Self {
         Self { format, ..self }
     }
 
-    /// The same with another granularity, and with the scaling that goes with it by default: [`Scaling::Current`] for
-    /// anything finer than one scale a tensor, since the rows and blocks of one step are not those of another.
+    /// Sets the granularity. Anything finer than one scale per tensor also sets the scaling to [`Scaling::Current`],
+    /// since the rows and blocks of one step are not those of another.
     #[must_use]
     pub fn granularity(self, granularity: Granularity) -> Self {
         let scaling = if granularity == Granularity::PerTensor { self.scaling } else { Scaling::Current };
         Self { granularity, scaling, ..self }
     }
 
-    /// The same with another scaling.
+    /// Sets the scaling.
     #[must_use]
     pub fn scaling(self, scaling: Scaling) -> Self {
         Self { scaling, ..self }
     }
 
-    /// The same with another kind of scale.
+    /// Sets the kind of scale.
     #[must_use]
     pub fn scale_encoding(self, scale_encoding: ScaleEncoding) -> Self {
         Self { scale_encoding, ..self }
     }
 
-    /// The same with another lower bound on amax.
+    /// Sets the lower bound on amax.
     #[must_use]
     pub fn amax_epsilon(self, amax_epsilon: f64) -> Self {
         Self { amax_epsilon, ..self }
     }
 
-    /// The same with an upper bound on amax, or none.
+    /// Sets the upper bound on amax, or removes it.
     #[must_use]
     pub fn amax_bound(self, amax_bound: impl Into<Option<f64>>) -> Self {
         Self { amax_bound: amax_bound.into(), ..self }
     }
 
-    /// The same with another rounding.
+    /// Sets the rounding.
     #[must_use]
     pub fn rounding(self, rounding: Rounding) -> Self {
         Self { rounding, ..self }
     }
 
-    /// The same with another overflow.
+    /// Sets what becomes of values beyond the format's range.
     #[must_use]
     pub fn overflow(self, overflow: Overflow) -> Self {
         Self { overflow, ..self }
     }
 
-    /// The same with another way to treat infinities.
+    /// Sets what becomes of infinities.
     #[must_use]
     pub fn infinity(self, infinity: Infinity) -> Self {
         Self { infinity, ..self }
     }
 
-    /// Checks what the types cannot.
+    /// Checks that all fields are valid and fit together.
     ///
     /// # Errors
     ///
     /// [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for a window or delay of 0 steps, a
-    /// block without elements, a history for more than one scale a tensor, an epsilon that is negative or not finite,
-    /// or a bound that is not above it; [`FormatError::InvalidScale`](crate::FormatError::InvalidScale) for a static
-    /// scale that is not a positive finite number, or
-    /// [`ConfigError::InvalidQuantizer`](crate::ConfigError::InvalidQuantizer) for one that its encoding cannot hold.
+    /// margin below -32 or above 32, a block without elements, a scaling other than [`Scaling::Current`] for more
+    /// than one scale per tensor, an epsilon that is negative or not a finite `f32`, a bound that is not positive, is
+    /// below the epsilon or is not a finite `f32`, or a static scale that its encoding cannot hold;
+    /// [`FormatError::InvalidScale`](crate::FormatError::InvalidScale) for a static scale that is not a positive
+    /// finite number.
     pub fn validate(&self) -> Result<()> {
         self.granularity.validate()?;
         self.scaling.validate()?;

@@ -1,4 +1,4 @@
-//! Finding the magnitude that a static scale is to be made from.
+//! Finding the magnitude from which to make a static scale.
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 use super::check_finite;
 use crate::{ConfigError, Error, Result};
 
-/// How the magnitude that a static scale is made from follows from the values that were seen.
+/// How the magnitude for a static scale is chosen from the values that were seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Observer {
-    /// The largest: nothing that was seen is clipped.
+    /// The largest magnitude: no value that was seen is clipped.
     #[default]
     MinMax,
-    /// The magnitude that this percentage of the values that are not 0 does not exceed, above 0 and up to 100: the few
-    /// largest are clipped, and the others get finer steps. Magnitudes are counted in bins of 2⁻⁸ of their size, and
-    /// the upper end of the bin counts.
+    /// This percentile, above 0 and up to 100, of the magnitudes of the values that are not 0: the few larger ones
+    /// are clipped, and the others get finer steps. Magnitudes are counted in bins with a relative width of 2⁻⁸; the
+    /// result is the upper end of a bin, or the largest magnitude if that is smaller.
     Percentile(f64),
 }
 
@@ -31,7 +31,7 @@ impl Observer {
     }
 }
 
-/// Bits of an `f32` magnitude that do not choose its bin.
+/// Number of low bits of an `f32` magnitude that do not affect its bin.
 const IGNORED_BITS: u32 = 15;
 
 /// The values that an observer has seen.
@@ -40,17 +40,18 @@ pub(crate) struct Observation {
     observer: Observer,
     largest: f32,
     count: u64,
-    /// Number of values other than 0 in each bin; empty before the first value, and for an observer that needs none.
+    /// Number of values other than 0 in each bin; empty before the first value, and for an observer that needs no
+    /// bins.
     bins: Vec<u64>,
 }
 
 impl Observation {
-    /// That of nothing.
+    /// An observation of no values yet.
     pub(crate) fn new(observer: Observer) -> Self {
         Self { observer, largest: 0.0, count: 0, bins: Vec::new() }
     }
 
-    /// That of the values of `x`, a tensor in the role of `what`.
+    /// The observation of the values of `x`, a tensor in the role of `what`.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ impl Observation {
         Ok(Self { observer, largest, count, bins })
     }
 
-    /// Adds what was seen elsewhere by the same observer.
+    /// Adds the observation of other values by the same observer.
     pub(crate) fn merge(&mut self, other: Self) {
         self.largest = self.largest.max(other.largest);
         self.count += other.count;
@@ -89,7 +90,7 @@ impl Observation {
         self.count
     }
 
-    /// The magnitude to make the scale from; 0 if there was nothing but zeros.
+    /// The magnitude to make the scale from; 0 if there were only zeros.
     pub(crate) fn amax(&self) -> f32 {
         let Observer::Percentile(percentage) = self.observer else { return self.largest };
         let count: u64 = self.bins.iter().sum();

@@ -1,7 +1,7 @@
-//! An operand: one tensor of a layer on its way through quantization, and all that is kept of it from pass to pass.
+//! An operand: one tensor that a layer quantizes, and everything that is kept of it from pass to pass.
 //!
-//! A weight, a layer's input, the gradient of its output and an embedding's table are operands. What a backward pass
-//! that is still to come needs of one is reached through an `Arc`.
+//! A weight, a layer's input, the gradient of its output and an embedding's table are operands. Pending backward
+//! passes reach what they need of an operand through an `Arc`.
 
 use std::sync::Arc;
 
@@ -16,57 +16,57 @@ use super::{
 };
 use crate::{Error, FormatError, ModelError, Result};
 
-/// One tensor of a layer on its way through quantization.
+/// One tensor that a layer quantizes.
 ///
-/// How it is quantized, the layer's recipe says; every method takes the quantizer from there.
+/// The layer's recipe says how; methods are passed the quantizer from there.
 #[derive(Debug)]
 pub(crate) struct Operand {
     /// The field of the recipe that says how the tensor is quantized.
     pub(crate) name: &'static str,
     state: Lock<QuantizerState>,
-    /// Where random draws come from, and those for the transposed tensor.
+    /// The streams of random draws for the tensor and for its transpose.
     stream: u32,
     transposed_stream: u32,
-    /// Where the tensor's codes were in the last step.
+    /// The memory of the codes of the tensor, and of its transpose, in the last step.
     pub(crate) buffer: CodeBuffer,
     pub(crate) transposed_buffer: CodeBuffer,
-    /// Codes that stay, once they were needed, and what they are needed for.
+    /// Codes that are kept once they were needed, and what they are needed for.
     pub(crate) cache: Cache<CachedCodes>,
     uses: Lock<Uses>,
-    /// Whoever watches the values.
+    /// The calibration pass that watches the values, if any.
     pub(crate) watch: Watch,
 }
 
-/// The codes of an operand that stay.
+/// The codes of an operand that are kept from pass to pass.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedCodes {
     pub(crate) codes: Arc<FixedWeight>,
     /// Where the operand's gradient stops.
     pub(crate) clip: Clip,
-    /// The transpose along its own rows, where a recipe has backward passes compute with that. It is made together with
-    /// the codes, since the operand may have changed when a backward pass comes to need it.
+    /// The transpose, quantized along its own rows, if the recipe's backward passes compute with that. It is made
+    /// together with the codes, since the operand may have changed by the time a backward pass needs it.
     pub(crate) transposed: Option<CachedTranspose>,
 }
 
-/// The transpose of an operand that stays.
+/// The transpose of an operand that is kept from pass to pass.
 #[derive(Clone, Debug)]
 pub(crate) enum CachedTranspose {
     /// On the CPU.
     Codes(Codes),
-    /// On devices, and where the kernels have no products.
+    /// On other devices.
     Tensor(Fp8Tensor),
 }
 
-/// What codes that stay are needed for, by all layers that share the operand.
+/// What kept codes are needed for by all layers that share the operand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uses {
     pub(crate) layout: Layout,
-    /// Whether the transpose is needed along its own rows.
+    /// Whether the transpose, quantized along its own rows, is needed.
     pub(crate) transposed: bool,
 }
 
 impl Uses {
-    /// That of both: rows can be read from the order of products, but no product from rows.
+    /// Combines two uses. Rows can be read from the order of products, but products cannot read the order of rows.
     fn and(self, other: Self) -> Self {
         let layout = if self.layout == Layout::Rows { other.layout } else { self.layout };
         Self { layout, transposed: self.transposed || other.transposed }
@@ -74,7 +74,7 @@ impl Uses {
 }
 
 impl Operand {
-    /// Before the first step of the tensor that the field `name` of the recipe of the layer at `path` is for.
+    /// The operand before its first step, for the field `name` of the recipe of the layer at `path`.
     pub(crate) fn new(name: &'static str, quantizer: Option<&Quantizer>, path: &str) -> Self {
         Self {
             name,
@@ -89,40 +89,40 @@ impl Operand {
         }
     }
 
-    /// Adds what a layer needs codes for that stay.
+    /// Adds what a layer needs kept codes for.
     pub(crate) fn add_use(&self, uses: Uses) {
         self.uses.with(|all| *all = all.and(uses));
     }
 
-    /// Whether a tensor is converted in its next step as it would be in that of `other`, both by this quantizer.
+    /// Whether the next step converts a tensor in the same way as the next step of `other`, both by this quantizer.
     pub(crate) fn converts_as(&self, other: &Self, quantizer: &Quantizer) -> bool {
         let (own, others) = (self.state(), other.state());
         own.history == others.history
             && (quantizer.rounding == Rounding::NearestEven || own.step == others.step && self.stream == other.stream)
     }
 
-    /// In which order layers read codes that stay.
+    /// The order in which layers read kept codes.
     pub(crate) fn layout(&self) -> Layout {
         self.uses.with(|uses| uses.layout)
     }
 
-    /// Gives back the memory that is kept from step to step for speed.
+    /// Releases the memory that is kept from step to step for speed.
     pub(crate) fn clear_buffers(&self) {
         self.buffer.clear();
         self.transposed_buffer.clear();
     }
 
-    /// What is remembered.
+    /// A copy of the state.
     pub(crate) fn state(&self) -> QuantizerState {
         self.state.get()
     }
 
-    /// Remembers something else.
+    /// Replaces the state.
     pub(crate) fn set_state(&self, state: QuantizerState) {
         self.state.replace(state);
     }
 
-    /// Fails if the scale is delayed and nothing was measured yet.
+    /// Fails if scaling is delayed and no amax was recorded yet.
     pub(crate) fn check_measured(&self, quantizer: &Quantizer) -> Result<()> {
         if quantizer.scaling.needs_measurement() && self.history().largest().is_none() {
             Err(Error::Model(ModelError::NoHistory { role: self.name }))
@@ -131,7 +131,7 @@ impl Operand {
         }
     }
 
-    /// The tensor, for messages.
+    /// The tensor's role, for messages.
     pub(crate) fn what(&self) -> &'static str {
         match self.name {
             "weights" => "the weight",
@@ -140,7 +140,7 @@ impl Operand {
         }
     }
 
-    /// The largest magnitudes so far.
+    /// The recorded largest magnitudes.
     pub(crate) fn history(&self) -> AmaxHistory {
         self.state.with(|state| state.history.clone())
     }
@@ -150,15 +150,16 @@ impl Operand {
         self.state.with(|state| state.step)
     }
 
-    /// How `x` is converted in the step at hand, which does not count as one.
+    /// How `x` is converted in the current step, without counting it as a step.
     pub(crate) fn peek(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Conversion> {
         Ok(quantizer.conversion(x, self.what(), &self.state(), self.stream)?.0)
     }
 
-    /// How `x` is converted in the step at hand, with the number of that step; in training it is added to the state.
+    /// How `x` is converted in the current step, and the number of that step. In training the step is added to the
+    /// state.
     ///
-    /// Threads that train at the same time have steps of their own, in the order in which they begin. Each sees the
-    /// history as it is then, and its amax is recorded when it is known: in the order in which that happens.
+    /// Threads that train at the same time each take a step of their own, in the order in which they begin. Each sees
+    /// the history as it is at that time, and records its amax as soon as it is known.
     pub(crate) fn advance(&self, quantizer: &Quantizer, x: &Tensor, training: bool) -> Result<(Conversion, u64)> {
         let state = self.state.with(|state| {
             let now = state.clone();
@@ -178,7 +179,7 @@ impl Operand {
         Ok(quantizer.conversion(x, self.what(), &state, self.transposed_stream)?.0)
     }
 
-    /// The codes of the matrix `x` as it is: those of the next step.
+    /// The codes that the matrix `x` would have in the next step.
     pub(crate) fn pack(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Fp8Tensor> {
         self.packed(quantizer, x).map(|(codes, _)| codes)
     }
@@ -188,7 +189,7 @@ impl Operand {
         Ok((Fp8Tensor::convert(x, &conversion, quantizer.granularity)?, conversion))
     }
 
-    /// The codes of the matrix `x` that stay: those that are kept, or from now on the ones of the next step.
+    /// The kept codes of the matrix `x`. If there are none, those of the next step are computed and kept.
     pub(crate) fn cached_codes(&self, quantizer: &Quantizer, x: &Tensor, ste: Ste) -> Result<CachedCodes> {
         self.cache.get_or_compute(|| {
             let Uses { layout, transposed } = self.uses.get();
@@ -212,7 +213,7 @@ impl Operand {
 }
 
 impl Clone for Operand {
-    /// The same state, which goes its own way from here.
+    /// A copy of the state that changes independently from here on.
     fn clone(&self) -> Self {
         let Self { name, stream, transposed_stream, .. } = *self;
         Self {

@@ -1,19 +1,19 @@
-//! Quantization in candle's tensor operations alone, for devices that have no kernel: bit-identical to the kernels.
+//! Quantization with candle's tensor operations alone, for devices that have no kernel: bit-identical to the kernels.
 //!
-//! Scales and random draws are computed on the CPU, where they are few or cheap, by the code that the kernels use.
+//! Scales and random draws, which are few or cheap, are computed on the CPU by the code that the kernels use.
 
 use altgrad_kernels::{Blocks, Conversion};
 use candle_core::{D, DType, Device, Tensor};
 
 use crate::{Fp8, Infinity, Result};
 
-/// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none.
+/// The largest magnitude of each block; NaN if the block holds NaN, 0 if it is empty.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks) -> Result<Vec<f64>> {
     if x.elem_count() == 0 {
         return Ok(vec![0.0; blocks.count()]);
     }
     let x = matrix(x, blocks)?;
-    // A maximum may pass over NaN, so NaN is looked for by itself.
+    // A maximum may ignore NaN, so NaN is looked for separately.
     let nan = largest(&x.ne(&x)?.to_dtype(DType::F32)?, blocks)?;
     let magnitudes = largest(&x.abs()?, blocks)?;
     let merge = |(magnitude, nan): (f64, f64)| if nan > 0.0 { f64::NAN } else { magnitude };
@@ -33,7 +33,7 @@ pub(super) fn fake_quantize(x: &Tensor, conversion: &Conversion) -> Result<Tenso
     Ok(values.broadcast_mul(&scales)?.to_dtype(x.dtype())?.reshape(x.shape())?)
 }
 
-/// The codes in the shape of `x`; `None` if it holds NaN and the format does not.
+/// The codes in the shape of `x`; `None` if `x` holds NaN and the format has none.
 pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Option<Tensor>> {
     if x.elem_count() == 0 {
         return Ok(Some(Tensor::zeros(x.shape(), DType::U8, x.device())?));
@@ -51,7 +51,7 @@ pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Option<Tenso
     let nan = format.nan_code().unwrap_or_default();
     let beyond = filled(&code, format.infinity_code().unwrap_or(nan).into())?;
     let code = rounded.magnitude.le(f64::from(format.largest_finite()))?.where_cond(&code, &beyond)?;
-    // The one code above 127 that there can be here has its sign bit set already: the NaN of FNUZ formats.
+    // The only code above 127 here is the NaN of FNUZ formats, whose sign bit is set already.
     let with_sign = code.gt(127.0)?.where_cond(&code, &(&code + 128.0)?)?;
     let code = rounded.negative.where_cond(&with_sign, &code)?;
     let code = rounded.is_nan.where_cond(&filled(&code, nan.into())?, &code)?;
@@ -71,7 +71,8 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
     Ok(values.broadcast_mul(&scales)?.to_dtype(dtype)?.reshape(codes.shape())?)
 }
 
-/// Where `x / scale` is clipped: nearer to a number beyond the format's range than to its largest finite value.
+/// Where `x / scale` is clipped: nearer to the number that would follow the format's largest finite value than to
+/// that value.
 pub(super) fn is_clipped(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     let magnitude = quotient(x, conversion)?.abs()?;
     let midpoint = f64::from(conversion.format().overflow_midpoint());
@@ -104,7 +105,7 @@ fn largest(x: &Tensor, blocks: Blocks) -> Result<Vec<f64>> {
     Ok(largest.to_dtype(DType::F64)?.to_vec1()?)
 }
 
-/// One number a block, as a matrix that can be broadcast to that of the elements.
+/// One number per block, as a matrix that can be broadcast to the matrix of elements.
 fn expand(numbers: Vec<f32>, blocks: Blocks, device: &Device, dtype: DType) -> Result<Tensor> {
     let ((rows, cols), (across, along), (block_rows, block_cols)) = (blocks.shape(), blocks.grid(), blocks.block());
     if numbers.len() == 1 {
@@ -130,18 +131,18 @@ fn quotient(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     }
 }
 
-/// Quotients rounded to values of a format, with what their codes are made of; matrices all.
+/// Quotients rounded to values of a format, with the parts of their codes. All are matrices.
 struct Rounded {
     /// What was rounded.
     source: Tensor,
-    /// Where that is NaN; the rest is of no meaning there.
+    /// Where the source is NaN; the other fields are meaningless there.
     is_nan: Tensor,
     /// Where the sign bit of the result is set.
     negative: Tensor,
     magnitude: Tensor,
-    /// Number of the binade that the quotient lies in, 0 for that of the smallest normal value and everything below.
+    /// The binade of the quotient, counted from 0 for that of the smallest normal value and everything below.
     binade: Tensor,
-    /// Distance of the format's values in that binade.
+    /// Distance between the format's values in that binade.
     step: Tensor,
 }
 
@@ -194,7 +195,7 @@ impl Rounded {
             Some(infinities) => infinities.where_cond(&filled(&magnitude, f64::INFINITY)?, &magnitude)?,
             None => magnitude,
         };
-        // Negative zero shows in its reciprocal alone, and a negative infinity not in its own.
+        // Negative zero is below zero only in its reciprocal, and negative infinity only in itself.
         let below_zero = |x: &Tensor| x.lt(0.0)?.to_dtype(DType::F32);
         let negative = (below_zero(&quotient)? + below_zero(&quotient.recip()?)?)?.gt(0.0)?;
         let negative = if format.has_negative_zero() {
@@ -206,8 +207,8 @@ impl Rounded {
     }
 }
 
-/// For each magnitude the number of its binade, counted from the one of `2^lowest` in which everything below is
-/// included, and that binade's power of two.
+/// For each magnitude, its binade and that binade's power of two. Binades are counted from that of `2^lowest`, which
+/// includes everything below.
 fn binades(magnitude: &Tensor, lowest: i32, highest: i32) -> Result<(Tensor, Tensor)> {
     let count = f64::from(highest - lowest);
     let powers: Vec<f64> = (lowest..=highest).map(|exponent| 2f64.powi(exponent)).collect();
@@ -216,7 +217,7 @@ fn binades(magnitude: &Tensor, lowest: i32, highest: i32) -> Result<(Tensor, Ten
         let index = binade.flatten_all()?.to_dtype(DType::U32)?;
         Ok(powers.index_select(&index, 0)?.reshape(binade.shape())?)
     };
-    // The logarithm need only be right within one, which comparisons with the powers themselves put right.
+    // The logarithm may be off by one, which comparisons with the powers themselves correct.
     let logarithm = (magnitude.log()? * std::f64::consts::LOG2_E)?.floor()?;
     let guess = (logarithm - f64::from(lowest))?.clamp(0.0, count)?;
     let guessed = power(&guess)?;
@@ -228,7 +229,7 @@ fn binades(magnitude: &Tensor, lowest: i32, highest: i32) -> Result<(Tensor, Ten
     Ok((binade, power))
 }
 
-/// Draws as numbers in [0, 1), as the kernels make them.
+/// Draws as numbers in [0, 1), computed as the kernels do.
 fn uniform(draws: &[u32], like: &Tensor) -> Result<Tensor> {
     let numbers = if like.dtype() == DType::F64 {
         let numbers: Vec<f64> = draws.iter().map(|draw| f64::from(*draw) / 2f64.powi(32)).collect();

@@ -1,4 +1,4 @@
-//! From the largest magnitude to the scale.
+//! How a scale is made from the largest magnitude.
 
 use altgrad_kernels::Scale;
 use serde::{Deserialize, Serialize, Serializer};
@@ -8,15 +8,15 @@ use crate::{Error, FormatError, Fp8, QuantizerError, Result};
 
 /// Which largest magnitude (amax) a scale is made from.
 ///
-/// [`Window`](Self::Window), [`Delayed`](Self::Delayed) and [`Static`](Self::Static) are for one scale a tensor: the
-/// rows and blocks of one step are not those of another.
+/// [`Window`](Self::Window), [`Delayed`](Self::Delayed) and [`Static`](Self::Static) require one scale per tensor,
+/// since the rows and blocks of one step are not those of another.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Scaling {
-    /// That of the tensor at hand.
+    /// The largest magnitude of the current tensor.
     Current,
-    /// The largest of the last `len` steps, the tensor at hand included: the scale follows growth at once and
+    /// The largest of the last `len` steps, including the current tensor: the scale follows growth at once and
     /// forgets an outlier after `len` steps.
     Window {
         /// Number of steps, at least 1.
@@ -25,8 +25,8 @@ pub enum Scaling {
     /// The largest of the `len` steps before this one, so that the scale is known before the tensor is: Transformer
     /// Engine's `DelayedScaling` with `amax_compute_algo="max"`.
     ///
-    /// The first scale is 1. A step whose amax is 0, ∞ or NaN leaves the scale as it is. (Transformer Engine also keeps
-    /// an infinity in its history and the scale as it is until that has left.)
+    /// The first scale is 1. A step whose amax is 0, ∞ or NaN does not change the scale. (Transformer Engine also
+    /// records an infinity in its history, and keeps the scale unchanged until the infinity has left it.)
     Delayed {
         /// Number of steps, at least 1; Transformer Engine's default is 1024.
         len: usize,
@@ -34,13 +34,13 @@ pub enum Scaling {
         /// growth.
         margin: i32,
     },
-    /// A scale that stays, from a calibration pass ([`Quantizable::calibrate`](crate::Quantizable::calibrate)) or of
-    /// your choice. Values are divided by it.
+    /// A fixed scale, from a calibration pass ([`Quantizable::calibrate`](crate::Quantizable::calibrate)) or of your
+    /// choice. Values are divided by it.
     Static(#[serde(serialize_with = "serialize_scale")] f32),
 }
 
-/// Writes a scale so that it is the same again when it is read as `f64` first, as TOML's floats are: in the fewest
-/// digits that do, which are not always those of the `f32` (7.038531e-26 would come back as its neighbour).
+/// Writes a scale so that it survives being read as `f64` first, as TOML's floats are: with the digits of the `f32`
+/// if they suffice, otherwise with those of the `f64` (7.038531e-26 would come back as its neighbour).
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn serialize_scale<S: Serializer>(scale: &f32, serializer: S) -> Result<S::Ok, S::Error> {
     let short = scale.to_string().parse::<f64>().unwrap_or(f64::NAN);
@@ -54,11 +54,12 @@ impl Default for Scaling {
 }
 
 impl Scaling {
-    /// One of each, as messages show them.
+    /// An example of each variant, for messages.
     pub(crate) const EXAMPLES: [Self; 4] =
         [Self::Current, Self::Window { len: 16 }, Self::Delayed { len: 1024, margin: 0 }, Self::Static(0.05)];
 
-    /// Whether the first scale is that of a later step: it comes from tensors that were measured before.
+    /// Whether scales come only from tensors that were measured in earlier steps, so that the first such scale is
+    /// that of a later step.
     #[must_use]
     pub fn needs_measurement(self) -> bool {
         matches!(self, Self::Delayed { .. })
@@ -73,12 +74,12 @@ impl Scaling {
         }
     }
 
-    /// Whether scales depend on other tensors than the one at hand, so that there can be one for a tensor only.
+    /// Whether scales do not depend on the current tensor alone, which requires one scale per tensor.
     pub(super) fn is_per_tensor(self) -> bool {
         !matches!(self, Self::Current)
     }
 
-    /// Number of earlier steps that scales depend on. The step at hand is part of a window.
+    /// Number of earlier steps that scales depend on. The current step is part of a window.
     pub(super) fn steps_before(self) -> usize {
         match self {
             Self::Current | Self::Static(_) => 0,
@@ -110,7 +111,7 @@ impl Scaling {
         }
     }
 
-    /// 2 to the power of the margin by which the range is not used.
+    /// 2 to the power of the margin: the factor by which the range is left unused.
     fn headroom(self) -> f64 {
         match self {
             Self::Delayed { margin, .. } => 2f64.powi(margin),
@@ -121,7 +122,7 @@ impl Scaling {
 
 /// What a scale is made from.
 pub(super) enum Source {
-    /// The largest magnitude of the tensor at hand, perhaps with earlier ones; `None` if no finite one is known.
+    /// The largest magnitude of the current tensor, perhaps with earlier ones; `None` if no finite one is known.
     Tensor(Option<f32>),
     /// The largest magnitude of earlier steps.
     History(f32),
@@ -131,11 +132,12 @@ pub(super) enum Source {
     Nothing,
 }
 
-/// What kind of number a scale is, and how quotients by it are taken.
+/// What kind of number a scale is, and how values are divided by it.
 ///
-/// With `amax` the largest magnitude that the scale is for, or the quantizer's `amax_epsilon` if that is larger, and
-/// `largest` the largest finite value of the format. An `amax` of 0 gives the scale 1 except for [`E8M0`](Self::E8M0),
-/// and `scale × largest` is never infinite. What ∞ and NaN give, [`Infinity`](crate::Infinity) says: NaN, or 1.
+/// Here `amax` is the largest magnitude that the scale is for, or the quantizer's `amax_epsilon` if that is larger,
+/// and `largest` is the largest finite value of the format. An `amax` of 0 gives the scale 1 except for
+/// [`E8M0`](Self::E8M0), and `scale × largest` is never infinite. [`Infinity`](crate::Infinity) decides what ∞ and
+/// NaN give: NaN, or 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -144,13 +146,13 @@ pub enum ScaleEncoding {
     #[default]
     F32,
     /// `1 / multiplier` with `multiplier = largest / amax`, both rounded to `f32`; values are multiplied by the
-    /// multiplier. This is how torchao and Transformer Engine compute, and differs from [`F32`](Self::F32) in the last
-    /// bit of a scale and for values next to the middle between two codes. A multiplier beyond `f32` becomes the
+    /// multiplier. torchao and Transformer Engine compute in this way. It differs from [`F32`](Self::F32) in the last
+    /// bit of a scale, and for values next to the midpoint between two codes. A multiplier beyond `f32` becomes the
     /// largest `f32`.
     F32Reciprocal,
-    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷ and only
-    /// as large as leaves `scale × largest` finite. Quotients and products are exact but at the ends of the range of
-    /// `f32`. torchao's `round_scales_to_power_of_2`, Transformer Engine's `power_2_scale`.
+    /// The smallest power of two with which nothing overflows, `2^⌈log2(amax / largest)⌉`, from 2⁻¹²⁷ to 2¹²⁷ and
+    /// small enough to leave `scale × largest` finite. Quotients and products are exact except at the ends of the
+    /// range of `f32`. This is torchao's `round_scales_to_power_of_2` and Transformer Engine's `power_2_scale`.
     PowerOfTwo,
     /// A power of two from 2⁻¹²⁷ to 2¹²⁷ that one byte holds (OCP Microscaling Formats specification 1.0, section
     /// 5.4.1); 2⁻¹²⁷ for an `amax` of 0.
@@ -167,14 +169,14 @@ pub enum E8M0Rule {
     /// values between `largest` and the next power of two saturate.
     #[default]
     Floor,
-    /// The smallest power of two with which nothing saturates, `2^⌈log2(amax / largest)⌉`, as
-    /// [`PowerOfTwo`](ScaleEncoding::PowerOfTwo): what Blackwell GPUs and
-    /// Transformer Engine do, torchao's `RCEIL`.
+    /// The smallest power of two with which nothing saturates, `2^⌈log2(amax / largest)⌉`, as with
+    /// [`PowerOfTwo`](ScaleEncoding::PowerOfTwo). Blackwell GPUs and Transformer Engine do this, and torchao's
+    /// `RCEIL`.
     RoundUp,
 }
 
 impl ScaleEncoding {
-    /// One of each, as messages show them.
+    /// An example of each variant, for messages.
     pub(crate) const EXAMPLES: [Self; 5] =
         [Self::F32, Self::F32Reciprocal, Self::PowerOfTwo, Self::E8M0(E8M0Rule::Floor), Self::E8M0(E8M0Rule::RoundUp)];
 
@@ -218,13 +220,13 @@ pub fn compute_scale(amax: f32, format: Fp8) -> f32 {
     ScaleEncoding::F32.scale(f64::from(amax.abs()), format, Scaling::Current).value()
 }
 
-/// A quotient that was rounded to `f32`, brought to where it can be divided by and multiplied with.
+/// Limits a quotient that was rounded to `f32` to the range that can be divided by and multiplied with.
 fn limit(scale: f32, format: Fp8) -> f32 {
     limit_above(scale.max(f32::MIN_POSITIVE), format)
 }
 
-/// Near `f32::MAX` a quotient that was rounded up, or one with headroom, would bring the largest value back as
-/// infinity.
+/// Limits a scale from above: near `f32::MAX`, a quotient that was rounded up or has headroom would turn the largest
+/// value into infinity on the way back.
 fn limit_above(scale: f32, format: Fp8) -> f32 {
     let largest = format.largest_finite();
     let scale = scale.min((f32::MAX / largest).min(f32::MAX));
@@ -237,7 +239,7 @@ fn power_of_two(exponent: i32, format: Fp8) -> Scale {
     Scale::new(exp2(exponent.clamp(-127, highest)) as f32)
 }
 
-/// `⌊log2 x⌋` of a number that is no subnormal; of 0 less than of any other.
+/// `⌊log2 x⌋` of a number that is not subnormal; 0 gives less than any other number.
 fn floor_log2(x: f64) -> i32 {
     ((x.to_bits() >> (f64::MANTISSA_DIGITS - 1)) & 0x7FF) as i32 - (f64::MAX_EXP - 1)
 }
@@ -248,13 +250,13 @@ fn ceil_log2(amax: f64, largest: f64) -> i32 {
     if largest * exp2(exponent) >= amax { exponent } else { exponent + 1 }
 }
 
-/// 2 to the power of `exponent`, or the smallest normal number if that is larger. `powi` costs more than all else that
-/// a scale takes, and there is a scale for each block.
+/// 2 to the power of `exponent`, or the smallest normal number if that is larger. `powi` costs more than everything
+/// else about a scale, and there is a scale for each block.
 fn exp2(exponent: i32) -> f64 {
     f64::from_bits(((exponent.max(f64::MIN_EXP - 1) + f64::MAX_EXP - 1) as u64) << (f64::MANTISSA_DIGITS - 1))
 }
 
-/// Whether a scale is one that a power-of-two encoding could give.
+/// Whether a power-of-two encoding could give this scale.
 pub(crate) fn is_power_of_two(scale: f32) -> bool {
     let exponent = floor_log2(f64::from(scale));
     (-127..=127).contains(&exponent) && f64::from(scale) == exp2(exponent)

@@ -17,7 +17,7 @@ pub(crate) struct QuantizerState {
 }
 
 impl QuantizerState {
-    /// The state of no quantizer.
+    /// The state of a tensor without a quantizer.
     pub(crate) fn nothing() -> Self {
         Self { history: AmaxHistory::new(0), step: 0 }
     }
@@ -26,16 +26,16 @@ impl QuantizerState {
 impl Quantizer {
     /// The scale for a tensor, row or block whose largest magnitude is `amax`, after the steps recorded in `history`.
     ///
-    /// An `amax` of ∞ or NaN says nothing about the size of the other values. A scale that it is to be made from is
-    /// NaN, so that all that is under it becomes NaN; or, if infinities [saturate](crate::Infinity::Saturate), the
-    /// history alone decides, or else the scale is 1.
+    /// An `amax` of ∞ or NaN says nothing about the size of the other values. A scale made from it is NaN, so that
+    /// everything under that scale becomes NaN. If infinities [saturate](crate::Infinity::Saturate) instead, the
+    /// scale is made from the history alone, or is 1 if the history is empty.
     #[must_use]
     pub fn scale(&self, amax: f32, history: &AmaxHistory) -> f32 {
         self.scale_of(amax, history).value()
     }
 
-    /// Adds a step with the largest magnitude `amax` to `history`, unless it is one that the scaling passes over: ∞ and
-    /// NaN, and 0 in delayed scaling.
+    /// Adds a step with the largest magnitude `amax` to `history`, unless the scaling ignores it: ∞ and NaN, and 0 in
+    /// delayed scaling.
     pub fn record(&self, amax: f32, history: &mut AmaxHistory) {
         if !(self.scaling.needs_measurement() && amax == 0.0) {
             history.record(amax);
@@ -48,12 +48,12 @@ impl Quantizer {
         AmaxHistory::new(self.scaling.steps_before())
     }
 
-    /// How things are before the first step.
+    /// The state before the first step.
     pub(crate) fn state(&self) -> QuantizerState {
         QuantizerState { history: self.history(), step: 0 }
     }
 
-    /// How `x` is to be converted in the step at hand, and its largest magnitude if that goes into the history. Random
+    /// How `x` is converted in the current step, and its largest magnitude if that goes into the history. Random
     /// draws come from `stream`.
     pub(crate) fn conversion(
         &self,
@@ -68,7 +68,7 @@ impl Quantizer {
         } else {
             let amaxes = tensor_ops::block_amax(x, blocks, what)?;
             let scales = amaxes.iter().map(|amax| self.scale_of(*amax as f32, &state.history)).collect();
-            // What looks back has one scale, and so one largest magnitude.
+            // Scaling that looks back has one scale, and so one largest magnitude.
             let recorded = if self.scaling.is_per_tensor() { amaxes.first() } else { None };
             (scales, recorded.map(|amax| *amax as f32))
         };
@@ -96,7 +96,7 @@ impl Quantizer {
     }
 
     /// How a part of a weight is converted in the first step, if the weight as a whole has one scale and the largest
-    /// magnitude `amax`, and nothing is drawn.
+    /// magnitude `amax`, and rounding is not stochastic.
     pub(crate) fn conversion_under(&self, part: &Tensor, amax: f32) -> Conversion {
         let (blocks, scales) = (self.granularity.blocks(part.dims()), vec![self.scale_of(amax, &self.history())]);
         self.under(blocks, scales, None)
@@ -109,7 +109,8 @@ impl Quantizer {
         Ok(self.conversion(x, what, &self.state(), 0)?.0)
     }
 
-    /// The scale to keep for a tensor whose largest magnitude will be about `amax`: 1 for 0, which says nothing.
+    /// The static scale for a tensor whose largest magnitude will be about `amax`; 1 if that is 0, which says
+    /// nothing.
     pub(crate) fn static_scale(&self, amax: f32) -> f32 {
         if amax == 0.0 {
             return 1.0;
@@ -117,7 +118,7 @@ impl Quantizer {
         self.scale_encoding.scale(self.within_bounds(amax), self.format, self.scaling).value()
     }
 
-    /// The magnitude that a scale is made from for this one.
+    /// This magnitude within the quantizer's bounds, from which the scale is made.
     fn within_bounds(&self, amax: f32) -> f64 {
         f64::from(amax).max(self.amax_epsilon).min(self.amax_bound.unwrap_or(f64::INFINITY))
     }

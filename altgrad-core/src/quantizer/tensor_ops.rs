@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{Granularity, cpu, portable};
 use crate::{Error, FormatError, Fp8, Result, TensorError};
 
-/// The largest magnitude of each block; NaN if a value of it is NaN, 0 if it has none. `what` is the tensor's role.
+/// The largest magnitude of each block; NaN if the block holds NaN, 0 if it is empty. `what` is the tensor's role.
 pub(super) fn block_amax(x: &Tensor, blocks: Blocks, what: &'static str) -> Result<Vec<f64>> {
     check_dtype(x.dtype(), what)?;
     if x.device().is_cpu() { cpu::block_amax(x, blocks, what) } else { portable::block_amax(x, blocks) }
@@ -21,8 +21,8 @@ fn amax(x: &Tensor, what: &'static str) -> Result<f64> {
 ///
 /// # Errors
 ///
-/// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if it holds NaN and the format does
-/// not.
+/// [`FormatError::NanNotRepresentable`](crate::FormatError::NanNotRepresentable) if `x` holds NaN and the format has
+/// none.
 pub(super) fn encode(x: &Tensor, conversion: &Conversion) -> Result<Tensor> {
     check_dtype(x.dtype(), "the tensor")?;
     if x.device().is_cpu() {
@@ -41,7 +41,7 @@ pub(super) fn decode(codes: &Tensor, format: Fp8, blocks: Blocks, scales: &[f32]
     Ok(Tensor::from_storage(storage, codes.shape(), candle_core::op::BackpropOp::none(), false))
 }
 
-/// The largest magnitude of a tensor in which every scale can be kept.
+/// The largest magnitude of a tensor, which must be finite and within `f32`, in which scales are kept.
 ///
 /// # Errors
 ///

@@ -13,11 +13,11 @@ use crate::{Fp8, Infinity, Overflow};
 /// How the absence of a quantizer or recipe is written, since TOML has no null.
 pub(crate) const FULL_PRECISION: &str = "full_precision";
 
-/// What is written as a name, or as a table if there is more to say.
+/// A value that is written as a name, or as a table if there is more to say.
 ///
-/// Not an untagged enum: that would read everything before it decides, and forget where each part was.
+/// Not an untagged enum: that would read everything before it decides, and lose the position of each part.
 pub(crate) trait NameOrTable<'de>: Sized {
-    /// What is accepted, for the message about anything else.
+    /// What is accepted, for the message about other input.
     fn accepted() -> Vec<&'static str>;
 
     fn from_name(name: &str) -> Result<Self, String>;
@@ -55,11 +55,11 @@ fn is_full_precision(name: &str) -> bool {
     name.trim().eq_ignore_ascii_case(FULL_PRECISION)
 }
 
-/// Fails for [`FULL_PRECISION`] where it is not allowed, with a word on where it is.
+/// Fails for [`FULL_PRECISION`] where it is not allowed, with a message that says where it is.
 pub(crate) fn refuse_full_precision(name: &str) -> Result<(), String> {
     if is_full_precision(name) {
         Err(format!(
-            "`{FULL_PRECISION}` cannot be said here; say it of layers in a rule: a `pattern` and the `recipe` \
+            "`{FULL_PRECISION}` is not allowed here; use it in a rule for layers: a `pattern` and the `recipe` \
              \"{FULL_PRECISION}\""
         ))
     } else {
@@ -67,7 +67,7 @@ pub(crate) fn refuse_full_precision(name: &str) -> Result<(), String> {
     }
 }
 
-/// What may be [`FULL_PRECISION`], which is `None`.
+/// A value or [`FULL_PRECISION`], which is read as `None`.
 pub(crate) struct OrFullPrecision<T>(pub(crate) Option<T>);
 
 impl<'de, T: NameOrTable<'de>> NameOrTable<'de> for OrFullPrecision<T> {
@@ -117,7 +117,7 @@ pub(crate) mod or_full_precision {
     }
 }
 
-/// Reads a field that may be left out, but must have a value if it is there: a null in JSON is an error and not the
+/// Reads a field that may be left out, but must have a value if it is there: a null in JSON is an error, not the
 /// field's default.
 pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -148,7 +148,7 @@ struct QuantizerTable {
 
 impl From<QuantizerTable> for Quantizer {
     fn from(table: QuantizerTable) -> Self {
-        // The granularity first: it brings its own default of the scaling.
+        // The granularity comes first, since the default scaling depends on it.
         let quantizer = Self::new(table.format).granularity(table.granularity.unwrap_or_default());
         Self {
             scaling: table.scaling.unwrap_or(quantizer.scaling),
@@ -175,7 +175,7 @@ impl<'de> NameOrTable<'de> for Quantizer {
 
     fn from_table<A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
         let quantizer = Self::from(QuantizerTable::deserialize(MapAccessDeserializer::new(table))?);
-        // Here, where the place of an error is still known.
+        // Validated here, where the position of an error is still known.
         quantizer.validate().map_err(A::Error::custom)?;
         Ok(quantizer)
     }

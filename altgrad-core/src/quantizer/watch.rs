@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::{Observation, Observer};
 use crate::Result;
 
-/// Whoever watches an operand, and what a calibration has seen that could not end.
+/// The calibration pass that watches an operand, and what an unfinished one has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     running: Lock<Option<Observation>>,
@@ -14,7 +14,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch, where an unfinished calibration by the same observer ended if there was one.
+    /// Begins to watch, and continues an unfinished calibration by the same observer if there is one.
     pub(crate) fn begin(&self, observer: Observer) {
         let before = self.unfinished.get().filter(|before| before.observer() == observer);
         self.running.replace(Some(before.unwrap_or_else(|| Observation::new(observer))));

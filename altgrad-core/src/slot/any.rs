@@ -12,7 +12,7 @@ use super::{Frozen, FrozenCodes, Full, Operation, Quantized, Recipe, Slot, SlotS
 use crate::quantizer::{FixedWeight, Layout, Operand, Quantizer};
 use crate::{Fp8, Result};
 
-/// A [`Slot`] of any kind. Implemented for every slot, and by nothing else.
+/// A [`Slot`] of any kind. Implemented by every slot, and by nothing else.
 ///
 /// ```
 /// use altgrad::{AnySlot, Linear};
@@ -36,7 +36,7 @@ pub trait AnySlot: Any + Debug + Send + Sync + Internals {
     ///
     /// # Errors
     ///
-    /// None of its own; see candle for those of tensor operations.
+    /// Only those of candle's tensor operations.
     fn weight(&self) -> Result<Tensor>;
 
     /// [`Slot::bias`].
@@ -71,7 +71,7 @@ impl dyn AnySlot {
         (self as &dyn Any).downcast_ref()
     }
 
-    /// The slot itself, if it is of this type, open to replacement.
+    /// The slot itself, if it is of this type, as a mutable reference.
     pub fn downcast_mut<S: AnySlot>(&mut self) -> Option<&mut S> {
         (self as &mut dyn Any).downcast_mut()
     }
@@ -79,40 +79,40 @@ impl dyn AnySlot {
 
 /// What operations on models do with a slot.
 ///
-/// Every method is required: an operation that a kind could not take part in would not compile. The trait is in a
-/// private module, so that nobody else can implement it, and it is a trait of its own so that [`AnySlot`] shows none of
-/// it.
+/// Every method is required, so that a kind of slot that lacks one does not compile. The trait is in a private
+/// module, so that other crates cannot implement it, and it is separate from [`AnySlot`] so that its methods are not
+/// shown there.
 #[allow(private_interfaces, reason = "nobody outside of this crate can name the trait")]
 pub trait Internals {
-    /// The weight's own tensor, if the layer still has it.
+    /// The full-precision weight, if the layer still has it.
     fn master_weight(&self) -> Option<&Tensor>;
 
-    /// The weight, to compare it with others.
+    /// What identifies the weight.
     fn weight_id(&self) -> WeightId;
 
     /// The state of a quantized layer.
     fn quantization(&self) -> Option<&Quantization>;
 
-    /// The state of a quantized layer, open to change.
+    /// The state of a quantized layer, as a mutable reference.
     fn quantization_mut(&mut self) -> Option<&mut Quantization>;
 
     /// The state of a frozen layer.
     fn frozen(&self) -> Option<&FrozenCodes>;
 
-    /// What of a recipe is of use to the layer.
+    /// The part of a recipe that the layer can use.
     fn adapt(&self, recipe: Recipe) -> Recipe;
 
-    /// In which order the layer reads codes that stay.
+    /// The order in which the layer reads kept codes.
     fn layout(&self) -> Result<Layout>;
 
-    /// Switches between training and eval mode, and drops codes that were kept.
+    /// Switches between training and eval mode, and drops kept codes.
     fn set_training(&mut self, training: bool);
 
-    /// What is set of the slot.
+    /// The settings of the slot, as a mutable reference.
     fn mode_mut(&mut self) -> &mut Mode;
 
-    /// The slot with its layer in full precision, around this weight if it is frozen; `None` if it is frozen and there
-    /// is no weight.
+    /// The slot with its layer in full precision, with this weight if it is frozen; `None` if it is frozen and no
+    /// weight is given.
     fn to_full(&self, weight: Option<Tensor>) -> Option<Box<dyn AnySlot>>;
 
     /// The slot at `path` with its layer quantized; layers that are quantized as one share `weights`. `None` if it is
@@ -124,7 +124,7 @@ pub trait Internals {
         weights: Option<Arc<Operand>>,
     ) -> Result<Option<Box<dyn AnySlot>>>;
 
-    /// The slot at `path` reduced to codes, which may be known; `None` if it is not quantized.
+    /// The slot at `path` reduced to codes, which are computed unless given; `None` if it is not quantized.
     fn to_frozen(&self, path: &str, codes: Option<Arc<FixedWeight>>) -> Result<Option<Box<dyn AnySlot>>>;
 
     /// The slot with other tensors of the same shapes and values; `None` if it is frozen.
@@ -134,12 +134,12 @@ pub trait Internals {
     fn put(&mut self, replacement: Box<dyn AnySlot>);
 }
 
-/// What tells a weight from others: layers with the same one are tied.
+/// What identifies a weight: layers whose weights have the same identity are tied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightId {
     /// In full precision.
     Tensor(TensorId),
-    /// The place of the codes.
+    /// The address of the codes.
     Codes(usize),
 }
 

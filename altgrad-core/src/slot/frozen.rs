@@ -1,4 +1,4 @@
-//! A layer that holds nothing of its weight but the codes.
+//! A layer that holds only the codes of its weight.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,21 +15,21 @@ use crate::quantizer::{
 };
 use crate::{Error, Fp8, QuantizerError, Result};
 
-/// A layer with a weight of one byte an element. [`FrozenLinear`](crate::FrozenLinear) is the one that is linear.
+/// A layer with a weight of one byte per element. [`FrozenLinear`](crate::FrozenLinear) is the linear one.
 ///
-/// The codes are constants: gradients go through the layer to its input, so adapters can train on top of it, and to its
-/// bias if that is a variable. A layer that quantized its input in training goes on to do so, under the scales of eval
-/// mode; gradients are not quantized.
+/// The codes are constants: gradients go through the layer to its input, so adapters can train on top of it, and to
+/// its bias if that is a variable. A layer that quantized its input in training continues to do so, under the scales
+/// of eval mode; gradients are not quantized.
 ///
-/// On the CPU, codes of `f32`, `f16` and `bf16` weights are kept in the order in which products read them, and nothing
-/// else of the weight is; elsewhere, and for `f64`, each product dequantizes the weight.
+/// On the CPU, only the codes of `f32`, `f16` and `bf16` weights are kept, in the order in which products read them;
+/// elsewhere, and for `f64`, each product dequantizes the weight.
 #[derive(Clone, Debug)]
 pub struct Frozen<O: Operation> {
     config: O::Config,
     codes: FrozenCodes,
 }
 
-/// What a frozen layer is besides its configuration: the same for every kind.
+/// Everything in a frozen layer but its configuration: the same type for every kind.
 #[derive(Clone, Debug)]
 pub struct FrozenCodes {
     /// A matrix with a row for each index of the weight's first dimension; shared by layers that are tied.
@@ -41,7 +41,7 @@ pub struct FrozenCodes {
     pub(super) mode: Mode,
     evaluation: Evaluation,
     path: LayerPath,
-    /// The values, if somebody needed a reference to them.
+    /// The values, once somebody has asked for a reference to them.
     values: OnceLock<Tensor>,
 }
 
@@ -58,8 +58,8 @@ impl<O: Operation> Frozen<O> {
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit, or blocks that reach over what is a row of the weight as a matrix with a row for each
-    /// index of its first dimension.
+    /// Shapes that do not fit, or blocks that reach across rows of the weight as a matrix with a row for each index
+    /// of its first dimension.
     pub fn from_codes(config: O::Config, weight: &Fp8Tensor, bias: Option<Tensor>) -> Result<Self> {
         let dims = weight.shape().dims().to_vec();
         let evaluation = O::evaluation(&config, &dims)?;
@@ -104,9 +104,9 @@ impl<O: Operation> Frozen<O> {
         Self { config: layer.config(), codes }
     }
 
-    /// The same with a quantizer of the layer's input, and the estimator that the input's gradient goes through.
+    /// Sets the quantizer of the layer's input, and the estimator that the input's gradient goes through.
     ///
-    /// A frozen layer remembers no steps, so [`Scaling::Window`] is the scale of the input at hand.
+    /// A frozen layer records no steps, so [`Scaling::Window`] scales by the current input alone.
     ///
     /// ```
     /// use altgrad::{Fp8, Fp8Tensor, FrozenLinear, Quantizer, Scaling, Ste};
@@ -122,7 +122,7 @@ impl<O: Operation> Frozen<O> {
     ///
     /// # Errors
     ///
-    /// A quantizer that is invalid, or one with [`Scaling::Delayed`], whose scale would be 1 for ever.
+    /// An invalid quantizer, or one with [`Scaling::Delayed`], whose scale would remain 1 forever.
     pub fn with_activations(mut self, quantizer: impl Into<Quantizer>, ste: Ste) -> Result<Self> {
         const NAME: &str = "activations";
         let quantizer = quantizer.into();
@@ -135,17 +135,18 @@ impl<O: Operation> Frozen<O> {
         Ok(self)
     }
 
-    /// The weight's codes, brought into the order of its rows for this call: in the weight's shape, or where scales are
-    /// not those of blocks of that, as a matrix with a row for each index of its first dimension.
+    /// The weight's codes, which every call brings back into the order of the weight's rows. They have the weight's
+    /// shape, unless the scales do not belong to blocks of that shape: then they are a matrix with a row for each
+    /// index of its first dimension.
     ///
     /// # Errors
     ///
-    /// None of its own; see candle for those of tensor operations.
+    /// Only those of candle's tensor operations.
     pub fn weight(&self) -> Result<Fp8Tensor> {
         locate(self.codes.tensor(), &self.codes.path)
     }
 
-    /// The weight's dimensions, of a linear layer outputs and inputs.
+    /// The weight's dimensions: outputs and inputs for a linear layer.
     #[must_use]
     pub fn dims(&self) -> &[usize] {
         &self.codes.dims
@@ -163,7 +164,7 @@ impl<O: Operation> Frozen<O> {
         self.codes.weight.granularity()
     }
 
-    /// The dtype of outputs, which was that of the weight.
+    /// The dtype of outputs, which is that of the original weight.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.codes.weight.dtype()
@@ -187,13 +188,13 @@ impl<O: Operation> Frozen<O> {
         self.codes.activations()
     }
 
-    /// In which precision an input that is not quantized is read.
+    /// The precision in which an input that is not quantized is read.
     #[must_use]
     pub fn compute(&self) -> Compute {
         self.codes.mode.compute
     }
 
-    /// Changes in which precision an input that is not quantized is read.
+    /// Sets the precision in which an input that is not quantized is read.
     pub fn set_compute(&mut self, compute: Compute) {
         self.codes.mode.compute = compute;
     }
@@ -207,7 +208,7 @@ impl<O: Operation> Frozen<O> {
     ///
     /// # Errors
     ///
-    /// None of its own; see candle for those of tensor operations.
+    /// Only those of candle's tensor operations.
     pub fn dequantize(&self) -> Result<O> {
         let weight = locate(self.codes.values(), &self.codes.path)?;
         Ok(self.with_weight(weight))
@@ -218,7 +219,7 @@ impl<O: Operation> Frozen<O> {
         O::from_parts(self.config.clone(), weight, self.codes.bias.clone())
     }
 
-    /// The same layer, whose errors name this path.
+    /// The same layer with this path in its errors.
     pub(super) fn at(mut self, path: LayerPath) -> Self {
         self.codes.path = path;
         self
@@ -232,7 +233,7 @@ impl<O: Operation> Frozen<O> {
         &mut self.codes
     }
 
-    /// A layer of another kind over the same codes: of a table that is looked up, for example, the product with it.
+    /// A layer of another kind over the same codes: for example, a product with the table of a lookup.
     pub(super) fn tied<P: Operation>(&self, config: P::Config, bias: Option<Tensor>) -> Result<Frozen<P>> {
         let evaluation = P::evaluation(&config, &self.codes.dims)?;
         let weight = &self.codes.weight;
@@ -252,7 +253,7 @@ impl FrozenCodes {
         self.activations.as_ref().map(|activations| &activations.quantizer)
     }
 
-    /// The weight's codes in its shape, where the scales are those of blocks of that, or as a matrix.
+    /// The weight's codes in its shape if the scales belong to blocks of that shape, otherwise as a matrix.
     fn tensor(&self) -> Result<Fp8Tensor> {
         self.weight.to_tensor()?.reshape(&self.dims)
     }
@@ -272,10 +273,10 @@ impl FrozenCodes {
         })
     }
 
-    /// The quantizer of the layer's input, with a static scale in place of a history: what another process can go on
-    /// with.
+    /// The quantizer of the layer's input, with a static scale in place of a history, so that another process can
+    /// continue with it.
     ///
-    /// Fails if there is nothing in the history.
+    /// Fails if the scale needs a history and that is empty.
     pub(crate) fn standing_activations(&self) -> Result<Option<Quantizer>> {
         let Some(FrozenInput { quantizer, operand, .. }) = &self.activations else { return Ok(None) };
         if !quantizer.scaling.needs_measurement() {

@@ -5,7 +5,7 @@ use candle_core::{Module, Tensor};
 use super::Operation;
 use super::mode::Mode;
 
-/// A layer of which nothing is quantized, with the mode that its slot is in.
+/// A layer without any quantization, with the mode that its slot is in.
 ///
 /// ```
 /// use altgrad::Linear;
@@ -30,7 +30,7 @@ impl<O: Operation> Full<O> {
         Self { layer, mode }
     }
 
-    /// The weight, of a linear layer in the shape `(outputs, inputs)`.
+    /// The weight, which has the shape `(outputs, inputs)` in a linear layer.
     #[must_use]
     pub fn weight(&self) -> &Tensor {
         self.layer.weight()

@@ -16,11 +16,11 @@ pub(super) fn is_by_row(quantizer: &Quantizer) -> bool {
         Granularity::PerRow | Granularity::PerChannel => true,
         Granularity::PerBlock { rows, .. } => rows == 1,
     };
-    // A random draw belongs to the place of an element in the whole weight.
+    // A random draw depends on the position of the element in the whole weight.
     is_scaled_by_row && quantizer.rounding == Rounding::NearestEven
 }
 
-/// The numbers in one dimension.
+/// The row numbers in one dimension.
 pub(super) fn numbers(rows: &Tensor) -> Result<Tensor> {
     Ok(rows.flatten_all()?)
 }
@@ -30,20 +30,20 @@ pub(super) fn rows(table: &Tensor, rows: &Tensor) -> Result<Tensor> {
     Ok(table.index_select(&numbers(rows)?, 0)?)
 }
 
-/// The rows of codes that are kept.
+/// The rows of kept codes.
 pub(super) fn kept(kept: &CachedCodes, rows: &Tensor) -> Result<LookedUp> {
     let numbers = numbers(rows)?;
     Ok((kept.codes.rows(&numbers)?, kept.clip.rows(&numbers)?))
 }
 
-/// The rows of codes, in the shape of the numbers with a dimension more.
+/// The rows of codes, in the shape of the row numbers plus one dimension.
 pub(super) fn frozen(codes: &FixedWeight, rows: &Tensor) -> Result<Tensor> {
     let values = codes.rows(&numbers(rows)?)?;
     let dims = dims(rows, &values)?;
     Ok(values.reshape(dims)?)
 }
 
-/// The rows in the shape of the numbers with a dimension more, with a gradient that goes to the weight; `on_gradient`
+/// The rows, in the shape of the row numbers plus one dimension. Their gradient goes to the weight, and `on_gradient`
 /// is called when it does.
 pub(super) fn attach(
     (values, clip): LookedUp,
@@ -54,7 +54,7 @@ pub(super) fn attach(
     let dims = dims(rows, &values)?;
     let numbers = numbers(rows)?;
     let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
-        // An optimizer is about to move the weight.
+        // An optimizer is about to change the weight.
         on_gradient();
         let (table, (count, cols)) = (arguments.x, (numbers.elem_count(), arguments.x.dim(1)?));
         let dy = clip.stop(&dy.detach().contiguous()?.reshape((count, cols))?)?;

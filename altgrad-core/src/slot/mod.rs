@@ -1,7 +1,7 @@
 //! Slots: the layers that a model declares and altgrad replaces, of any kind.
 //!
-//! What the kinds have in common is here: [`Slot`] and what it can hold, [`Full`], [`Quantized`] and [`Frozen`]. A kind
-//! is an [`Operation`], in a folder of its own.
+//! This folder has what the kinds have in common: [`Slot`] and what it can hold, [`Full`], [`Quantized`] and
+//! [`Frozen`]. Each kind is an [`Operation`] in a subfolder.
 
 mod any;
 mod compute;
@@ -62,7 +62,7 @@ fn check_kind(what: &'static str, tensor: &Tensor, dtype: DType, device: &Device
     Ok(())
 }
 
-/// Says of an error which layer it came from.
+/// Adds to an error the path of the layer that it came from.
 fn locate<T>(result: Result<T>, path: &LayerPath) -> Result<T> {
     match path {
         Some(path) => result.map_err(|error| error.at(path)),

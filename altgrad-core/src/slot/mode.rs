@@ -1,13 +1,13 @@
-//! In which mode a slot computes, whatever it holds.
+//! The mode in which a slot computes, in any state.
 
 use super::Compute;
 
-/// What is set of a slot, and stays as it is when the slot is quantized, frozen or put back.
+/// The settings of a slot, which do not change when the slot is quantized, frozen or dequantized.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mode {
     /// Training, or eval.
     pub(crate) training: bool,
-    /// In which precision a frozen layer reads an input that it does not quantize.
+    /// The precision in which a frozen layer reads an input that it does not quantize.
     pub(crate) compute: Compute,
 }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::Recipe;
 use crate::quantizer::{Operand, Quantizer};
 
-/// What a layer keeps of each of the tensors that its recipe is for, shared with the backward passes that are still to
-/// come.
+/// What a layer keeps for each of the tensors that its recipe covers, shared with pending backward passes.
 #[derive(Clone, Debug)]
 pub(crate) struct Operands {
     /// Shared by the layers that are tied to one another and quantized as one.
@@ -16,7 +15,7 @@ pub(crate) struct Operands {
 }
 
 impl Operands {
-    /// How things are before the first step of the layer at `path`.
+    /// The operands of the layer at `path` before its first step.
     pub(crate) fn new(recipe: &Recipe, path: &str) -> Self {
         let [weights, activations, gradients] =
             recipe.quantizers().map(|(name, quantizer)| Operand::new(name, quantizer, path));
@@ -34,7 +33,7 @@ impl Operands {
         self.all().into_iter().zip(quantizers).filter_map(|(operand, quantizer)| Some((operand, quantizer?)))
     }
 
-    /// The same states, which go their own way from here.
+    /// A copy of the states that changes independently from here on.
     pub(crate) fn split(&self) -> Self {
         let Self { weights, activations, gradients } = self;
         Self {

@@ -9,10 +9,10 @@ use super::{Lowering, Recipe};
 use crate::Result;
 use crate::quantizer::Layout;
 
-/// A layer in full precision that a [`Slot`](super::Slot) can hold: what the kinds of slot differ in.
+/// A layer in full precision that a [`Slot`](super::Slot) can hold: the part in which kinds of slot differ.
 ///
-/// Everything else about slots is the same for every kind: [`Linear`](crate::Linear) is `Slot<candle_nn::Linear>`. A
-/// kind of your own is a type that implements this trait. Here is a layer that scales its input before it multiplies:
+/// Everything else about slots is the same for every kind: [`Linear`](crate::Linear) is `Slot<candle_nn::Linear>`. To
+/// add a kind of your own, implement this trait. Here is a layer that scales its input before it multiplies:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -65,17 +65,18 @@ use crate::quantizer::Layout;
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 pub trait Operation: Clone + Debug + Send + Sync + 'static {
-    /// All that the layer is besides its tensors, such as the stride of a convolution.
+    /// Everything about the layer except its tensors, such as the stride of a convolution.
     type Config: Clone + Debug + Send + Sync + 'static;
 
     /// What the kind is called in reports and messages, in lower case: `linear`.
     const KIND: &'static str;
 
-    /// What the layer is besides its tensors.
+    /// The layer's configuration: everything except its tensors.
     fn config(&self) -> Self::Config;
 
-    /// The tensor that is quantized, of two dimensions or more. Its rows, with a scale each where there is a scale a
-    /// row, are those of the matrix with a row for each index of the first dimension: its output channels.
+    /// The tensor that is quantized, of two dimensions or more. It is quantized as the matrix with a row for each
+    /// index of the first dimension. Those rows are its output channels, and each has its own scale where there is
+    /// one scale per row.
     fn weight(&self) -> &Tensor;
 
     /// The tensor that is added in full precision.
@@ -88,17 +89,17 @@ pub trait Operation: Clone + Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An input that the layer does not take.
+    /// An input that the layer does not accept.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
     /// How the output is computed from quantized tensors, for a weight of these dimensions.
     ///
     /// # Errors
     ///
-    /// [`TensorError::ShapeMismatch`](crate::TensorError::ShapeMismatch) for a weight that is not one of such a layer.
+    /// [`TensorError::ShapeMismatch`](crate::TensorError::ShapeMismatch) for a weight that such a layer cannot have.
     fn evaluation(config: &Self::Config, weight: &[usize]) -> Result<Evaluation>;
 
-    /// What of a recipe is of use to the layer.
+    /// The part of a recipe that the layer can use.
     #[must_use]
     fn adapt(recipe: Recipe) -> Recipe {
         recipe
@@ -118,12 +119,12 @@ pub enum Evaluation {
 }
 
 impl Evaluation {
-    /// In which order codes that stay are read.
+    /// The order in which kept codes are read.
     pub(super) fn layout(&self) -> Layout {
         match self {
             Self::Product(lowering) => Layout::Products { groups: lowering.groups() },
-            // A head that is tied to the table is a product with the same codes. A row is put together from as many
-            // places as it has pairs of codes, which takes microseconds.
+            // A head that is tied to the table is a product with the same codes. A lookup then collects each row from
+            // as many places as the row has pairs of codes, which takes microseconds.
             Self::Lookup => Layout::Products { groups: 1 },
             Self::Values => Layout::Rows,
         }

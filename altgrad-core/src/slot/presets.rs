@@ -1,4 +1,4 @@
-//! The recipes that libraries and specifications have names for, as values.
+//! Recipes that libraries and specifications define, by their names.
 
 use std::str::FromStr;
 
@@ -7,11 +7,11 @@ use crate::error::did_you_mean;
 use crate::quantizer::{E8M0Rule, Granularity, Quantizer, ScaleEncoding, Scaling};
 use crate::{Fp8, ParseError};
 
-/// The smallest largest magnitude of torchao's float8 training (`EPS` in `torchao/float8/float8_utils.py`).
+/// The lower bound on amax in torchao's float8 training (`EPS` in `torchao/float8/float8_utils.py`).
 const TORCHAO_EPSILON: f64 = 1e-12;
 
 impl Recipe {
-    /// The named recipes that take no argument, with what [`FromStr`] reads.
+    /// The named recipes that take no argument, with the names that [`FromStr`] reads.
     #[allow(clippy::type_complexity, reason = "a table of names and values reads well as it is")]
     pub const NAMED: [(&'static str, fn() -> Self); 5] = [
         ("tensorwise", Self::tensorwise),
@@ -21,8 +21,8 @@ impl Recipe {
         ("mxfp8", Self::mxfp8),
     ];
 
-    /// torchao's float8 training recipe `tensorwise`: E4M3 weights and activations, E5M2 gradients, one scale a tensor
-    /// from its current largest magnitude.
+    /// torchao's float8 training recipe `tensorwise`: E4M3 weights and activations, E5M2 gradients, one scale per
+    /// tensor from its current largest magnitude.
     ///
     /// Source: `Float8LinearConfig.from_recipe_name("tensorwise")`; the multiplier is `448 / max(amax, 1e-12)`, rounded
     /// to `f32` (`amax_to_scale`), and altgrad's scale its reciprocal. To depart from it:
@@ -47,12 +47,12 @@ impl Recipe {
         Self::weight_only(quantizer.clone()).activations(quantizer.clone()).gradients(quantizer.format(Fp8::E5M2))
     }
 
-    /// torchao's float8 training recipe `rowwise`: E4M3 throughout, one power-of-two scale a row (a token of
-    /// activations and gradients, an output channel of weights), along the dimension that each product sums over.
+    /// torchao's float8 training recipe `rowwise`: E4M3 throughout, one power-of-two scale per row (per token of
+    /// activations and gradients, per output channel of weights), along the dimension that each product sums over.
     ///
-    /// Source: `Float8LinearConfig.from_recipe_name("rowwise")` with `round_scales_to_power_of_2`. altgrad takes the
-    /// power of two exactly, torchao through `log2` in `f32`, whose multiplier is twice too large for an `amax` just
-    /// above `448 × 2^k` (up to 38 steps of `f32`). To depart from it:
+    /// Source: `Float8LinearConfig.from_recipe_name("rowwise")` with `round_scales_to_power_of_2`. altgrad computes
+    /// the power of two exactly. torchao computes it through `log2` in `f32`, so its multiplier is too large by a
+    /// factor of two for an `amax` just above `448 × 2^k` (up to 38 steps of `f32`). To depart from it:
     ///
     /// ```
     /// use altgrad::{Granularity, Recipe, ScaleEncoding};
@@ -73,11 +73,12 @@ impl Recipe {
     }
 
     /// Transformer Engine's `DelayedScaling` with `Format.HYBRID`: E4M3 weights and activations, E5M2 gradients, one
-    /// scale a tensor from the largest magnitude of the last 1024 steps before.
+    /// scale per tensor from the largest magnitude of the previous 1024 steps.
     ///
-    /// Source: `transformer_engine/common/recipe`; the multiplier is `largest / amax` in `f32`, and altgrad's scale its
-    /// reciprocal (Transformer Engine's `scale_inv`). The first step of each tensor has the scale 1, and so has a model
-    /// that never ran in training mode: to quantize a trained model use another recipe. To depart from it:
+    /// Source: `transformer_engine/common/recipe`; the multiplier is `largest / amax` in `f32`, and altgrad's scale
+    /// its reciprocal (Transformer Engine's `scale_inv`). The scale is 1 in the first step of each tensor, and stays
+    /// 1 in a model that never ran in training mode: to quantize a trained model, use another recipe. To depart from
+    /// it:
     ///
     /// ```
     /// use altgrad::{Recipe, Scaling};

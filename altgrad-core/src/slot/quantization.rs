@@ -13,7 +13,7 @@ use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
 use crate::quantizer::{CachedCodes, Fp8Tensor, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
 use crate::{Error, FormatError, Result, TensorError};
 
-/// What a quantized layer is besides the layer that it wraps: the same for every kind.
+/// Everything in a quantized layer but the layer that it wraps: the same type for every kind.
 #[derive(Debug)]
 pub struct Quantization {
     pub(crate) recipe: Recipe,
@@ -32,15 +32,15 @@ pub(super) struct Tensors<'a> {
     pub(super) bias: Option<&'a Tensor>,
 }
 
-/// The layer around another weight, called with an input.
+/// Calls the layer with another weight and an input.
 pub(super) type Call<'a> = &'a dyn Fn(Tensor, &Tensor) -> Result<Tensor>;
 
-/// How a tensor is converted in the step of this number.
+/// How a tensor is converted in the step with this number.
 type Converted = (Arc<Conversion>, u64);
 
 impl Quantization {
-    /// Of the layer at `path` with these tensors, whose slot is in this mode, before its first step. Layers that are
-    /// quantized as one share `weights`.
+    /// The state before its first step of the layer at `path` with these tensors, whose slot is in this mode. Layers
+    /// that are quantized as one share `weights`.
     pub(super) fn new(
         tensors: Tensors<'_>,
         evaluation: Evaluation,
@@ -63,8 +63,8 @@ impl Quantization {
         Ok(Self { recipe, operands, mode, evaluation, is_calibrating: false, path })
     }
 
-    /// Whether the weight, if it is that of `other` as well, has the same codes: the two are quantized as one, or a
-    /// clone of layers that are.
+    /// Whether the weight, if both layers share it, has the same codes in both: they are quantized as one, or would
+    /// convert it in the same way, as clones do.
     pub(crate) fn has_codes_of(&self, other: &Self) -> bool {
         let (own, others) = (&self.operands.weights, &other.operands.weights);
         Arc::ptr_eq(own, others)
@@ -73,12 +73,12 @@ impl Quantization {
                 && own.converts_as(others, &self.recipe.weights)
     }
 
-    /// The codes of a weight as it is: those of the next step.
+    /// The codes that a weight would have in the next step.
     pub(crate) fn pack(&self, weight: &Tensor) -> Result<Fp8Tensor> {
         self.operands.weights.pack(&self.recipe.weights, &matrix(&weight.detach())?)
     }
 
-    /// The weight's codes that the next forward pass computes with, which in eval mode may be those that are kept.
+    /// The weight's codes that the next forward pass computes with. In eval mode these may be kept codes.
     pub(crate) fn quantized_weight(&self, weight: &Tensor) -> Result<Fp8Tensor> {
         let kept = if self.mode.training { None } else { self.operands.weights.cache.peek() };
         match kept {
@@ -87,31 +87,31 @@ impl Quantization {
         }
     }
 
-    /// Switches between training and eval mode, and drops codes that were kept.
+    /// Switches between training and eval mode, and drops kept codes.
     pub(super) fn set_training(&mut self, training: bool) {
         self.mode.training = training;
         self.forget_codes();
         self.operands.all().into_iter().for_each(Operand::clear_buffers);
     }
 
-    /// Lets the next forward pass in eval mode compute the weight's codes anew.
+    /// Makes the next forward pass in eval mode recompute the weight's codes.
     pub(crate) fn forget_codes(&self) {
         self.operands.weights.cache.renew();
     }
 
-    /// Fails if the weight has a delayed scale and nothing was measured yet.
+    /// Fails if the weight's scaling is delayed and no amax was recorded yet.
     pub(crate) fn check_measured(&self) -> Result<()> {
         self.operands.weights.check_measured(&self.recipe.weights)
     }
 
-    /// The same around other tensors of the same shapes and values, in place of this one.
+    /// The state for other tensors of the same shapes and values, which replaces this one.
     pub(super) fn moved(&self) -> Self {
-        // Whether a gradient of the weight is needed is another matter then.
+        // Whether the weight needs a gradient may be different for the new tensor.
         self.operands.weights.cache.forget();
         Self { operands: Arc::clone(&self.operands), ..self.split() }
     }
 
-    /// The same state, which goes its own way from here and is not calibrated.
+    /// A copy of the state that changes independently from here on, and is not calibrated.
     pub(super) fn split(&self) -> Self {
         Self {
             recipe: self.recipe.clone(),
@@ -142,7 +142,7 @@ impl Quantization {
 
     fn product(&self, lowering: &Arc<dyn Lowering>, tensors: Tensors<'_>, x: &Tensor) -> Result<Tensor> {
         let Tensors { weight, bias } = tensors;
-        // Once, for all that reads it.
+        // Computed once for everything that reads it.
         let values = lowering.input(&x.detach())?;
         let matrix = matrix(weight)?;
         let detached = matrix.detach();
@@ -222,7 +222,7 @@ impl Quantization {
         };
         let operands = Arc::clone(&self.operands);
         let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
-            // An optimizer is about to move the weight.
+            // An optimizer is about to change the weight.
             operands.weights.cache.disable();
             let dims = arguments.x.dims();
             let dy = matrix_of(&dy.contiguous()?)?;
@@ -247,7 +247,7 @@ impl Quantization {
         Ok(attach(Computed::Tensor(y.detach()), y.dims(), arguments, backward)?)
     }
 
-    /// In eval mode the weight's codes, unless it has a value without one.
+    /// In eval mode, the kept codes of the weight, unless one of its values has no code.
     fn kept(&self, matrix: &Tensor) -> Result<Option<CachedCodes>> {
         if self.mode.training {
             return Ok(None);
@@ -285,12 +285,12 @@ pub(super) fn check_parts(
         let groups = lowering.groups();
         let actual = weight.split_first().map(|(first, rest)| (*first, rest.iter().product()));
         if actual != Some((outputs, inputs)) || groups == 0 || !outputs.is_multiple_of(groups.max(1)) {
-            let expected = format!("that of a matrix of {outputs} × {inputs} in {groups} groups of rows");
+            let expected = format!("the shape of a matrix of {outputs} × {inputs} in {groups} groups of rows");
             let actual = weight.to_vec();
             return Err(TensorError::ShapeMismatch { what: "the weight", expected, actual }.into());
         }
         if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
-            let expected = format!("[{outputs}], one value an output");
+            let expected = format!("[{outputs}], one value per output");
             let actual = bias.dims().to_vec();
             return Err(TensorError::ShapeMismatch { what: "the bias", expected, actual }.into());
         }

@@ -11,41 +11,42 @@ use super::{LayerPath, Operation, Recipe, locate};
 use crate::Result;
 use crate::quantizer::{AmaxHistory, FixedWeight, Fp8Tensor, Operand, check_finite};
 
-/// A layer whose tensors are quantized on the way into its computation, as its [`Recipe`] says, and whose gradients go
-/// to the wrapped layer's own tensors through the straight-through estimator.
-/// [`QuantizedLinear`](crate::QuantizedLinear) is the one around a linear layer.
+/// A layer that quantizes its tensors before it computes with them, as its [`Recipe`] says. Gradients go to the
+/// wrapped layer's own tensors through the straight-through estimator. [`QuantizedLinear`](crate::QuantizedLinear) is
+/// the one around a linear layer.
 ///
 /// # Training and eval mode
 ///
-/// In training mode (the mode it starts in) each forward pass quantizes the weight anew, since the optimizer moves it,
-/// and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes, and those of
-/// its transpose if backward passes need them, are computed when they are first needed and kept, and histories stand
-/// still. **After changing a weight in eval mode** (`Var::set`, `VarMap::load`) **call
-/// [`Quantizable::eval`](crate::Quantizable::eval) again**: until then the layer computes with the weight as it was. A
-/// backward pass that gives the weight a gradient says as much by itself, so from then on no codes are kept until
-/// `eval` is called again: a layer that is trained in eval mode trains right, only slower. How gradients are computed
-/// is the same in both modes. A delayed scale is 1 until the first step in training mode.
+/// In training mode (the mode it starts in) each forward pass quantizes the weight again, since the optimizer changes
+/// it, and each pass adds a step to the histories that scales are made from. In eval mode the weight's codes, and
+/// those of its transpose if backward passes need them, are computed when they are first needed and then kept, and
+/// histories do not change. **After changing a weight in eval mode** (`Var::set`, `VarMap::load`) **call
+/// [`Quantizable::eval`](crate::Quantizable::eval) again**: until then the layer computes with the old weight. A
+/// backward pass that gives the weight a gradient announces such a change by itself: from then on no codes are kept
+/// until `eval` is called again, so a layer that is trained in eval mode trains correctly, only more slowly.
+/// Gradients are computed in the same way in both modes. A delayed scale is 1 until the first step in training mode.
 ///
-/// A backward pass computes with the weight as its forward pass saw it, in both modes and whatever was done to the
-/// weight in between; its input it reads from candle's graph, as candle's operations do.
+/// In both modes a backward pass computes with the weight as its forward pass saw it, even if the weight has changed
+/// in between. It reads the input from candle's graph, as candle's operations do.
 ///
-/// Layers that share a weight and are quantized as one have one history and one count of steps of it: each pass of each
-/// of them counts as a step. So a window of 16 steps of two layers reaches back over 8 passes of the model, and in
-/// training two layers that round stochastically draw differently.
+/// Layers that share a weight and are quantized as one also share the weight's history and its count of steps: every
+/// pass of each of them counts as a step. So with two such layers, a window of 16 steps reaches back over 8 passes of
+/// the model, and in training the two draw different numbers for stochastic rounding.
 ///
 /// # Threads
 ///
-/// Threads may call a layer at the same time, also from jobs of one `rayon` pool; no lock of altgrad is held while
+/// Threads may call a layer at the same time, including from jobs of one `rayon` pool. altgrad holds no lock while
 /// anything is computed, and on the CPU no thread takes up other jobs while it waits for parts of a product of codes.
-/// In training mode each pass takes the next step number as it begins, sees the histories as they are then, and adds
-/// each amax when it is known; so amaxes are recorded in the order in which they become known.
+/// In training mode each pass takes the next step number when it begins, sees the histories as they are at that time,
+/// and adds each amax as soon as it is known; so amaxes are recorded in the order in which they become known.
 ///
 /// # Precision
 ///
-/// On the CPU, products of `f32`, `f16` and `bf16` layers are computed from codes, and for the backward pass nothing
-/// else is kept of quantized tensors: sums of `decode(code) × scale` in `f32`, which differ from the exact ones by at
-/// most `2·k·2⁻²⁴·Σ|a||b|` for `k` products, rounded to the layer's dtype once. Elsewhere, and for `f64`, they are
-/// candle's products of fake-quantized tensors, and so they are where an operand holds NaN and its format does not.
+/// On the CPU, products of `f32`, `f16` and `bf16` layers are computed from codes, and only the codes of quantized
+/// tensors are kept for the backward pass. Products of values `decode(code) × scale` are summed in `f32`; a sum of
+/// `k` products differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|`, and is rounded to the layer's dtype once.
+/// Elsewhere, for `f64`, and where an operand holds NaN but its format has none, they are candle's products of
+/// fake-quantized tensors.
 ///
 /// ```
 /// use altgrad::{Fp8, QuantizedLinear};
@@ -71,8 +72,8 @@ impl<O: Operation> Quantized<O> {
     ///
     /// # Errors
     ///
-    /// A weight that is not finite, not of f32, f64, f16 or bf16 or of another shape than the layer's, a bias that does
-    /// not fit it, or an invalid recipe.
+    /// A weight that is not finite, has a dtype other than f32, f64, f16 and bf16, or another shape than the layer's;
+    /// a bias that does not fit the weight; or an invalid recipe.
     pub fn new(layer: O, recipe: impl Into<Recipe>) -> Result<Self> {
         Self::at(layer, O::adapt(recipe.into()), Mode::default(), None, None)
     }
@@ -90,7 +91,8 @@ impl<O: Operation> Quantized<O> {
         Ok(Self { layer, quantization })
     }
 
-    /// The full-precision weight, of a linear layer in the shape `(outputs, inputs)`: the wrapped layer's own tensor.
+    /// The full-precision weight: the wrapped layer's own tensor, which has the shape `(outputs, inputs)` in a linear
+    /// layer.
     #[must_use]
     pub fn weight(&self) -> &Tensor {
         self.layer.weight()
@@ -126,8 +128,8 @@ impl<O: Operation> Quantized<O> {
         self.quantization.operands.gradients.history()
     }
 
-    /// The weight's codes that the next forward pass computes with, which in eval mode may be those that are kept: a
-    /// matrix with a row for each index of the weight's first dimension.
+    /// The weight's codes that the next forward pass computes with: a matrix with a row for each index of the
+    /// weight's first dimension. In eval mode these may be kept codes.
     ///
     /// # Errors
     ///
@@ -143,7 +145,7 @@ impl<O: Operation> Quantized<O> {
         self.quantization.mode.training
     }
 
-    /// Switches between training and eval mode, and drops codes that were kept.
+    /// Switches between training and eval mode, and drops kept codes.
     pub fn set_training(&mut self, training: bool) {
         self.quantization.set_training(training);
     }
@@ -160,9 +162,9 @@ impl<O: Operation> Quantized<O> {
         self.layer
     }
 
-    /// The layer reduced to the codes of the weight as it is now: those that the next forward pass would compute with,
-    /// in eval mode after [`Quantizable::eval`](crate::Quantizable::eval). It goes on quantizing its input as eval mode
-    /// does.
+    /// The layer reduced to the codes of the current weight: those that the next forward pass would compute with, in
+    /// eval mode after [`Quantizable::eval`](crate::Quantizable::eval). It continues to quantize its input as in eval
+    /// mode.
     ///
     /// # Errors
     ///
@@ -171,7 +173,7 @@ impl<O: Operation> Quantized<O> {
         self.freeze_with(None)
     }
 
-    /// As [`freeze`](Self::freeze), with the codes of a layer that this one is quantized as one with.
+    /// As [`freeze`](Self::freeze), with the codes of another layer, if both are quantized as one.
     pub(super) fn freeze_with(&self, codes: Option<Arc<FixedWeight>>) -> Result<Frozen<O>> {
         let frozen = || {
             check_finite(self.weight(), "the weight")?;
@@ -195,7 +197,7 @@ impl<O: Operation> Quantized<O> {
         &mut self.quantization
     }
 
-    /// The same layer around other tensors, of the same shapes and values, in place of this one.
+    /// The same layer around other tensors of the same shapes and values, which replaces this one.
     pub(super) fn with_tensors(&self, weight: Tensor, bias: Option<Tensor>) -> Self {
         let layer = O::from_parts(self.layer.config(), weight, bias);
         Self { layer, quantization: self.quantization.moved() }
@@ -215,9 +217,10 @@ impl<O: Operation> Module for Quantized<O> {
 }
 
 impl<O: Operation> Clone for Quantized<O> {
-    /// Shares the tensors, as the clone of a candle layer does; histories and codes that eval mode keeps go separate
-    /// ways, and a calibration pass watches the original only. So training one moves the weight of the other under its
-    /// kept codes: call [`Quantizable::eval`](crate::Quantizable::eval) on that.
+    /// Shares the tensors, as the clone of a candle layer does, and copies the histories and the codes that eval mode
+    /// keeps, which are independent from then on. A calibration pass watches the original only. Training one changes
+    /// the weight of the other, whose kept codes are then out of date: call
+    /// [`Quantizable::eval`](crate::Quantizable::eval) on the other.
     fn clone(&self) -> Self {
         Self { layer: self.layer.clone(), quantization: self.quantization.split() }
     }

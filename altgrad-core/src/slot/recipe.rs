@@ -6,8 +6,8 @@ use crate::quantizer::text::or_full_precision;
 use crate::quantizer::{Quantizer, Ste};
 use crate::{Fp8, Result};
 
-/// How the tensors of one layer are quantized: its weights, its activations (the layer's input), the gradients that its
-/// backward pass starts from (those of its output), and what that pass makes of the first two.
+/// How the tensors of one layer are quantized: its weights, its activations (the layer's input), the gradients that
+/// its backward pass starts from (those of its output), and the straight-through estimator of the first two.
 ///
 /// With `Q` for quantization, `X` the input `(…, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of
 /// the output `(…, outputs)`, a layer computes
@@ -18,10 +18,11 @@ use crate::{Fp8, Result};
 /// dW = Q(dY)ᵀ · Q(X)
 /// ```
 ///
-/// where `Q` is nothing for a tensor that has no quantizer. If gradients have one, all three products are those of FP8
-/// hardware: every operand is quantized along the dimension that its product sums over, so that one with a scale a row
-/// or with blocks that are not square is quantized a second time for the backward pass, from full precision and along
-/// its other dimension. If they have none, the backward pass uses the tensors of the forward pass.
+/// where `Q` leaves a tensor without a quantizer unchanged. If gradients have a quantizer, all three products are
+/// those of FP8 hardware: every operand is quantized along the dimension that its product sums over. An operand with
+/// one scale per row, or with blocks that are not square, is therefore quantized a second time for the backward pass,
+/// from full precision and along its other dimension. If gradients have no quantizer, the backward pass uses the
+/// tensors of the forward pass.
 ///
 /// ```
 /// use altgrad::{Fp8, Quantizer, Recipe, Scaling, Ste};
@@ -46,11 +47,11 @@ use crate::{Fp8, Result};
 pub struct Recipe {
     /// How weights are quantized.
     pub weights: Quantizer,
-    /// How the layer's input is quantized; `None` leaves it as it is.
+    /// How the layer's input is quantized; `None` leaves it in full precision.
     #[serde(serialize_with = "or_full_precision::serialize")]
     pub activations: Option<Quantizer>,
-    /// How the gradient of the layer's output is quantized on its way into the backward pass; `None` leaves it as it
-    /// is.
+    /// How the gradient of the layer's output is quantized on its way into the backward pass; `None` leaves it in
+    /// full precision.
     #[serde(serialize_with = "or_full_precision::serialize")]
     pub gradients: Option<Quantizer>,
     /// The straight-through estimator of weights and activations.
@@ -67,35 +68,35 @@ impl Recipe {
         Self { weights: weights.into(), activations: None, gradients: None, ste: Ste::default() }
     }
 
-    /// The same with another quantizer of the weights.
+    /// Sets the quantizer of the weights.
     #[must_use]
     pub fn weights(self, weights: impl Into<Quantizer>) -> Self {
         Self { weights: weights.into(), ..self }
     }
 
-    /// The same with another quantizer of the layer's input, or none.
+    /// Sets the quantizer of the layer's input, or removes it.
     #[must_use]
     pub fn activations(self, activations: impl Into<OrFull<Quantizer>>) -> Self {
         Self { activations: activations.into().0, ..self }
     }
 
-    /// The same with another quantizer of the gradient of the layer's output, or none.
+    /// Sets the quantizer of the gradient of the layer's output, or removes it.
     #[must_use]
     pub fn gradients(self, gradients: impl Into<OrFull<Quantizer>>) -> Self {
         Self { gradients: gradients.into().0, ..self }
     }
 
-    /// The same with another estimator.
+    /// Sets the estimator.
     #[must_use]
     pub fn ste(self, ste: Ste) -> Self {
         Self { ste, ..self }
     }
 
-    /// Checks what the types cannot; see [`Quantizer::validate`].
+    /// Checks the quantizers; see [`Quantizer::validate`].
     ///
     /// # Errors
     ///
-    /// Those of the first quantizer that is invalid, with the tensor that it is for.
+    /// The error of the first invalid quantizer, with the tensor that it is for.
     pub fn validate(&self) -> Result<()> {
         for (role, quantizer) in self.quantizers() {
             if let Some(quantizer) = quantizer {
@@ -112,7 +113,7 @@ impl Recipe {
         [(of_weights, Some(weights)), (of_activations, activations.as_ref()), (of_gradients, gradients.as_ref())]
     }
 
-    /// As [`quantizers`](Self::quantizers), open to change.
+    /// The [`quantizers`](Self::quantizers) as mutable references.
     pub(crate) fn quantizers_mut(&mut self) -> [(&'static str, Option<&mut Quantizer>); 3] {
         let Self { weights, activations, gradients, .. } = self;
         let [of_weights, of_activations, of_gradients] = Self::ROLES;
@@ -132,7 +133,7 @@ impl From<Fp8> for Recipe {
     }
 }
 
-/// A quantizer or a recipe, or none for full precision: from a format, from either, or from an `Option` of it.
+/// A quantizer or a recipe, or none for full precision. Made from a format, a quantizer, a recipe or an `Option`.
 ///
 /// ```
 /// use altgrad::{Fp8, Quantizer, Recipe, Rule};

@@ -1,4 +1,4 @@
-//! The slot: what a model declares where it would have a layer in full precision.
+//! The slot: what a model declares instead of a layer in full precision.
 
 use candle_core::{Module, Tensor};
 
@@ -7,9 +7,9 @@ use super::{Frozen, Full, Operation, Quantized, Recipe};
 use crate::quantizer::Quantizer;
 use crate::{Fp8, Result};
 
-/// A layer that can be quantized in place: declare it where a model would have the layer in full precision.
+/// A layer that can be quantized in place: declare it instead of the layer in full precision.
 /// [`Linear`](crate::Linear), [`Embedding`](crate::nn::Embedding), [`Conv1d`](crate::nn::Conv1d) and
-/// [`Conv2d`](crate::nn::Conv2d) are slots; [`Operation`] says what a kind of your own is made of.
+/// [`Conv2d`](crate::nn::Conv2d) are slots; see [`Operation`] for a kind of your own.
 ///
 /// ```
 /// use altgrad::{Linear, linear};
@@ -24,8 +24,8 @@ use crate::{Fp8, Result};
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 ///
-/// A slot is in training mode until it is switched to eval mode, and stays in its mode whatever it holds: a slot that
-/// is quantized, frozen or dequantized in eval mode still is afterwards. What the mode means, [`Quantized`] says.
+/// A slot is in training mode until it is switched to eval mode, and keeps its mode in every state: a slot that is
+/// quantized, frozen or dequantized in eval mode remains in eval mode. See [`Quantized`] for what the mode means.
 #[derive(Clone, Debug)]
 pub enum Slot<O: Operation> {
     /// A layer in full precision.
@@ -58,12 +58,12 @@ impl<O: Operation> Slot<O> {
         }
     }
 
-    /// The weight as floats, of a linear layer in the shape `(outputs, inputs)`: the layer's own tensor, or the values
-    /// of the codes once frozen.
+    /// The weight as floats: the layer's own tensor, or the values of the codes once frozen. It has the shape
+    /// `(outputs, inputs)` in a linear layer.
     ///
     /// # Errors
     ///
-    /// None of its own; see candle for those of tensor operations.
+    /// Only those of candle's tensor operations.
     pub fn weight(&self) -> Result<Tensor> {
         match self {
             Self::Full(layer) => Ok(layer.weight().clone()),
@@ -117,7 +117,7 @@ impl<O: Operation> Slot<O> {
         self.recipe().and_then(|recipe| recipe.gradients.as_ref())
     }
 
-    /// Whether the slot is in training mode, as it is at first, or else in eval mode.
+    /// Whether the slot is in training mode, in which it starts, and not in eval mode.
     #[must_use]
     pub fn is_training(&self) -> bool {
         self.mode().training
@@ -133,7 +133,8 @@ impl<O: Operation> Slot<O> {
         }
     }
 
-    /// Bytes that the weight takes in memory now: of the full-precision tensor, or of codes and scales once frozen.
+    /// Bytes that the weight takes in memory now: those of the full-precision tensor, or of codes and scales once
+    /// frozen.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
         let bytes = |weight: &Tensor| weight.elem_count() * weight.dtype().size_in_bytes();
@@ -144,7 +145,7 @@ impl<O: Operation> Slot<O> {
         }
     }
 
-    /// What the layer is besides its tensors, such as the stride of a convolution.
+    /// The layer's configuration: everything except its tensors, such as the stride of a convolution.
     #[must_use]
     pub fn config(&self) -> O::Config {
         match self {
@@ -154,7 +155,7 @@ impl<O: Operation> Slot<O> {
         }
     }
 
-    /// What is set of the slot, whatever it holds.
+    /// The settings of the slot, in any state.
     pub(super) fn mode(&self) -> Mode {
         match self {
             Self::Full(layer) => layer.mode(),

@@ -1,10 +1,10 @@
 //! How a `VarBuilder` hands a quantized weight to a slot.
 //!
-//! A slot is built by candle's own `VarBuilder`, which knows tensors and nothing else, and which may rename them on the
-//! way (`rename_f`). So a slot asks once, for its weight, under the weight's own name and shape, and how it wants the
-//! weight initialized says who asks: as `candle_nn`'s linear layers do, in other words. Whoever has codes answers with
-//! one tensor of bytes that holds a description, scales and codes; whoever has none gives the weight. Every error is
-//! that of the layer.
+//! A slot is built by candle's own `VarBuilder`, which knows only tensors and may rename them on the way
+//! (`rename_f`). So a slot asks once, for its weight, under the weight's own name and shape. The initialization that
+//! it asks for marks it as a slot: it equals that of `candle_nn`'s layers, but is expressed differently. A backend
+//! that has codes answers with one tensor of bytes that holds a description, scales and codes; a backend without
+//! codes gives the weight. Every error names the layer.
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::init::{DEFAULT_KAIMING_NORMAL, FanInOut, NonLinearity, NormalOrUniform};
@@ -15,15 +15,15 @@ use super::{Frozen, Operation, Slot};
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Ste};
 use crate::{Error, Fp8, Result, TensorError};
 
-/// How a slot whose layer is a product asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose gain is that of a `ReLU`,
-/// with the gain as a number.
+/// The initialization by which a slot whose layer is a product asks for its weight: [`DEFAULT_KAIMING_NORMAL`], whose
+/// gain is that of a `ReLU`, but with the gain as a number.
 pub(super) const OF_PRODUCTS: Init = Init::Kaiming {
     dist: NormalOrUniform::Normal,
     fan: FanInOut::FanIn,
     non_linearity: NonLinearity::ExplicitGain(std::f64::consts::SQRT_2),
 };
 
-/// Whether it is a slot that asks.
+/// Whether an initialization is one by which slots ask.
 pub(crate) fn is_of_slots(init: Init) -> bool {
     use std::f64::consts::SQRT_2;
     match init {
@@ -36,7 +36,7 @@ pub(crate) fn is_of_slots(init: Init) -> bool {
     }
 }
 
-/// The same initialization as `candle_nn` says it, for whoever is not to know of slots.
+/// The same initialization as `candle_nn` expresses it, for backends that do not know about slots.
 pub(crate) fn of_candle(init: Init) -> Init {
     match init {
         _ if !is_of_slots(init) => init,
@@ -45,7 +45,7 @@ pub(crate) fn of_candle(init: Init) -> Init {
     }
 }
 
-/// What a slot has to know of a quantized weight besides its codes and scales.
+/// What a slot has to know about a quantized weight besides its codes and scales.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SlotCodes {
     pub(crate) format: Fp8,
@@ -53,7 +53,7 @@ pub(crate) struct SlotCodes {
     pub(crate) activations: Option<Quantizer>,
 }
 
-/// Bytes of the length that the description begins with.
+/// Number of bytes of the length that precedes the description.
 const PREFIX: usize = size_of::<u32>();
 
 impl SlotCodes {
@@ -100,8 +100,8 @@ impl SlotCodes {
     }
 }
 
-/// The slot of a layer with this configuration: a weight of these dimensions from `vb`, and a bias of so many elements
-/// if there is one.
+/// The slot of a layer with this configuration: a weight of these dimensions from `vb`, and a bias with this number
+/// of elements, if any.
 pub(super) fn slot<O: Operation>(
     config: O::Config,
     weight: impl Into<Shape>,
@@ -127,16 +127,17 @@ pub(super) fn slot<O: Operation>(
 }
 
 impl<O: Operation> Slot<O> {
-    /// The layer with this configuration whose weight has these dimensions, and whose bias so many elements if it has
-    /// one, from `vb`. Where `vb` is that of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight
-    /// makes the slot a frozen layer. A weight that is made anew is initialized as that of a linear layer, a bias with
+    /// The layer with this configuration from `vb`, whose weight has these dimensions and whose bias, if it has one,
+    /// this number of elements. If `vb` is that of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized
+    /// weight makes the slot a frozen layer. A new weight is initialized like that of a linear layer, a new bias with
     /// zeros.
     ///
-    /// The constructors of [`nn`](crate::nn) are this with the dimensions and initializations of `candle_nn`.
+    /// The constructors of [`nn`](crate::nn) do the same with the dimensions and initializations of `candle_nn`.
     ///
     /// # Errors
     ///
-    /// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+    /// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+    /// quantized weight.
     #[allow(clippy::needless_pass_by_value, reason = "layers take their builder by value")]
     pub fn from_var_builder(
         config: O::Config,

@@ -23,7 +23,7 @@ struct RecipeTable {
     ste: Option<Ste>,
 }
 
-/// A name only: a table in place of it could as well be the recipe itself.
+/// A name only: a table here could just as well be the recipe itself.
 fn base<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Recipe>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
@@ -65,9 +65,9 @@ impl<'de> NameOrTable<'de> for Recipe {
     }
 }
 
-/// What [`FromStr`](std::str::FromStr) reads, or a table with a `base` (such a name; the other fields replace what it
-/// says) or `weights`, and any of `activations`, `gradients` and `ste`. Each tensor has a [`Quantizer`];
-/// `"full_precision"` stands for no quantizer.
+/// A name that [`FromStr`](std::str::FromStr) reads, or a table. The table has a `base` (such a name; the other
+/// fields replace parts of that recipe) or `weights`, and any of `activations`, `gradients` and `ste`. Each tensor
+/// has a [`Quantizer`]; `"full_precision"` means that it has none.
 ///
 /// ```
 /// use altgrad::{Recipe, Ste};

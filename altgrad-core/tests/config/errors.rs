@@ -87,7 +87,7 @@ fn unknown_names() {
 
 #[test]
 fn full_precision_where_it_is_none() {
-    let elsewhere = "`full_precision` cannot be said here; say it of layers in a rule: a `pattern` and the `recipe` \
+    let elsewhere = "`full_precision` is not allowed here; use it in a rule for layers: a `pattern` and the `recipe` \
                      \"full_precision\"";
     assert_eq!(toml("recipe = 'full_precision'"), format!("config:1:10: `recipe`: {elsewhere}"));
     assert_eq!(toml("recipe.weights = 'full_precision'"), format!("config:1:18: `recipe.weights`: {elsewhere}"));

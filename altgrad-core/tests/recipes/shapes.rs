@@ -241,8 +241,8 @@ fn weights_that_are_none_are_errors() {
         (&[], DType::F32, None, "the weight has shape [], expected two dimensions, (outputs, inputs)"),
         (&[4], DType::F32, None, "the weight has shape [4], expected two dimensions, (outputs, inputs)"),
         (&[2, 3, 4], DType::F32, None, "the weight has shape [2, 3, 4], expected two dimensions, (outputs, inputs)"),
-        (&[3, 4], DType::F32, Some(4), "the bias has shape [4], expected [3], one value an output"),
-        (&[3, 4], DType::F32, Some(0), "the bias has shape [0], expected [3], one value an output"),
+        (&[3, 4], DType::F32, Some(4), "the bias has shape [4], expected [3], one value per output"),
+        (&[3, 4], DType::F32, Some(0), "the bias has shape [0], expected [3], one value per output"),
         (&[3, 4], DType::U8, None, "the weight has dtype U8, but only f32, f64, f16 and bf16 tensors can be quantized"),
         (
             &[3, 4],

@@ -5,7 +5,7 @@ use super::{Fp8, Overflow, Specials};
 impl Fp8 {
     /// The value of `code`, exact.
     ///
-    /// Bits that are 0 in every code of a format of fewer than 8 bits count as further bits of the mantissa.
+    /// In a format of fewer than 8 bits, the bits that are 0 in every code count as further bits of the mantissa.
     #[must_use]
     pub const fn decode(self, code: u8) -> f32 {
         let magnitude = code & 0x7F;
@@ -68,8 +68,8 @@ impl Fp8 {
         Some(if keeps_sign { sign } else { 0 } | magnitude as u8)
     }
 
-    /// The magnitude bits of the nearest value as if the exponent field had no upper end, so above
-    /// [`largest_finite_code`](Self::largest_finite_code) on overflow.
+    /// The magnitude bits of the nearest value, as if the exponent field had no upper end: on overflow they are above
+    /// [`largest_finite_code`](Self::largest_finite_code).
     fn encode_magnitude(self, value: f64) -> u32 {
         // A subnormal `f64` lies below every format and may count as 2^-1023 here.
         let min_exponent = self.min_exponent();

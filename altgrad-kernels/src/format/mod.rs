@@ -1,4 +1,4 @@
-//! How 8, 6 or 4 bits spell a number: [`Fp8`] as data, and the constants that hardware and papers use.
+//! How 8, 6 or 4 bits represent a number: [`Fp8`] as data, and the constants that hardware and papers use.
 
 mod codec;
 mod text;
@@ -26,7 +26,7 @@ pub enum Specials {
     Fnuz,
 }
 
-/// What [`Fp8::encode_with`] makes of a magnitude that rounds to more than the largest finite value.
+/// What [`Fp8::encode_with`] does with a magnitude that rounds to more than the largest finite value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -34,18 +34,19 @@ pub enum Overflow {
     /// The largest finite value of the same sign, for infinities too.
     #[default]
     Saturate,
-    /// Infinity where the format has it, else NaN where the format has it, else as [`Overflow::Saturate`].
+    /// Infinity if the format has it, otherwise NaN if the format has it, otherwise as [`Overflow::Saturate`].
     Special,
 }
 
-/// What a `Quantizer` makes of infinities, and with them of a tensor that is not finite.
+/// What a `Quantizer` does with infinities, and so with a tensor that is not finite.
 ///
-/// A conversion that saturates takes ±∞ to the largest value (OCP 8-bit Floating Point Specification 1.0, section
-/// 5.2.1), and that is what [`Fp8::encode`] and the kernels do unless told otherwise. In a model it would hide what
-/// happened: a loss scaler, for example, waits for gradients that are not finite. So a quantizer, and with it a layer,
-/// propagates them by default.
+/// A conversion that saturates maps ±∞ to the largest value (OCP 8-bit Floating Point Specification 1.0, section
+/// 5.2.1), and [`Fp8::encode`] and the kernels do so by default. In a model this would hide what happened: a loss
+/// scaler, for example, waits for gradients that are not finite. So a quantizer, and with it a layer, propagates them
+/// by default.
 ///
-/// What is not finite in the end, by what the quantizer of the operand goes by; "block" is what shares a scale:
+/// What is not finite in the end depends on where the scale of the operand comes from; a "block" is the elements that
+/// share a scale:
 ///
 /// | ∞ or NaN in an operand of a product, and scales | `Propagate` | `Saturate` |
 /// |---|---|---|
@@ -53,12 +54,12 @@ pub enum Overflow {
 /// | known before: `Static`, `Delayed` | the element | its NaN; ∞ saturates |
 /// | none: full precision | the element | the element |
 ///
-/// A whole block as in torchao (448/∞ = 0, ∞·0 = NaN) and under the NaN scale of OCP Microscaling; saturation under a
-/// known scale as in Transformer Engine. Where ∞ saturates in a tensor that its scale comes from, the scale is that of
-/// the history, or else 1.
+/// The loss of a whole block agrees with torchao (448/∞ = 0, ∞·0 = NaN) and with the NaN scale of OCP Microscaling;
+/// saturation under a known scale agrees with Transformer Engine. Where ∞ saturates in a tensor that its scale comes
+/// from, the scale is made from the history, or is 1 if the history is empty.
 ///
-/// With `Y = Q(X)·Q(W)ᵀ`, `dX = Q(dY)·Q(W)` and `dW = Q(dY)ᵀ·Q(X)` this is what is not finite under `Propagate`, the
-/// default of every named recipe and of a format alone, and nothing else is:
+/// With `Y = Q(X)·Q(W)ᵀ`, `dX = Q(dY)·Q(W)` and `dW = Q(dY)ᵀ·Q(X)` exactly the following is not finite under
+/// `Propagate`, the default of every named recipe and of a format alone:
 ///
 /// | recipe | ∞ or NaN in `X[t, i]` | in `W[o, i]` | in `dY[t, o]` |
 /// |---|---|---|---|
@@ -67,15 +68,16 @@ pub enum Overflow {
 /// | `rowwise`, `mxfp8`, `hybrid` | `Y[t, :]`, `dW[:, i]` | `Y[:, o]`, `dX[:, i]` | `dX[t, :]`, `dW[o, :]` |
 /// | `blockwise` | `Y[t, :]`, `dW[:, i]` | `Y` of the block's outputs, `dX` of its inputs | `dX[t, :]`, `dW[o, :]` |
 ///
-/// Histories pass over such steps in every case.
+/// Histories ignore such steps in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Infinity {
-    /// What depends on it is not finite. An infinity stays one in a format that has them, else it becomes NaN.
+    /// Everything that depends on an infinity is not finite. The infinity itself stays one in a format that has
+    /// infinities, and becomes NaN in others.
     #[default]
     Propagate,
-    /// It becomes the largest value of the same sign, or what [`Overflow`] says. NaN stays NaN.
+    /// An infinity becomes the largest value of the same sign, or what [`Overflow`] says. NaN stays NaN.
     Saturate,
 }
 
@@ -90,11 +92,11 @@ pub enum Infinity {
 /// which is the encoding of the OCP 8-bit Floating Point Specification (OFP8, revision 1.0, table 1) with the field
 /// widths as parameters. Every value of every format that [`Fp8::new`] accepts is exact in `f32`, `f64` and `bf16`.
 ///
-/// A code takes one byte whatever the format. One of fewer than 8 bits takes the upper bits of it, and the others are
-/// 0: a code `c` of the 4 bits of E2M1 is the byte `c << 4`, one of the 6 bits of E2M3 `c << 2`. So it is at the same
-/// time the code of that value in the format of 8 bits with the same exponent field and bias, E2M5 for both, and what
-/// decodes and multiplies codes need not know the difference. A byte that is no code has its value in that format of 8
-/// bits.
+/// A code takes one byte in every format. A code of fewer than 8 bits takes the upper bits of the byte, and the other
+/// bits are 0: a code `c` of the 4 bits of E2M1 is the byte `c << 4`, one of the 6 bits of E2M3 is `c << 2`. The byte
+/// is therefore also the code of the same value in the format of 8 bits with the same exponent field and bias, which
+/// is E2M5 for both, so decoding and multiplying codes need not distinguish the two. A byte that is not a code has
+/// the value that it has in that format of 8 bits.
 ///
 /// ```
 /// use altgrad::Fp8;
@@ -189,10 +191,10 @@ impl Fp8 {
     ///
     /// # Errors
     ///
-    /// [`FormatError::InvalidFormat`] if the bits do not add up to 7, 5 or 3, the sign being one more; if a format of 6
-    /// or 4 bits is to have [`Specials`]; if [`Specials::Ieee`] leaves no finite value or no NaN (it needs an exponent
-    /// bit and a mantissa bit); or if the bias puts a value where `f32` could not hold it or the rounding of it as
-    /// normal numbers.
+    /// [`FormatError::InvalidFormat`] if the bits do not add up to 7, 5 or 3 (the sign is one more); if a format of 6
+    /// or 4 bits is to have other [`Specials`] than [`Specials::None`]; if [`Specials::Ieee`] leaves no finite value
+    /// or no NaN (it needs an exponent bit and a mantissa bit); or if the bias puts values out of the range in which
+    /// normal numbers of `f32` can hold and round them.
     pub fn new(exponent_bits: u8, mantissa_bits: u8, bias: i16, specials: Specials) -> Result<Self> {
         let invalid = |why: String| Err(FormatError::InvalidFormat { why });
         let Some(magnitude_bits @ (7 | 5 | 3)) = exponent_bits.checked_add(mantissa_bits) else {
@@ -260,13 +262,13 @@ impl Fp8 {
         self.specials
     }
 
-    /// Whether the format can spell NaN.
+    /// Whether the format has a code for NaN.
     #[must_use]
     pub const fn has_nan(self) -> bool {
         !matches!(self.specials, Specials::None)
     }
 
-    /// Whether the format can spell infinities.
+    /// Whether the format has codes for infinities.
     #[must_use]
     pub const fn has_infinity(self) -> bool {
         matches!(self.specials, Specials::Ieee)
@@ -311,8 +313,8 @@ impl Fp8 {
         self.decode(self.largest_finite_code())
     }
 
-    /// The midpoint between the largest finite value and the one that would follow it: what is nearer to zero rounds to
-    /// a finite value, what is farther overflows.
+    /// The midpoint between the largest finite value and the one that would follow it: smaller magnitudes round to a
+    /// finite value, larger ones overflow.
     #[doc(hidden)]
     #[must_use]
     pub const fn overflow_midpoint(self) -> f32 {
@@ -353,7 +355,7 @@ impl Fp8 {
         if code <= self.largest_finite_code() { Some(self.decode(code)) } else { None }
     }
 
-    /// All codes with their values, in the order of the codes: 256 of them, 64 of a format of 6 bits, 16 of one of 4.
+    /// All codes with their values, in the order of the codes: 256 of them, 64 in a format of 6 bits, 16 in one of 4.
     #[must_use]
     pub fn values(self) -> impl ExactSizeIterator<Item = (u8, f32)> {
         // A `u16` range knows its length, an inclusive `u8` range does not.
@@ -370,13 +372,13 @@ impl Fp8 {
         8 - self.bits()
     }
 
-    /// Number of the bits of a byte below the exponent field: the mantissa and the padding. Decoding takes all of them
-    /// for mantissa, so that a byte that is no code has a value as well.
+    /// Number of the bits of a byte below the exponent field: the mantissa and the padding. Decoding treats all of
+    /// them as mantissa, so that a byte that is not a code has a value as well.
     pub(crate) const fn mantissa_field(self) -> u8 {
         7 - self.exponent_bits
     }
 
-    /// The largest byte without a sign bit that stands for a finite value, be it a code or not.
+    /// The largest byte without a sign bit that stands for a finite value, whether it is a code or not.
     pub(crate) const fn largest_finite_byte(self) -> u8 {
         self.largest_finite_code() | ((1 << self.padding()) - 1)
     }

@@ -11,7 +11,7 @@ use super::table::Table;
 use super::widening::{Short, Widening};
 use super::{Dot, NR};
 
-/// Transposes as many whole chunks of codes as all columns have, and says how many codes of each column that were.
+/// Transposes as many whole chunks of codes as every column has, and returns how many codes of each column that were.
 #[target_feature(enable = "avx2")]
 #[allow(unsafe_code, reason = "see the proofs")]
 pub(super) fn transpose_chunks(columns: &[&[u8]; NR], to: &mut [PairRow]) -> usize {
@@ -68,8 +68,9 @@ pub(super) fn interleave(rows: [&[u8; NR]; 2], to: &mut PairRow) {
     }
 }
 
-/// Decodes codes of a format with up to five exponent bits to single values, through half precision: its numbers are
-/// the format's times a power of two. Says whether it could; a code that is no finite number is left to others.
+/// Decodes codes of a format with up to five exponent bits to single values, through half precision: the numbers of
+/// half precision are those of the format times a power of two. Returns whether it could; a code that is not a finite
+/// number is left to others.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[allow(unsafe_code, reason = "see the proofs")]
 pub(super) fn decode(table: &Table, pairs: &[PairRow], to: &mut Panel) -> bool {

@@ -74,7 +74,7 @@ fn row(dwords: &[u32; NR]) -> [__m512i; 4] {
     [load_dwords(&quarters[0]), load_dwords(&quarters[1]), load_dwords(&quarters[2]), load_dwords(&quarters[3])]
 }
 
-/// What a [`Table`] says of 64 codes at a time.
+/// A [`Table`] in registers, to look up 64 codes at a time.
 struct Lookup {
     upper: [__m512i; 2],
     lower: [__m512i; 2],
@@ -97,8 +97,8 @@ impl Lookup {
         Self { upper: halves(&table.upper), lower: halves(&table.lower), odd }
     }
 
-    /// The values of 64 codes as bf16, from each lane of 16 bytes the lower 8 in the first vector, the upper 8 in the
-    /// other.
+    /// The values of 64 codes as bf16: of each lane of 16 bytes, those of the lower 8 in the first vector and of the
+    /// upper 8 in the second.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     fn values(&self, codes: __m512i) -> [__m512i; 2] {
@@ -193,7 +193,7 @@ pub(super) fn tile_of_singles<const ROWS: usize>(
     finish_tile(&sums, epilogue, first_row, output_tile);
 }
 
-/// Asks for the codes that come some time after a pair row.
+/// Prefetches the codes that come some time after a pair row.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn prefetch_ahead(pairs: &PairRow) {
@@ -298,7 +298,7 @@ fn finish_tile<const ROWS: usize>(
     }
 }
 
-/// Asks for the part of the result that a tile will be added to.
+/// Prefetches the part of the result that a tile will be added to.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn prefetch_tile<const ROWS: usize>(first_row: usize, output_tile: &mut OutputTile<'_>) {
@@ -324,7 +324,7 @@ pub(super) fn scale(scales: &[f32; NR], to: &mut Panel) {
     scale_each(scales, to);
 }
 
-/// Rounds of 24 multiplications of pairs that do not wait for one another: the most that a core can do of them.
+/// Rounds of 24 multiplications of pairs that do not wait for one another: the fastest that a core can do them.
 #[cfg(test)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn multiply_pairs(rounds: usize) -> [f32; 16] {

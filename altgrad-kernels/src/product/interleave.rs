@@ -8,7 +8,7 @@ use super::packed::{PairRow, position};
 use super::{avx2, avx512};
 use crate::level::Level;
 
-/// Asks the processor to bring bytes into its second-level cache.
+/// Prefetches bytes into the second-level cache of the processor.
 #[allow(unsafe_code, reason = "see the proof")]
 pub(super) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
@@ -41,7 +41,8 @@ pub(super) fn interleave(level: Level, rows: [&[u8; NR]; 2], to: &mut PairRow) {
     }
 }
 
-/// The pair rows of the codes of each column, all of the same length but those that are empty and count as zeros.
+/// The pair rows of the codes of each column. All columns have the same length, except for empty ones, which count as
+/// zeros.
 #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
 pub(super) fn transpose(level: Level, columns: &[&[u8]; NR], to: &mut [PairRow]) {
     let whole = match level {

@@ -32,8 +32,8 @@ impl Lhs<'_> {
         }
     }
 
-    /// Where products with values of another format lie, and sums of up to `length` of them; `None` if that cannot be
-    /// said.
+    /// The range of products with values of another format, and of sums of up to `length` of them; `None` if it is
+    /// unknown.
     pub(super) fn exponent_range(&self, level: Level, rhs: Fp8, length: usize) -> Option<ExponentRange> {
         match self {
             Lhs::Codes(codes) => Some(ExponentRange::of_codes(codes.format(), rhs, length.min(2 * KC))),
@@ -46,8 +46,8 @@ impl Lhs<'_> {
     }
 }
 
-/// The left operand in tiles of up to [`MR`] rows, all of about the same height. A tile has the dwords of its rows
-/// next to one another, for each dword of the sum's index.
+/// The left operand in tiles of up to [`MR`] rows, all of about the same height. For each dword of the sum's index, a
+/// tile has the dwords of its rows next to one another.
 #[derive(Debug)]
 pub(super) struct PackedLhs {
     dwords: Vec<u32>,
@@ -94,7 +94,7 @@ impl PackedLhs {
         &self.cuts
     }
 
-    /// The dwords `run` of the rows of a tile, which are its `rows`.
+    /// The dwords `run` of a tile, which consists of these `rows`.
     pub(super) fn tile(&self, rows: Range<usize>, run: Range<usize>) -> &[u32] {
         let start = rows.start * self.depth;
         &self.dwords[start + run.start * rows.len()..start + run.end * rows.len()]
@@ -156,7 +156,7 @@ fn cut<const ROWS: usize>(decoded: &Panel, place: usize, tile: &mut [u32]) {
 /// The bits of a value rounded to bf16, ties to even, without branches.
 fn rounded(value: f32) -> u32 {
     let bits = value.to_bits();
-    // NaN whose payload would be cut off or carried away stays quiet NaN.
+    // A NaN whose payload would be cut off or carried away stays a quiet NaN.
     if value.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 }
 }
 

@@ -6,7 +6,7 @@ use crate::format::Fp8;
 use crate::level::Level;
 use crate::{Blocks, elementwise, memory};
 
-/// A matrix of codes under one scale for each block, read as it lies or as its transpose.
+/// A matrix of codes under one scale for each block, read as it is stored or as its transpose.
 #[derive(Clone, Copy, Debug)]
 pub struct CodeMatrix<'a> {
     codes: &'a [u8],
@@ -21,8 +21,8 @@ impl<'a> CodeMatrix<'a> {
     #[must_use]
     pub fn new(codes: &'a [u8], format: Fp8, blocks: Blocks, scales: &'a [f32]) -> Self {
         let (rows, cols) = blocks.shape();
-        debug_assert_eq!(codes.len(), rows * cols, "one code an element");
-        debug_assert_eq!(scales.len(), blocks.count(), "one scale a block");
+        debug_assert_eq!(codes.len(), rows * cols, "one code per element");
+        debug_assert_eq!(scales.len(), blocks.count(), "one scale per block");
         Self { codes, format, blocks, scales, transposed: false }
     }
 
@@ -31,8 +31,8 @@ impl<'a> CodeMatrix<'a> {
         Self { codes: &[], format, blocks, scales, transposed: false }
     }
 
-    /// Some consecutive rows of a matrix that lies as it is read; `None` if that would cut a block, or if this is a
-    /// transpose.
+    /// Some consecutive rows of a matrix that is read as it is stored; `None` if that would cut a block, or if this
+    /// is a transpose.
     #[must_use]
     pub fn rows(self, rows: Range<usize>) -> Option<Self> {
         let (blocks, scales) = self.blocks.of_rows(rows.clone()).filter(|_| !self.transposed)?;
@@ -109,7 +109,7 @@ impl<'a> CodeMatrix<'a> {
     }
 }
 
-/// A matrix of floats, read as it lies or as its transpose.
+/// A matrix of floats, read as it is stored or as its transpose.
 #[derive(Clone, Copy, Debug)]
 pub struct FloatMatrix<'a> {
     values: &'a [f32],
@@ -121,7 +121,7 @@ impl<'a> FloatMatrix<'a> {
     /// A matrix of `rows` by `cols` values.
     #[must_use]
     pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
-        debug_assert_eq!(values.len(), rows * cols, "one value an element");
+        debug_assert_eq!(values.len(), rows * cols, "one value per element");
         Self { values, shape: (rows, cols), transposed: false }
     }
 
@@ -150,6 +150,6 @@ pub(super) struct Strided<'a, E> {
     pub(super) stride: usize,
     /// Whether a row of the operand is a column of what is stored.
     pub(super) transposed: bool,
-    /// Number of the sum's indices.
+    /// Number of indices of the sum.
     pub(super) length: usize,
 }

@@ -22,7 +22,7 @@ pub(super) struct Epilogue<'a> {
     pub(super) rows: &'a [f32],
     /// Scales of the panel's columns.
     pub(super) cols: &'a [f32; NR],
-    /// What sums are multiplied by beside the scales, in [`RunScaling::Double`].
+    /// What sums are multiplied by besides the scales, in [`RunScaling::Double`].
     pub(super) factor: f64,
     /// Whether the result holds the sums of earlier runs.
     pub(super) accumulate: bool,

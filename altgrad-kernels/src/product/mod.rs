@@ -3,9 +3,9 @@
 //! The right operand is decoded a panel of [`NR`] columns and a run of the sum's index at a time, into a buffer that
 //! stays in the cache while tiles of [`MR`] rows of the left operand pass by. All values of all formats are exact in
 //! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and
-//! for operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order that
-//! depends on the shapes alone. Sums of runs under one scale each are scaled, not their elements, unless the runs are
-//! short.
+//! for operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order
+//! that depends on the shapes alone. Where the elements of a run share a scale, it is the run's sum that is scaled
+//! and not each element, unless runs are short.
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
@@ -54,7 +54,7 @@ const NR: usize = 64;
 /// Rows of a tile of the result, whose sums are in registers: 6 × 64 take 24 of the 32 vector registers of AVX-512.
 const MR: usize = 6;
 
-/// What a dword of an operand is.
+/// What a dword of an operand holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dot {
     /// One `f32`.
@@ -76,7 +76,7 @@ impl Dot {
 /// How a run's sums become part of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunScaling {
-    /// They are in units of the result.
+    /// Nothing to do: they are in units of the result.
     Done,
     /// By multiplication in f32.
     Single,
@@ -103,7 +103,7 @@ struct Product<'a> {
     widening: Option<Widening>,
 }
 
-/// Buffers of a thread, as large as they had to be so far.
+/// Buffers of a thread, as large as was needed so far.
 #[derive(Default)]
 struct Scratch {
     near: Vec<NearColumn>,
@@ -112,7 +112,7 @@ struct Scratch {
     row_scales: Vec<f32>,
 }
 
-/// `c[i, j] = Σ a[i, p] · b[j, p]` for `a` and `b` with rows of the same length; `c` has a row for each of `a`'s.
+/// `c[i, j] = Σ a[i, p] · b[j, p]` for `a` and `b` with rows of the same length; `c` has one row for each row of `a`.
 pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
     let outline = b.outline();
     let ((rows, length), (cols, _)) = (a.shape(), outline.shape());
@@ -130,7 +130,7 @@ pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
     }
     let work = (rows * cols).saturating_mul(length) / 32;
     let product = Product::new(level, a, b);
-    // Rows are divided as well where there are too few panels for all threads; each part decodes the panel anew.
+    // If there are too few panels for all threads, rows are divided as well; each part then decodes the panel again.
     let tiles = product.lhs.cuts();
     let threads = threads::count(work);
     let wanted = if threads > 1 { 2 * threads } else { 1 };
@@ -158,7 +158,7 @@ impl<'a> Product<'a> {
                 (false, Some(_)) => RunScaling::Double,
                 (false, None) => return None,
             };
-            // What is read on the way into the sums needs no buffer.
+            // Codes that are decoded on the way into the sums need no buffer.
             let depth = if is_direct && matches!(rhs, Rhs::Packed(_)) { length } else { KC * dot.elements() };
             let may_widen = is_direct && fold == 0 && tile::widens(level);
             let widening = may_widen.then(|| Widening::new(outline.format(), rhs.census(), exponent_range)).flatten();
@@ -236,7 +236,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The columns and the run that probably follow.
+    /// The columns and the run that are likely to follow.
     fn after(&self, cols: &Range<usize>, number: usize) -> (Range<usize>, Range<usize>) {
         let end = self.outline.shape().0;
         match self.runs.get(number + 1) {

@@ -21,7 +21,8 @@ unsafe impl Send for OutputTile<'_> {}
 
 impl<'a> OutputTile<'a> {
     /// Divides a matrix of rows of `cols` elements into tiles of at most `width` columns. Each has the rows from one
-    /// number in `cuts` to the next; rows before the first and after the last are left out, as is what is not in order.
+    /// number in `cuts` to the next; rows before the first and after the last are left out, as are cuts that are not
+    /// in order.
     #[allow(unsafe_code, reason = "pointers to elements of the matrix")]
     pub(super) fn divide(matrix: &'a mut [f32], cols: usize, cuts: &[usize], width: usize) -> Vec<Self> {
         let rows = matrix.len().checked_div(cols).unwrap_or_default();

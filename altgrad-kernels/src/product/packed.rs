@@ -21,8 +21,9 @@ pub(super) const fn position(col: usize) -> usize {
     64 * half + 16 * lane + 8 * quarter + 2 * place
 }
 
-/// A matrix of codes in panels of 64 rows, as a right operand is read: the rows of the matrix are the columns of
-/// the panel. The last panel is as narrow as its rows. Takes one byte an element, and one more a row of odd length.
+/// A matrix of codes in panels of 64 rows, as a right operand is read: the rows of the matrix are the columns of the
+/// panel. The last panel is only as wide as there are rows left. Takes one byte per element, and one more per row of
+/// odd length.
 #[derive(Clone, Debug)]
 pub struct PackedCodes {
     bytes: Vec<u8>,
@@ -60,7 +61,8 @@ impl PackedCodes {
         codes
     }
 
-    /// Copies the codes of a row of the matrix, as far as there is room; of a row that the matrix has not, none.
+    /// Copies the codes of a row of the matrix, as far as there is room; copies nothing if the matrix has no such
+    /// row.
     pub fn copy_row(&self, row: usize, to: &mut [u8]) {
         let (rows, length) = self.blocks.shape();
         if row >= rows {

@@ -1,4 +1,4 @@
-//! In which precision a product of codes can be computed, and how its sum is cut.
+//! The precision in which a product of codes can be computed, and how its sum is cut into runs.
 
 use std::ops::Range;
 
@@ -9,13 +9,13 @@ use crate::format::Fp8;
 /// second-level cache while all rows of the left operand pass by.
 pub(super) const KC: usize = 512;
 
-/// Shorter runs of elements under one scale are cheaper to scale one by one than sum by sum.
+/// In shorter runs under one scale, it is cheaper to scale each element than each sum.
 const SHORTEST_RUN: usize = 16;
 
-/// Where the products of two operands' elements lie, and the sums of them, as binary exponents.
+/// The range of the products of two operands' elements and of the sums of such products, as binary exponents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExponentRange {
-    /// Products of codes are multiples of `2^lowest`; of floats the largest is at least that.
+    /// Products of codes are multiples of `2^lowest`; for floats, the largest product is at least that.
     lowest: i32,
     /// Sums are below `2^highest`.
     highest: i32,
@@ -24,7 +24,7 @@ pub(super) struct ExponentRange {
 }
 
 impl ExponentRange {
-    /// That of `length` products of a value of each format.
+    /// The range of `length` products of a value of each format.
     pub(super) fn of_codes(a: Fp8, b: Fp8, length: usize) -> Self {
         let lowest = [a, b].map(lowest);
         let highest = [a, b].map(|format| exponent(format.largest_finite()) + 1);
@@ -32,8 +32,8 @@ impl ExponentRange {
         Self { lowest: lowest.iter().sum(), highest: lhs + rhs + doublings(length), lhs }
     }
 
-    /// That of `length` products of floats, of which the largest magnitude is `amax`, and values of a format; `None` if
-    /// `amax` is not finite, and says nothing about the others.
+    /// The range of `length` products of floats, whose largest magnitude is `amax`, and values of a format; `None` if
+    /// `amax` is not finite, since it then says nothing about the other floats.
     pub(super) fn of_floats(amax: f64, b: Fp8, length: usize) -> Option<Self> {
         if !amax.is_finite() {
             return None;
@@ -45,9 +45,9 @@ impl ExponentRange {
     }
 
     /// The power of two that the left operand's values have to be divided by for all sums to be finite, and whether
-    /// products are then still normal numbers of `f32`. If they cannot all be, the values are as large as they may be,
-    /// so that products are subnormal numbers without loss: the values of a format have less than 127 binades, `f32`
-    /// has 277.
+    /// products are then still normal numbers of `f32`. If they cannot all be, the values are kept as large as
+    /// possible, so that products are subnormal numbers without loss: the values of a format span fewer than 127
+    /// binades, and `f32` has 277.
     pub(super) fn fold(self) -> (i32, bool) {
         let least = self.highest - 127;
         let fold = if self.lowest < -126 { least.max(self.lhs - 127) } else { least.max(0) };
@@ -74,12 +74,12 @@ impl ExponentRange {
 /// Binades below the largest of the floats of an operand in which others are told apart as in full precision.
 const SIGNIFICANT_BITS: i32 = 24;
 
-/// The number of times that a sum of `length` equal terms doubles one, rounded up.
+/// How many times a term has to be doubled to get a sum of `length` such terms, rounded up.
 fn doublings(length: usize) -> i32 {
     (usize::BITS - length.leading_zeros()) as i32
 }
 
-/// The binary exponent of the smallest positive value that a byte has in a format, be it a code or not.
+/// The binary exponent of the smallest positive value that a byte has in a format, whether it is a code or not.
 fn lowest(format: Fp8) -> i32 {
     exponent(format.decode(1))
 }
@@ -90,8 +90,8 @@ fn exponent(value: f32) -> i32 {
     if bits >> 23 == 0 { -118 - bits.leading_zeros() as i32 } else { (bits >> 23) as i32 - 127 }
 }
 
-/// The runs of the sum's index in which no operand's scale changes, if none of them is short and each starts at an even
-/// index, so that scales can be left to the sums of the runs.
+/// The runs of the sum's index in which no operand's scale changes, if none of them is short and each starts at an
+/// even index, so that it suffices to scale the sums of the runs.
 pub(super) fn runs<'a>(
     length: usize,
     operands: impl Iterator<Item = CodeMatrix<'a>>,

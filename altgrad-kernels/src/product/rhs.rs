@@ -9,14 +9,14 @@ use super::widening::Census;
 use super::{NR, interleave};
 use crate::level::Level;
 
-/// The codes of a column in the run at hand, with a line of the cache more than the longest run has, so that columns
-/// are not a power of two apart.
+/// The codes of a column in the current run. It is one cache line longer than the longest run, so that columns are
+/// not a power of two apart.
 pub(super) type NearColumn = [u8; 2 * KC + 64];
 
 /// The right operand of a product; its rows are the columns of the result.
 #[derive(Clone, Copy, Debug)]
 pub enum Rhs<'a> {
-    /// Codes that are arranged for each product anew.
+    /// Codes that are arranged again for each product.
     Codes(CodeMatrix<'a>),
     /// Codes that were arranged once.
     Packed(&'a PackedCodes),
@@ -60,8 +60,7 @@ impl<'a> Rhs<'a> {
         }
     }
 
-    /// Asks for the codes of some columns and indices, those of them that there are, to be brought into the cache while
-    /// others are computed with.
+    /// Prefetches the codes of some columns and indices, as far as there are any, while others are computed with.
     pub(super) fn prefetch(&self, cols: Range<usize>, run: Range<usize>) {
         match self {
             Self::Packed(packed) => {
@@ -78,7 +77,7 @@ impl<'a> Rhs<'a> {
     }
 }
 
-/// Brings codes into the order of pair rows; what is beyond the columns or the run is the code 0.
+/// Brings codes into the order of pair rows; positions beyond the columns or the run get the code 0.
 pub(super) fn fill(
     level: Level,
     stored: &Strided<'_, u8>,

@@ -14,7 +14,7 @@ pub(super) struct Table {
     pub(super) lower: [u8; 128],
     /// Whether the value of a code with the sign bit is the negative of that without, for all codes.
     pub(super) is_symmetric: bool,
-    /// How to get values through half precision, for formats with no more exponent bits.
+    /// How to get values through half precision, for formats with at most as many exponent bits.
     pub(super) half: Option<Half>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Half {
     pub(super) shift: i32,
     pub(super) mask: u16,
     pub(super) factor: f32,
-    /// Codes above this one, the sign bit aside, are something else in half precision.
+    /// Codes above this one (without the sign bit) mean something else in half precision.
     pub(super) largest_code: u8,
 }
 
@@ -41,7 +41,7 @@ impl Table {
         for ((value, upper), lower) in values.iter().zip(&mut upper).zip(&mut lower) {
             [*lower, *upper] = value.to_le_bytes();
         }
-        // Only the FNUZ formats spell NaN where negative zero would be.
+        // Only the FNUZ formats have NaN where negative zero would be.
         Self { values, upper, lower, is_symmetric: format.specials() != Specials::Fnuz, half: Half::new(format, fold) }
     }
 }
@@ -56,7 +56,8 @@ impl Half {
         let shift = i32::from(format.mantissa_field()) - 2;
         let mask = 0x8000 | 0x7F << (10 - format.mantissa_field());
         let factor = f32::from_bits(((exponent + 127) as u32) << 23);
-        // With 5 exponent bits, all of them set are infinity and NaN there, whatever they are in the format.
+        // With 5 exponent bits, codes with all of them set are infinity or NaN in half precision, regardless of the
+        // format.
         let largest_code = format.largest_finite_byte().min(if format.exponent_bits() == 5 { 0x7B } else { 0x7F });
         Some(Self { shift, mask, factor, largest_code })
     }

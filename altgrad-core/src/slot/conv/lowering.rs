@@ -15,7 +15,7 @@ pub(super) struct Convolution {
     /// Input channels of one group.
     pub(super) inputs: usize,
     pub(super) groups: usize,
-    /// Along height and width, as are the others.
+    /// Along height and width, as the fields below.
     pub(super) kernel: [usize; 2],
     pub(super) stride: [usize; 2],
     pub(super) padding: [usize; 2],
@@ -45,11 +45,11 @@ impl Convolution {
             |side: usize| self.dilation[side].saturating_mul(self.kernel[side].saturating_sub(1)).saturating_add(1);
         let (down, across) = (cover(0), cover(1));
         let expected = if self.is_1d {
-            format!("(images, {channels}, length), with padding at least {across} long, which is what a window covers")
+            format!("(images, {channels}, length), with padding at least {across} long, the extent of a window")
         } else {
             format!(
-                "(images, {channels}, height, width), with padding at least {down}×{across}, which is what a window of \
-                 the kernel {height}×{width} covers"
+                "(images, {channels}, height, width), with padding at least {down}×{across}, the extent of a window of \
+                 the kernel {height}×{width}"
             )
         };
         Error::Tensor(TensorError::ShapeMismatch { what: "the input", expected, actual: actual.to_vec() })
@@ -127,7 +127,7 @@ fn scatter(rows: &Tensor, windows: &Windows) -> Result<Tensor> {
     Ok(sum.narrow(2, above, height)?.narrow(3, beside, width)?.contiguous()?)
 }
 
-/// For each element of a window, the rows and columns of the padded image where those of all windows are.
+/// For each element of a window, the rows and columns of the padded image at which all windows have that element.
 fn places<'d>(windows: &Windows, device: &'d Device) -> impl Iterator<Item = Result<(Tensor, Tensor)>> + use<'d> {
     let Windows { kernel: [height, width], stride, dilation, .. } = *windows;
     let output = windows.output();

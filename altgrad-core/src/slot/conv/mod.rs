@@ -9,16 +9,15 @@ use candle_nn::{BatchNorm, Conv1dConfig, Conv2dConfig, Init, VarBuilder};
 use super::Slot;
 use super::slot_codes::{self, OF_PRODUCTS};
 
-/// A convolution over one dimension that can be quantized in place: declare it where a model would have a
-/// `candle_nn::Conv1d`.
+/// A convolution over one dimension that can be quantized in place: declare it instead of a `candle_nn::Conv1d`.
 ///
-/// It is computed as the product of its windows (im2col) with its weight as a matrix `(outputs, inputs × kernel)`, and
-/// quantized as a [linear layer](crate::Linear) of that matrix is: a scale a row is one for each output channel, and of
-/// activations one for each window. The windows of all groups are one operand.
+/// It is computed as the product of its windows (im2col) and its weight, as a matrix `(outputs, inputs × kernel)`,
+/// and quantized like a [linear layer](crate::Linear) with that matrix: one scale per row means one per output
+/// channel of the weight, and one per window of the activations. The windows of all groups are one operand.
 pub type Conv1d = Slot<candle_nn::Conv1d>;
 
-/// A convolution over two dimensions that can be quantized in place: declare it where a model would have a
-/// `candle_nn::Conv2d`. How it is quantized, [`Conv1d`] says.
+/// A convolution over two dimensions that can be quantized in place: declare it instead of a `candle_nn::Conv2d`. See
+/// [`Conv1d`] for how it is quantized.
 ///
 /// ```
 /// use altgrad::{Quantizable, Recipe, nn};
@@ -53,11 +52,13 @@ impl Conv2d {
         candle_nn::Conv2d::new(weight, bias, config).into()
     }
 
-    /// The convolution with the batch normalization that follows it in inference, as `candle_nn::Conv2d::absorb_bn`.
+    /// Merges the batch normalization that follows the convolution in inference into it, as
+    /// `candle_nn::Conv2d::absorb_bn` does.
     ///
     /// # Errors
     ///
-    /// A convolution that is quantized or frozen already: what it absorbs changes its weight. See candle for others.
+    /// A convolution that is already quantized or frozen, since absorbing changes its weight; or an error of
+    /// candle's.
     pub fn absorb_bn(&self, bn: &BatchNorm) -> candle_core::Result<Self> {
         match self {
             Self::Full(layer) => Ok(layer.layer().absorb_bn(bn)?.into()),
@@ -74,7 +75,8 @@ impl Conv2d {
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+/// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+/// quantized weight.
 #[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
 pub fn conv1d(
     in_channels: usize,
@@ -109,7 +111,8 @@ pub fn conv1d_no_bias(
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+/// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+/// quantized weight.
 #[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
 pub fn conv2d(
     in_channels: usize,
@@ -139,7 +142,7 @@ pub fn conv2d_no_bias(
     Ok(slot_codes::slot(cfg, dims, OF_PRODUCTS, None, &vb)?)
 }
 
-/// As `candle_nn` initializes the bias of a convolution.
+/// The initialization that `candle_nn` has for the bias of a convolution.
 fn bias_init(in_channels: usize) -> Init {
     let bound = 1.0 / (in_channels as f64).sqrt();
     Init::Uniform { lo: -bound, up: bound }

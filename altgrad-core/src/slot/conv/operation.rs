@@ -98,7 +98,7 @@ impl Operation for candle_nn::Conv2d {
 fn product(convolution: Convolution) -> Result<Evaluation> {
     let Convolution { outputs, groups, stride, dilation, .. } = convolution;
     if groups == 0 || !outputs.is_multiple_of(groups) {
-        let expected = format!("a multiple of {groups}, the number of groups, of outputs");
+        let expected = format!("a number of outputs that is a multiple of {groups}, the number of groups");
         return Err(Error::Tensor(TensorError::ShapeMismatch { what: "the weight", expected, actual: vec![outputs] }));
     }
     if stride.contains(&0) || dilation.contains(&0) {

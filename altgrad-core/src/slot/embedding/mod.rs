@@ -9,11 +9,12 @@ use super::quantization::check_parts;
 use super::{Full, Linear, Operation, Quantized, Slot, slot_codes};
 use crate::Result;
 
-/// An embedding that can be quantized in place: declare it where a model would have a `candle_nn::Embedding`.
+/// An embedding that can be quantized in place: declare it instead of a `candle_nn::Embedding`.
 ///
-/// Its table has a scale a row, so a lookup reads, and in training quantizes, nothing but the rows that it is for; a
-/// recipe that has one scale a tensor means one scale a row here, and what a recipe says of activations and gradients
-/// is of no use to a lookup. The gradient goes to the table through the straight-through estimator.
+/// Its table has one scale per row, so a lookup reads, and in training quantizes, only the rows that it needs. A
+/// recipe with one scale per tensor therefore gives one scale per row here, unless the scale is static. A lookup has
+/// no use for the recipe's quantizers of activations and gradients. The gradient goes to the table through the
+/// straight-through estimator.
 ///
 /// A head that is tied to the table shares its codes, if [`TiePolicy::Quantize`](crate::TiePolicy::Quantize) lets both
 /// be quantized:
@@ -50,11 +51,11 @@ impl Embedding {
         candle_nn::Embedding::new(embeddings, hidden_size).into()
     }
 
-    /// The table: the layer's own tensor, or the values of the codes once frozen, which are computed when they are
-    /// first asked for and kept. [`weight`](Slot::weight) does not keep them, and [`tied_linear`](Self::tied_linear)
-    /// needs none.
+    /// The table: the layer's own tensor, or the values of the codes once frozen. Those are computed when they are
+    /// first asked for, and kept. [`weight`](Slot::weight) does not keep them, and [`tied_linear`](Self::tied_linear)
+    /// does not need them.
     ///
-    /// A frozen table on a device that fails while values are computed is a tensor without elements.
+    /// If a device fails while it computes the values of a frozen table, the result is a tensor without elements.
     #[must_use]
     pub fn embeddings(&self) -> &Tensor {
         match self {
@@ -70,12 +71,12 @@ impl Embedding {
         self.weight_dims().last().copied().unwrap_or_default()
     }
 
-    /// The linear layer whose weight is the table: a head that is tied to it. Of a frozen table it is a frozen layer
-    /// with the same codes; of one that is quantized, it is quantized as one with it.
+    /// The linear layer whose weight is the table: a head that is tied to it. For a frozen table, it is a frozen
+    /// layer with the same codes; for a quantized table, the two are quantized as one.
     ///
     /// # Errors
     ///
-    /// A bias that has not a value for each row.
+    /// A bias that does not have one value for each row.
     pub fn tied_linear(&self, bias: Option<Tensor>) -> Result<Linear> {
         Ok(match self {
             Self::Full(layer) => {
@@ -95,16 +96,17 @@ impl Embedding {
     }
 }
 
-/// [`candle_nn::embedding()`] into a slot: the table `(in_size, out_size)` from `vb`. Where `vb` is that of an
-/// [FP8 checkpoint](crate::checkpoint::var_builder), a quantized table makes the slot a frozen layer.
+/// [`candle_nn::embedding()`] into a slot: the table `(in_size, out_size)` from `vb`. If `vb` is that of an [FP8
+/// checkpoint](crate::checkpoint::var_builder), a quantized table makes the slot a frozen layer.
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized table.
+/// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+/// quantized table.
 #[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
 pub fn embedding(in_size: usize, out_size: usize, vb: VarBuilder<'_>) -> candle_core::Result<Embedding> {
     Ok(slot_codes::slot((), (in_size, out_size), OF_SLOTS, None, &vb)?)
 }
 
-/// How a slot asks for its table: as `candle_nn` does, with the mean as another zero.
+/// The initialization by which a slot asks for its table: that of `candle_nn`, but with negative zero as the mean.
 pub(super) const OF_SLOTS: Init = Init::Randn { mean: -0.0, stdev: 1.0 };

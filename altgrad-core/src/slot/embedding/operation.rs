@@ -38,13 +38,13 @@ impl Operation for candle_nn::Embedding {
         Err(Error::Tensor(TensorError::ShapeMismatch { what: "the table", expected, actual: weight.to_vec() }))
     }
 
-    /// The weights alone, with scales of single rows.
+    /// Keeps only the quantizer of weights, with scales of single rows.
     fn adapt(recipe: Recipe) -> Recipe {
         Recipe { weights: by_row(recipe.weights), activations: None, gradients: None, ..recipe }
     }
 }
 
-/// The same quantizer with scales of single rows, unless there is one scale for all that is known.
+/// The same quantizer with scales of single rows, unless it has one static scale for all.
 fn by_row(quantizer: Quantizer) -> Quantizer {
     match (quantizer.granularity, quantizer.scaling.static_scale()) {
         (Granularity::PerTensor, Some(_)) => quantizer,

@@ -10,7 +10,7 @@ use super::{Frozen, Full, Quantized, Slot};
 use crate::Result;
 use crate::quantizer::Fp8Tensor;
 
-/// A linear layer that can be quantized in place: declare it where a model would have a `candle_nn::Linear`.
+/// A linear layer that can be quantized in place: declare it instead of a `candle_nn::Linear`.
 ///
 /// ```
 /// use altgrad::{Linear, linear};
@@ -26,7 +26,7 @@ use crate::quantizer::Fp8Tensor;
 /// ```
 pub type Linear = Slot<candle_nn::Linear>;
 
-/// A linear layer of which nothing is quantized.
+/// A linear layer without any quantization.
 pub type FullLinear = Full<candle_nn::Linear>;
 
 /// A linear layer that computes with quantized tensors and trains its full-precision weight.
@@ -42,7 +42,7 @@ pub type FullLinear = Full<candle_nn::Linear>;
 /// ```
 pub type QuantizedLinear = Quantized<candle_nn::Linear>;
 
-/// A linear layer with a weight of one byte an element.
+/// A linear layer with a weight of one byte per element.
 pub type FrozenLinear = Frozen<candle_nn::Linear>;
 
 impl Linear {
@@ -53,7 +53,7 @@ impl Linear {
         candle_nn::Linear::new(weight, bias).into()
     }
 
-    /// [`new`](Self::new) under the name that candle-transformers has for it.
+    /// [`new`](Self::new) under the name that candle-transformers uses.
     #[must_use]
     pub fn from_weights(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self::new(weight, bias)
@@ -88,12 +88,13 @@ impl FrozenLinear {
     }
 }
 
-/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`. Where `vb` is that
+/// [`candle_nn::linear()`] into a slot: weight `(out_dim, in_dim)` and bias `(out_dim,)` from `vb`. If `vb` is that
 /// of an [FP8 checkpoint](crate::checkpoint::var_builder), a quantized weight makes the slot a frozen layer.
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+/// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+/// quantized weight.
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
     linear_b(in_dim, out_dim, true, vb)
 }
@@ -102,18 +103,20 @@ pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core:
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+/// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+/// quantized weight.
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
     linear_b(in_dim, out_dim, false, vb)
 }
 
 /// As [`linear()`] or [`linear_no_bias`], depending on `bias`; [`candle_nn::linear_b`] into a slot.
 ///
-/// What a builder does to names on the way, as `VarBuilder::rename_f` does, does not keep codes from the slot.
+/// Codes reach the slot even through a builder that changes names on the way, as `VarBuilder::rename_f` does.
 ///
 /// # Errors
 ///
-/// As candle's: a tensor that is missing or of another shape; and what is wrong with a quantized weight.
+/// Fails as candle's constructor does, for a tensor that is missing or has another shape, and for an invalid
+/// quantized weight.
 #[allow(clippy::needless_pass_by_value, reason = "the signature is candle's")]
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder<'_>) -> candle_core::Result<Linear> {
     // As `candle_nn::linear` initializes it.

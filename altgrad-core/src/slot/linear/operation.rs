@@ -26,9 +26,9 @@ impl Operation for candle_nn::Linear {
         Self::new(weight, bias)
     }
 
-    /// Candle's own layer multiplies batches without making them contiguous, and its matrix product (0.11) then takes
-    /// strides for those of one matrix that are not: wrong results for a transposed input of three dimensions, an error
-    /// for more.
+    /// Flattens the input first: candle's own layer multiplies batches without making them contiguous, and its matrix
+    /// product (0.11) then mistakes their strides for those of one matrix. A transposed input of three dimensions
+    /// would give wrong results, and one of more dimensions an error.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if x.rank() <= 2 {
             return Ok(Module::forward(self, x)?);
@@ -51,7 +51,7 @@ impl Operation for candle_nn::Linear {
     }
 }
 
-/// The input's rows as they are.
+/// The lowering of a linear layer: the input's rows, unchanged.
 #[derive(Debug)]
 struct Rows {
     outputs: usize,

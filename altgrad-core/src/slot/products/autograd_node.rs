@@ -1,4 +1,4 @@
-//! A node of candle's graph for a result that is computed already.
+//! A node of candle's graph for a result that is already computed.
 
 use altgrad_kernels::lock::Lock;
 use candle_core::backend::BackendStorage;
@@ -24,7 +24,7 @@ pub(in crate::slot) struct Gradients {
     pub(in crate::slot) bias: Option<Tensor>,
 }
 
-/// What a result depends on; a weight that is a constant is none of it.
+/// The tensors that a result depends on; a constant weight is not among them.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::slot) struct Arguments<'a> {
     pub(in crate::slot) x: &'a Tensor,
@@ -32,10 +32,11 @@ pub(in crate::slot) struct Arguments<'a> {
     pub(in crate::slot) bias: Option<&'a Tensor>,
 }
 
-/// A tensor with this result, in this shape, and these arguments, for whose gradients `backward` is called with the
-/// arguments and the gradient of the result. Nothing is kept if no argument needs a gradient.
+/// A tensor with this result and shape that depends on these arguments. For their gradients, `backward` is called
+/// with the arguments and the gradient of the result. Nothing is kept if no argument needs a gradient.
 ///
-/// The graph gets this one node: candle adds each gradient on its way to zeros of its size, so nodes are not free.
+/// The graph gets only this one node. Nodes are not free: at each of them candle adds the gradient to zeros of its
+/// size.
 pub(in crate::slot) fn attach<B>(
     result: Computed,
     shape: impl Into<Shape>,

@@ -18,9 +18,9 @@ pub(super) struct FromCodes;
 /// A matrix of codes.
 #[derive(Clone, Debug)]
 pub(super) enum Matrix {
-    /// Of one pass.
+    /// Codes of one pass.
     Codes(Codes),
-    /// That stays, in groups of rows.
+    /// Kept codes, in groups of rows.
     Packed(Arc<[PackedCodes]>),
 }
 
@@ -38,7 +38,7 @@ impl Products for FromCodes {
         if groups != 1 && blocks.of_rows(0..rows / groups.max(1)).is_none() {
             return Ok(None);
         }
-        // Some values have no code where the format has no NaN.
+        // In a format without NaN, some values have no code.
         Ok(Codes::encode(x, conversion, buffer)?.map(Matrix::Codes))
     }
 
@@ -189,7 +189,7 @@ impl Products for FromCodes {
             (Side::Codes(dy, dy_is_transposed), Side::Full(x)) => with_floats(x, |x| {
                 let mut transposed = kernels::zeroed(inputs * outputs);
                 per_group(groups, outputs * inputs, |group, dw| {
-                    // Only the left operand can be floats, so it is the transpose that is computed.
+                    // Only the left operand can be floats, so the transpose is computed.
                     let x = FloatMatrix::new(slice(x, group, rows, inputs)?, rows, inputs).transposed();
                     let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
                     kernels::multiply(&Lhs::Floats(x), &Rhs::Codes(dy), &mut transposed);
@@ -202,7 +202,7 @@ impl Products for FromCodes {
     }
 }
 
-/// The transpose of a group of a matrix, with so many rows.
+/// The transpose of a group of a matrix; it has `cols` rows.
 fn columns(
     codes: &Codes,
     is_transposed: bool,
@@ -274,7 +274,7 @@ fn slice(values: &[f32], group: usize, rows: usize, cols: usize) -> Result<&[f32
     values.get(range(group, rows * cols)).ok_or_else(no_group)
 }
 
-/// The results of all groups above one another, each of so many elements.
+/// The results of all groups, one after another, each with this number of elements.
 fn per_group(
     groups: usize,
     elements: usize,

@@ -1,11 +1,12 @@
-//! The products of a layer behind one interface, and the pass through a layer that is written once over it.
+//! The products of a layer behind one interface, and the pass through a layer, which is written once for that
+//! interface.
 //!
 //! With `X` the input as a matrix `(rows, inputs)`, `W` the weight `(outputs, inputs)` and `dY` the gradient of the
 //! output `(rows, outputs)`, there are three: `Y = X · Wᵀ`, `dX = dY · W` and `dW = dYᵀ · X`. Each operand is in full
-//! precision or quantized, and quantized along its own rows or, as the transpose, along its columns.
+//! precision or quantized: either along its own rows or, as the transpose, along its columns.
 //!
-//! A layer of several groups, such as a grouped convolution, has as many products of the same shape: the rows of all
-//! groups lie above one another in `X` and `W`, and so do those of the result.
+//! A layer of several groups, such as a grouped convolution, has one product per group, all of the same shape. The
+//! rows of all groups are stacked in `X` and `W`, and so are those of the result.
 
 mod autograd_node;
 mod codes;
@@ -28,8 +29,8 @@ trait Products: 'static {
     /// A quantized matrix in the form that products read.
     type Matrix: Clone + Send + Sync + 'static;
 
-    /// Quantizes a contiguous matrix of rows in `groups`, into a buffer from `buffer` where there is one to be had;
-    /// `None` if it has no such form.
+    /// Quantizes a contiguous matrix of rows in `groups`, into memory from `buffer` if there is one; `None` if the
+    /// matrix has no such form.
     fn quantize(
         x: &Tensor,
         conversion: &Conversion,
@@ -37,16 +38,16 @@ trait Products: 'static {
         buffer: Option<&CodeBuffer>,
     ) -> Result<Option<Self::Matrix>>;
 
-    /// The matrix of codes that stay; `None` if they have no such form.
+    /// The matrix of kept codes; `None` if they have no such form.
     fn fixed(codes: &FixedWeight, shape: ProductShape) -> Result<Option<Self::Matrix>>;
 
-    /// The transpose that stays; `None` if it has no such form.
+    /// The kept transpose; `None` if it has no such form.
     fn fixed_transpose(codes: &CachedTranspose, shape: (usize, usize), dtype: DType) -> Result<Option<Self::Matrix>>;
 
     /// The values of a matrix of this shape.
     fn dequantize(matrix: &Self::Matrix, shape: (usize, usize), dtype: DType) -> Result<Tensor>;
 
-    /// `x · wᵀ`, and the bias of its group in every row.
+    /// `x · wᵀ`, with the bias of the group added to every row.
     fn forward(
         x: ProductOperand<'_, Self::Matrix>,
         w: &Self::Matrix,
@@ -72,7 +73,7 @@ trait Products: 'static {
 
 /// An operand of a product.
 enum ProductOperand<'a, M> {
-    /// As it is, a contiguous matrix.
+    /// In full precision: a contiguous matrix.
     Full(&'a Tensor),
     Quantized(&'a M),
     /// The transpose, quantized along its own rows.
@@ -121,13 +122,13 @@ impl ProductShape {
 /// Whether a matrix and its transpose have the same codes.
 fn is_symmetric(granularity: Granularity, groups: usize) -> bool {
     match granularity {
-        // A block that several groups share would be cut otherwise by the transpose.
+        // The transpose would divide a block that several groups share in a different way.
         Granularity::PerBlock { rows, cols } => rows == cols && groups == 1,
         granularity => granularity.is_symmetric(),
     }
 }
 
-/// What no caller does.
+/// The error for operands in a form that no caller passes.
 fn not_transposed() -> Error {
     candle_core::Error::Msg("an operand of a product in a form that this product does not read".to_owned()).into()
 }

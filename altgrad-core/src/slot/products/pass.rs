@@ -22,22 +22,23 @@ pub(in crate::slot) struct Product<'a> {
     /// How the input is quantized in this pass, with the number of the step.
     pub(in crate::slot) input: Option<(Arc<Conversion>, u64)>,
     pub(in crate::slot) ste: Ste,
-    /// In which precision an input is read that is not quantized.
+    /// The precision in which an input that is not quantized is read.
     pub(in crate::slot) compute: Compute,
-    /// How gradients are computed; `None` for a layer whose weight is a constant: in full precision.
+    /// How gradients are computed; `None` for a layer whose weight is a constant, which computes them in full
+    /// precision.
     pub(in crate::slot) training: Option<Training>,
     pub(in crate::slot) path: &'a LayerPath,
 }
 
 /// The weight of a pass, as a matrix.
 pub(in crate::slot) enum WeightSource<'a> {
-    /// In full precision, to be quantized by this conversion in the step of this number.
+    /// In full precision, to be quantized by this conversion in the step with this number.
     Full(&'a Tensor, Arc<Conversion>, u64),
-    /// Codes that stay, with where the weight's gradient stops and the transpose.
+    /// Kept codes, where the weight's gradient stops, and the transpose.
     Fixed(&'a Arc<FixedWeight>, Clip, Option<CachedTranspose>),
 }
 
-/// What a pass through a layer that trains knows of it.
+/// What a pass knows about a layer that trains.
 #[derive(Clone)]
 pub(in crate::slot) struct Training {
     pub(in crate::slot) recipe: Recipe,
@@ -50,20 +51,22 @@ pub(in crate::slot) struct Training {
 }
 
 impl Training {
-    /// The quantizer of the weight's transpose, if gradients of inputs need one that is not that of the weight.
+    /// The quantizer of the weight's transpose, if gradients of inputs need the transpose quantized separately from
+    /// the weight.
     fn transposed_weights(&self, groups: usize) -> Option<&Quantizer> {
         transposed_weights(&self.recipe, groups)
     }
 }
 
-/// The quantizer of a weight's transpose, if gradients of inputs need one that is not that of the weight.
+/// The quantizer of a weight's transpose, if gradients of inputs need the transpose quantized separately from the
+/// weight.
 pub(in crate::slot) fn transposed_weights(recipe: &Recipe, groups: usize) -> Option<&Quantizer> {
     let weights = &recipe.weights;
     (recipe.gradients.is_some() && !is_symmetric(weights.granularity, groups)).then_some(weights)
 }
 
 impl Product<'_> {
-    /// The result for `x`, whose values as a contiguous matrix are `values`, in the shape that the lowering has for
+    /// The result for `x`, whose values as a contiguous matrix are `values`, in the shape that the lowering gives to
     /// results.
     pub(in crate::slot) fn forward(&self, x: &Tensor, values: &Tensor) -> Result<Tensor> {
         if has_kernels(x.dtype(), x.device())
@@ -77,7 +80,7 @@ impl Product<'_> {
         }
     }
 
-    /// By one implementation of products; `None` if an operand has no form that it reads.
+    /// The result by one implementation of products; `None` if an operand has no form that it reads.
     fn by<P: Products>(&self, x: &Tensor, values: &Tensor) -> Result<Option<Tensor>> {
         let groups = self.lowering.groups();
         let operands = self.training.as_ref().filter(|training| training.counts).map(|training| &training.operands);
@@ -180,23 +183,23 @@ impl Product<'_> {
     }
 }
 
-/// What there is of a weight's transpose.
+/// Whether there is a transpose of the weight.
 enum Transpose<P: Products> {
     NotNeeded,
     Quantized(P::Matrix),
-    /// It is needed, and has no form that these products read.
+    /// It is needed, but has no form that these products read.
     NoForm,
 }
 
-/// What the forward pass leaves to the backward pass: of the weight nothing that would change with it.
+/// What the forward pass leaves to the backward pass: nothing in it changes when the weight does.
 struct Backward<P: Products> {
     lowering: Arc<dyn Lowering>,
     /// The input, if it was quantized.
     input: Option<P::Matrix>,
-    /// That of the input, for the random draws of its transposed copy.
+    /// The step of the input, for the random draws of its transposed copy.
     input_step: u64,
     weight: P::Matrix,
-    /// The weight's transpose along its own rows, where it is needed and not that of the weight.
+    /// The weight's transpose, quantized along its own rows, if it is needed and has to be quantized separately.
     transposed_weight: Option<P::Matrix>,
     /// Where gradients stop.
     input_clip: Clip,
@@ -205,7 +208,7 @@ struct Backward<P: Products> {
     shape: ProductShape,
 }
 
-/// What a backward pass knows of the layer.
+/// What a backward pass knows about the layer.
 struct TrainingStep {
     recipe: Recipe,
     operands: Arc<Operands>,
@@ -225,7 +228,7 @@ impl Training {
     }
 }
 
-/// The gradient of a result as it is quantized: by this quantizer, and in this step.
+/// How the gradient of a result is quantized: by this quantizer, and in this step.
 struct QuantizedGradient<'a> {
     quantizer: &'a Quantizer,
     conversion: &'a Conversion,
@@ -254,7 +257,7 @@ impl<P: Products> Backward<P> {
         if dw.is_some()
             && let Some(training) = &self.training
         {
-            // An optimizer is about to move the weight.
+            // An optimizer is about to change the weight.
             training.operands.weights.cache.disable();
         }
         Ok(Gradients {
@@ -264,7 +267,7 @@ impl<P: Products> Backward<P> {
         })
     }
 
-    /// From `dy` as it is.
+    /// The gradients from `dy` in full precision.
     fn in_full_precision(&self, x: &Tensor, dy: &Tensor, [needs_x, needs_w]: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
         let dy = ProductOperand::Full(dy);
         let dx = if needs_x {
@@ -280,7 +283,8 @@ impl<P: Products> Backward<P> {
         Ok([dx, dw])
     }
 
-    /// From `dy` quantized, along its rows and its columns; `None` if an operand has no form that these products read.
+    /// The gradients from `dy` quantized along its rows and its columns; `None` if an operand has no form that these
+    /// products read.
     fn quantized(
         &self,
         training: &TrainingStep,
@@ -340,7 +344,7 @@ impl<P: Products> Backward<P> {
         Ok(Some([dx, Some(dw)]))
     }
 
-    /// The same over fake-quantized values, for an operand that has no codes.
+    /// The same with fake-quantized values, for an operand that has no codes.
     fn to_values(&self) -> Result<Backward<Values>> {
         let Self { lowering, input_step, input_clip, weight_clip, shape, .. } = self;
         let dequantize = |matrix: &Option<P::Matrix>, shape: (usize, usize)| {
@@ -374,7 +378,7 @@ impl<P: Products> Backward<P> {
     }
 }
 
-/// A quantized operand of a weight's gradient: of the forward pass, or along its columns.
+/// A quantized operand of a weight's gradient: along its rows or along its columns.
 enum Form<M> {
     Rows(M),
     Columns(M),
@@ -417,7 +421,7 @@ fn along_columns<P: Products>(
     P::quantize(&full, &operand.transposed(quantizer, &full, step)?, groups, buffer)
 }
 
-/// The gradient of a bias, if it needs one: the sum of the rows of `dy`, those of each group by themselves.
+/// The gradient of a bias, if it needs one: the sum of the rows of `dy`, for each group separately.
 fn bias_gradient(bias: Option<&Tensor>, dy: &Tensor, shape: ProductShape) -> Result<Option<Tensor>> {
     let Some(bias) = bias.filter(|bias| bias.track_op()) else { return Ok(None) };
     let of_group = |group: usize| sum_rows(&dy.narrow(0, group * shape.rows, shape.rows)?);
@@ -428,7 +432,8 @@ fn bias_gradient(bias: Option<&Tensor>, dy: &Tensor, shape: ProductShape) -> Res
     Ok(Some(sums.reshape(bias.shape())?))
 }
 
-/// Candle's operations read operands of every kind.
+/// The error for an operand that has no values; candle's operations read operands of every kind, so it does not
+/// occur.
 fn no_values() -> Error {
     candle_core::Error::Msg("an operand of a product without values".to_owned()).into()
 }

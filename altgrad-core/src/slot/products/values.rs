@@ -102,11 +102,11 @@ fn grouped(matrix: &Tensor, groups: usize) -> Result<Tensor> {
 /// The transposes of a matrix, or of a batch.
 fn transpose(matrices: &Tensor) -> Result<Tensor> {
     let transposed = matrices.t()?;
-    // candle multiplies the view of one matrix, but wants batches in order.
+    // candle multiplies a transposed view of one matrix, but needs contiguous batches.
     if transposed.rank() == 2 { Ok(transposed) } else { Ok(transposed.contiguous()?) }
 }
 
-/// A batch of matrices above one another.
+/// A batch of matrices, stacked into one.
 fn flat(matrices: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
     if matrices.rank() == 2 { Ok(matrices.clone()) } else { Ok(matrices.reshape(shape)?) }
 }
