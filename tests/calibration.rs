@@ -274,8 +274,8 @@ fn all_idle_layers_are_named_and_what_others_saw_is_kept() {
     assert_eq!(
         error.to_string(),
         "no input value reached `0`, `2` in the calibration passes, so no scale is known; what other layers saw is \
-         kept: calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as \
-         they are"
+         kept: calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves these layers \
+         as they are"
     );
     assert!(!model.iter().any(is_static), "nothing has changed");
     // An error of the passes keeps what was kept, and nothing of its own.

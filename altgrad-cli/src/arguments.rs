@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The arguments of the command line.
 
 use std::path::PathBuf;
 
@@ -18,31 +18,31 @@ pub(crate) struct Arguments {
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Columns of a table, if not those of the terminal.
+    /// Width of a table in columns; by default that of the terminal.
     #[arg(long, global = true)]
     width: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer. Of a folder
-    /// the configuration, the tokenizer and the model's own code are copied.
+    /// Quantize a checkpoint in full precision into a new folder, and report what was done to each layer. If the
+    /// checkpoint is a folder, its configuration, its tokenizer and the model's own code are copied.
     Quantize(Box<Quantize>),
-    /// Write a checkpoint in full precision into a new folder, from the values of its codes. Of a folder the
-    /// configuration, less what it says of quantization, the tokenizer and the model's own code are copied.
+    /// Write a checkpoint in full precision into a new folder, from the values of its codes. If the checkpoint is a
+    /// folder, its configuration (without quantization), its tokenizer and the model's own code are copied.
     Dequantize(Dequantize),
-    /// Show a checkpoint's dialect, and of each tensor format, shape, scales and bytes.
+    /// Show a checkpoint's dialect, and the format, shape, scales and bytes of each tensor.
     Inspect(Source),
-    /// Show how far the tensors of the second checkpoint lie from those of the first.
+    /// Show how far the tensors of the second checkpoint are from those of the first.
     Compare {
         /// A folder, an index or a file.
         first: PathBuf,
-        /// The same.
+        /// A folder, an index or a file.
         second: PathBuf,
-        /// The dialect of the first, whatever its configuration says.
+        /// The dialect of the first, instead of the detected one.
         #[arg(long, value_name = "DIALECT")]
         first_from: Option<Dialect>,
-        /// The dialect of the second.
+        /// The dialect of the second, instead of the detected one.
         #[arg(long, value_name = "DIALECT")]
         second_from: Option<Dialect>,
     },
@@ -54,7 +54,7 @@ pub(crate) struct Source {
     /// A folder, an index (`model.safetensors.index.json`), or all files of a checkpoint.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The dialect that it is written in, whatever its configuration says: compressed-tensors, transformers, torchao,
+    /// The dialect that it is written in, instead of the detected one: compressed-tensors, transformers, torchao,
     /// modelopt, fbgemm, quark, mistral, tensorrt-llm, comfyui, plain or altgrad.
     #[arg(long, value_name = "DIALECT")]
     pub(crate) from: Option<Dialect>,
@@ -67,31 +67,31 @@ pub(crate) struct Quantize {
     /// The folder to write to: a new one, or an empty one.
     #[arg(long, short)]
     pub(crate) output: PathBuf,
-    /// A recipe (tensorwise, rowwise, blockwise, mxfp8), or a format such as E4M3 for weights alone. If nothing is
-    /// said: E4M3; for the dialect transformers `blockwise`, for modelopt E4M3 with the granularity 128x128, and for
-    /// comfyui with one scale a tensor.
+    /// A recipe (tensorwise, rowwise, blockwise, mxfp8), or a format such as E4M3 for weights alone. The default is
+    /// E4M3; for the dialect transformers it is `blockwise`, for modelopt E4M3 with the granularity 128x128, and for
+    /// comfyui E4M3 with one scale per tensor.
     #[arg(long, conflicts_with = "config")]
     recipe: Option<Recipe>,
-    /// With a format as the recipe: `tensor`, `row` (if nothing is said), or the rows and columns of a block such as
-    /// 128x128.
+    /// With a format as the recipe: `tensor`, `row` (the default), or the rows and columns of a block such as 128x128.
     #[arg(long, value_parser = granularity, conflicts_with = "config")]
     granularity: Option<Granularity>,
     /// Layers to keep in full precision, as patterns over paths such as `lm_head` or `model.layers.0`; can be repeated.
     #[arg(long, value_name = "PATTERN", conflicts_with = "config")]
     skip: Vec<String>,
-    /// A file in TOML or JSON that says all of this: recipe, rules and ties. A format in it has one scale a tensor.
+    /// A TOML or JSON file with all of this: recipe, rules and ties. A format in it means one scale per tensor.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The dialect to write: compressed-tensors, transformers, modelopt, comfyui or altgrad.
     #[arg(long, default_value = "compressed-tensors")]
     pub(crate) dialect: Dialect,
-    /// The size above which the checkpoint is cut into several files, if not 5 GB; for comfyui it is one file.
+    /// The size above which the checkpoint is split into several files; by default 5 GB, and for comfyui one file.
     #[arg(long, value_name = "BYTES")]
     pub(crate) shard_bytes: Option<usize>,
-    /// Quantize a checkpoint that is quantized already, from the values of its codes. The original is the better start.
+    /// Quantize a checkpoint that is quantized already, from the values of its codes. Prefer the original if you have
+    /// it.
     #[arg(long)]
     pub(crate) requantize: bool,
-    /// Print a row for each layer, and not one for each group of like layers.
+    /// Print a row for each layer instead of one for each group of similar layers.
     #[arg(long)]
     pub(crate) layers: bool,
 }
@@ -109,9 +109,9 @@ pub(crate) struct Dequantize {
 }
 
 impl Arguments {
-    /// Columns of a table: as many as it needs if it is not for a terminal, so that each row is one line there.
+    /// The width of a table: as wide as it needs to be if the output is not a terminal, so that each row is one line.
     pub(crate) fn width(&self) -> usize {
-        // No format string takes more.
+        // A format string takes no larger width.
         let terminal = || Term::stdout().size_checked().map(|(_, columns)| columns);
         self.width.or_else(terminal).unwrap_or(u16::MAX).into()
     }
@@ -127,8 +127,8 @@ impl Quantize {
         let recipe = match (recipe, self.granularity) {
             (None, None) => default_recipe(self.dialect),
             (Some(recipe), Some(_)) if recipe.activations.is_some() || recipe.gradients.is_some() => bail!(
-                "`--granularity` is for a format as the recipe, such as E4M3; what else this recipe says is in its \
-                 definition, and a file with `--config` can say it otherwise"
+                "`--granularity` needs a format as the recipe, such as E4M3; this recipe defines its own \
+                 granularities, which a file with `--config` can change"
             ),
             (Some(recipe), None) if recipe.activations.is_some() || recipe.gradients.is_some() => recipe,
             (recipe, granularity) => {
@@ -140,7 +140,7 @@ impl Quantize {
     }
 }
 
-/// What other libraries do best with, of what the dialect can express without calibration.
+/// The recipe that other libraries support best, among those that the dialect can express without calibration.
 fn default_recipe(dialect: Dialect) -> Recipe {
     let weights = Quantizer::new(Fp8::E4M3);
     match dialect {
@@ -156,7 +156,7 @@ fn dtype(text: &str) -> Result<DType> {
         "bf16" => Ok(DType::BF16),
         "f16" => Ok(DType::F16),
         "f32" => Ok(DType::F32),
-        _ => bail!("`{text}` is not a dtype of values; say `bf16`, `f16` or `f32`"),
+        _ => bail!("`{text}` is not a dtype of values; use `bf16`, `f16` or `f32`"),
     }
 }
 
@@ -166,9 +166,10 @@ fn granularity(text: &str) -> Result<Granularity> {
         "row" => Ok(Granularity::PerRow),
         block => {
             let Some((rows, cols)) = block.split_once('x') else {
-                bail!("`{text}` is no granularity; say `tensor`, `row`, or rows and columns such as 128x128");
+                bail!("`{text}` is not a granularity; use `tensor`, `row`, or rows and columns such as 128x128");
             };
-            let size = |size: &str| size.trim().parse().with_context(|| format!("`{size}` in `{text}` is no number"));
+            let size =
+                |size: &str| size.trim().parse().with_context(|| format!("`{size}` in `{text}` is not a number"));
             Ok(Granularity::PerBlock { rows: size(rows)?, cols: size(cols)? })
         }
     }

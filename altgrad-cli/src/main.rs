@@ -92,7 +92,7 @@ fn show(result: &impl Display, arguments: &Arguments) -> Result<()> {
 
 fn write(text: &str) -> Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {
-        // Whoever reads has seen enough, as `head` does.
+        // The reader needs no more output, as with `head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => Ok(printed?),
     }

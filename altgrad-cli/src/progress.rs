@@ -1,4 +1,4 @@
-//! The bar that shows how far a conversion has come, on standard error and only on a terminal.
+//! A progress bar for conversions, on standard error and only on a terminal.
 
 use altgrad_core::checkpoint::Progress;
 use indicatif::{ProgressBar, ProgressStyle};

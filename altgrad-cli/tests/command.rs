@@ -110,7 +110,7 @@ fn errors_say_what_to_do_and_leave_nothing() {
         ),
         (&["quantize", "in", "-o", "out", "--dialect", "modelop"], &["modelop", "did you mean `modelopt`"]),
         (&["quantize", "nothing", "-o", "out"], &["nothing"]),
-        (&["quantize", "in", "-o", "in"], &["is there and not an empty folder"]),
+        (&["quantize", "in", "-o", "in"], &["exists and is not an empty folder"]),
         (&["inspect", "nothing"], &["nothing"]),
         (&["inspect", "in", "--from", "torch"], &["torch"]),
         (&["inspect", "in", "--width", "70000"], &["70000", "65535"]),

@@ -1,4 +1,4 @@
-//! Reads `#[quant(…)]`: from tokens to values with the keys they stand after.
+//! Reads `#[quant(…)]`: turns tokens into values, each with the key that it belongs to.
 
 use proc_macro2::{Group, TokenTree};
 use syn::ext::IdentExt as _;
@@ -11,7 +11,7 @@ use crate::ctxt::Ctxt;
 use crate::recipe;
 use crate::symbol::{self, Symbol};
 
-/// An attribute that was given: the key, for messages about it, and the value.
+/// An attribute that was given: its key, for error messages, and its value.
 pub(crate) struct Attr<T> {
     pub(crate) key: Ident,
     pub(crate) value: T,
@@ -93,7 +93,7 @@ fn is_quant(attr: &Attribute) -> bool {
     attr.path().is_ident("quant")
 }
 
-/// One element of the list in `#[quant(…)]`: a known key in its place, with whatever follows it.
+/// One element of the list in `#[quant(…)]`: a known key in a valid place, with what follows it.
 struct Entry {
     key: Ident,
     symbol: &'static Symbol,
@@ -109,12 +109,12 @@ enum Value {
     Expr(Expr),
     /// `key(…)`
     List(Group),
-    /// Not readable, which has been reported.
+    /// Malformed, which has been reported.
     Broken,
 }
 
-/// Gives `read` the elements of all the `#[quant(…)]` lists among `attrs`. Whatever is malformed, unknown, misplaced
-/// or there twice is reported and left out.
+/// Gives `read` the elements of all the `#[quant(…)]` lists among `attrs`. Malformed, unknown, misplaced and duplicate
+/// elements are reported and left out.
 fn for_each_entry(ctxt: &mut Ctxt, attrs: &[Attribute], place: Place, mut read: impl FnMut(&mut Ctxt, Entry)) {
     let mut seen: Vec<Ident> = Vec::new();
     for attr in attrs.iter().filter(|attr| is_quant(attr)) {
@@ -160,7 +160,7 @@ fn list(ctxt: &mut Ctxt, attr: &Attribute, place: Place) -> Vec<(Ident, Value)> 
     Vec::new()
 }
 
-/// Takes one element and the comma behind it from `input`. What is not one is told an `example`.
+/// Takes one element and the comma after it from `input`. If there is no element, the error shows the `example`.
 fn pair(ctxt: &mut Ctxt, input: ParseStream<'_>, example: &str) -> Option<(Ident, Value)> {
     let Ok(key) = input.call(Ident::parse_any) else {
         ctxt.error_at(input.span(), format!("expected the name of an attribute; write for example `{example}`"));
@@ -194,18 +194,19 @@ fn pair(ctxt: &mut Ctxt, input: ParseStream<'_>, example: &str) -> Option<(Ident
     Some((key, value))
 }
 
-/// Drops the tokens up to the next comma.
+/// Skips the tokens up to the next comma.
 fn to_comma(input: ParseStream<'_>) {
     while !input.peek(Token![,]) && input.parse::<TokenTree>().is_ok() {}
 }
 
-/// Drops the tokens up to the next comma, and the comma.
+/// Skips the tokens up to the next comma, and the comma.
 fn to_next(input: ParseStream<'_>) {
     to_comma(input);
     let _end_or_comma = input.parse::<Option<Token![,]>>();
 }
 
-/// The attribute called `key` that `place` takes. If there is none, says where it belongs or what was meant.
+/// The attribute called `key` that `place` takes. If there is none, the error says where it belongs or which one was
+/// meant.
 fn resolve(ctxt: &mut Ctxt, key: &Ident, place: Place) -> Option<&'static Symbol> {
     let (here, elsewhere, kind) = match place {
         Place::Field => (symbol::FIELD, symbol::CONTAINER, "field"),
@@ -239,7 +240,7 @@ fn resolve(ctxt: &mut Ctxt, key: &Ident, place: Place) -> Option<&'static Symbol
 }
 
 impl Entry {
-    /// Interprets the value by `reader`, which reports what is wrong with it.
+    /// Interprets the value with `reader`, which reports errors in it.
     fn read<T>(self, ctxt: &mut Ctxt, reader: impl FnOnce(&mut Ctxt, &Self) -> Option<T>) -> Option<Attr<T>> {
         let value = reader(ctxt, &self)?;
         Some(Attr { key: self.key, value })
@@ -365,7 +366,7 @@ fn predicates(ctxt: &mut Ctxt, entry: &Entry) -> Option<Vec<WherePredicate>> {
                 let predicates = text.trim_start().trim_start_matches("where").trim();
                 format!("`bound` takes predicates without `where`; write `bound = \"{predicates}\"`")
             } else {
-                // Of a list of everything that could stand there nobody learns anything.
+                // A list of everything that is allowed there does not help anybody.
                 let detail = Some(error.to_string()).filter(|detail| !detail.starts_with("expected one of"));
                 let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
                 let example = entry.symbol.example;

@@ -1,7 +1,7 @@
 //! Infers the where clause: which types must implement the trait for the generated code to compile.
 //!
-//! Not the field types themselves are bound but the parameters they use: `Option<Box<Node<T>>>: Visit` in the
-//! implementation for `Node<T>` would need itself, `T: Visit` does not.
+//! The bounds are on the parameters that field types use, not on the field types: `Option<Box<Node<T>>>: Visit` in the
+//! implementation for `Node<T>` would depend on itself, `T: Visit` does not.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -85,7 +85,7 @@ impl<'ast> Visit<'ast> for Uses<'ast> {
             }
             return;
         }
-        // It implements the trait whatever its parameter.
+        // It implements the trait for every parameter.
         let is_phantom = ty.path.segments.last().is_some_and(|last| last.ident == "PhantomData");
         if !is_phantom {
             visit::visit_type_path(self, ty);

@@ -1,4 +1,4 @@
-//! The rules that concern more than one attribute or more than one field.
+//! Checks the rules that concern more than one attribute or more than one field.
 
 use syn::Member;
 
@@ -35,7 +35,7 @@ fn bound_needs_generics(ctxt: &mut Ctxt, container: &Container<'_>) {
     }
 }
 
-/// Attributes of one field that exclude each other. The error stands under the one that has no effect.
+/// Attributes of one field that exclude each other. The error is reported at the one that has no effect.
 fn conflicts(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     let skip = attrs.skip.as_ref().map(|attr| &attr.key);
     let rename = attrs.rename.as_ref().map(|attr| &attr.key);

@@ -1,11 +1,11 @@
-//! Collects errors, so that a user sees all of them at once.
+//! Collects errors, so that users see all of them at once.
 
 use std::fmt::Display;
 
 use proc_macro2::Span;
 use quote::ToTokens;
 
-/// The errors found so far. It must be asked for them with [`Ctxt::finish`].
+/// The errors found so far. [`Ctxt::finish`] must be called to report them.
 pub(crate) struct Ctxt {
     errors: Vec<syn::Error>,
     finished: bool,
@@ -16,12 +16,12 @@ impl Ctxt {
         Self { errors: Vec::new(), finished: false }
     }
 
-    /// Records an error under `tokens`.
+    /// Records an error at `tokens`.
     pub(crate) fn error(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.errors.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// Records an error at a place of which only the span is known.
+    /// Records an error at a place that is known only by its span.
     pub(crate) fn error_at(&mut self, span: Span, message: impl Display) {
         self.errors.push(syn::Error::new(span, message));
     }

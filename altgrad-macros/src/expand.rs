@@ -1,8 +1,8 @@
 //! Writes the implementation.
 //!
 //! Names are absolute, so that nothing in the user's scope changes their meaning. Locals carry the macro's hygiene, so
-//! that the user's expressions neither see nor shadow them. The type of a field keeps its own span: a type that
-//! does not implement the trait is reported under it.
+//! that the user's expressions neither see nor shadow them. The type of a field keeps its own span: if it does not
+//! implement the trait, the error is reported there.
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
@@ -20,7 +20,7 @@ pub(crate) fn expand(container: &Container<'_>) -> TokenStream {
     })
 }
 
-/// The implementation with the bodies that `body` gives it.
+/// The implementation, with method bodies from `body`.
 pub(crate) fn implementation(container: &Container<'_>, body: impl Fn(&Method) -> TokenStream) -> TokenStream {
     let krate = &container.krate();
     let Container { ident, lints, .. } = container;
@@ -43,7 +43,8 @@ pub(crate) fn implementation(container: &Container<'_>, body: impl Fn(&Method) -
     }
 }
 
-/// An attribute of a parameter may belong to another derive, which this implementation is no input of.
+/// Attributes of a parameter are dropped: they may belong to another derive, which does not process this
+/// implementation.
 fn without_attributes(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
     for param in &mut generics.params {
@@ -93,7 +94,7 @@ impl Method {
         let mutability = self.mutability;
         let visits = fields.iter().filter_map(|field| {
             let member = &field.member;
-            // A packed struct does not allow it, which is reported under the field.
+            // A packed struct does not allow the reference; the error is reported at the field.
             let here = match member {
                 Member::Named(ident) => ident.span(),
                 Member::Unnamed(_) => field.ty.span(),
@@ -193,7 +194,7 @@ impl Method {
         }
     }
 
-    /// Binds `__recipe`. An expression of a wrong type is reported under it.
+    /// Binds `__recipe`. If the expression has a wrong type, the error is reported there.
     fn recipe(&self, expr: &Expr) -> TokenStream {
         let krate = &self.krate;
         let here = expr.span().resolved_at(Span::mixed_site());
@@ -202,7 +203,7 @@ impl Method {
     }
 }
 
-/// The value of a method that found nothing wrong.
+/// The value of a method that succeeds.
 pub(crate) fn ok() -> TokenStream {
     quote_spanned!(Span::mixed_site()=> ::core::result::Result::Ok(()))
 }

@@ -1,4 +1,4 @@
-//! The implementation that stands beside the errors, so that uses of the type raise no further ones.
+//! The implementation that is expanded beside errors, so that uses of the type cause no further errors.
 
 use proc_macro2::TokenStream;
 

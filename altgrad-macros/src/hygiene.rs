@@ -1,4 +1,4 @@
-//! Tests of expansions: nothing in them depends on what is in scope where the user derives.
+//! Tests that expansions do not depend on what is in scope where the user derives.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};

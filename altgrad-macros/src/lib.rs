@@ -1,10 +1,10 @@
 //! The derive macro `Quantizable` of the `altgrad` crate.
 //!
-//! Use it through `altgrad`, which re-exports it beside the trait of the same name. The stages of the expansion
-//! are one file each, in this order: `attr` reads `#[quant(…)]` (what `recipe` cannot be is told in the file of that
-//! name), `model` describes the type, `check` holds the rules that concern more than one attribute or field, `bound`
-//! infers the where clause, `expand` writes the implementation. Mistakes are collected in `ctxt` and reported together,
-//! beside the stub of `fallback`.
+//! Use it through `altgrad`, which re-exports it beside the trait of the same name. The stages of the expansion are one
+//! file each, in this order: `attr` reads `#[quant(…)]` (`recipe` recognizes invalid values of that attribute), `model`
+//! describes the type, `check` holds the rules that concern more than one attribute or field, `bound` infers the where
+//! clause, `expand` writes the implementation. Mistakes are collected in `ctxt` and reported together, beside the stub
+//! of `fallback`.
 
 #![cfg_attr(test, allow(clippy::expect_used, reason = "a test may fail by panicking"))]
 
@@ -30,7 +30,7 @@ mod hygiene;
 #[cfg(test)]
 mod snapshots;
 
-/// Implements `altgrad::visit::Visit`, which makes a type `Quantizable`: teaches a model to find its own layers by
+/// Implements `altgrad::visit::Visit`, which makes a type `Quantizable`: altgrad can then find the layers of a model by
 /// dotted path.
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)
@@ -57,8 +57,8 @@ mod snapshots;
 /// # What it accepts
 ///
 /// Structs with named fields, tuple structs, unit structs and enums, with any generics. Every field is visited, in the
-/// order of declaration, so every field's type must implement `Visit`, as those that derive do; a field that is no part
-/// of the model says so with `#[quant(ignore)]`. Unions are refused.
+/// order of declaration, so every field's type must implement `Visit`, for example by deriving `Quantizable`. Mark a
+/// field that is not part of the model with `#[quant(ignore)]`. Unions are refused.
 ///
 /// # Paths
 ///
@@ -79,9 +79,9 @@ mod snapshots;
 /// |---|---|
 /// | `skip` | everything below stays in full precision; it is still visited, for reports and to find tied tensors |
 /// | `ignore` | not part of the model: never visited, and its type need not implement `Quantizable` |
-/// | `rename = "name"` | the path segment differs from the field's name; dots make several segments of it |
+/// | `rename = "name"` | the path segment, instead of the field's name; dots separate several segments |
 /// | `flatten` | the field adds no path segment |
-/// | `recipe = EXPR` | this subtree's own recipe: any expression whose type implements `Into<Recipe>` |
+/// | `recipe = EXPR` | the recipe of this subtree: any expression whose type implements `Into<Recipe>` |
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)
 /// #[derive(Quantizable)]
@@ -97,10 +97,10 @@ mod snapshots;
 /// }
 /// ```
 ///
-/// Attributes may share a list or stand in several. These exclude each other: `ignore` and any other; `skip` and
-/// `recipe`; `flatten` and `rename`. The expression of `recipe` is evaluated at each visit of its field, where the
-/// type is in scope: it may name `Self` and the type's generic parameters, but not `self`, and it may use `?` on a
-/// result of altgrad, as in `recipe = Fp8::new(4, 3, 8, Specials::Fnuz)?`.
+/// Attributes may be in one list or in several. The following exclude each other: `ignore` and any other; `skip` and
+/// `recipe`; `flatten` and `rename`. The expression of `recipe` is evaluated at each visit of its field, in the scope
+/// of the type: it may name `Self` and the type's generic parameters, but not `self`, and it may use `?` on a result of
+/// altgrad, as in `recipe = Fp8::new(4, 3, 8, Specials::Fnuz)?`.
 ///
 /// An enum's variants take no attributes; their fields take those above.
 ///
@@ -108,8 +108,8 @@ mod snapshots;
 ///
 /// | attribute | meaning |
 /// |---|---|
-/// | `crate = path` | where the names of `altgrad` are, if a crate re-exports or renames it; `::altgrad` otherwise |
-/// | `bound = "predicates"` | replaces the inferred where clause; `""` infers nothing |
+/// | `crate = path` | the path of `altgrad`, if a crate re-exports or renames it; `::altgrad` by default |
+/// | `bound = "predicates"` | replaces the inferred predicates of the where clause; `""` removes them |
 ///
 /// ```ignore (a macro crate cannot depend on the crate whose names it writes)
 /// #[derive(Quantizable)]
@@ -121,17 +121,17 @@ mod snapshots;
 ///
 /// # Bounds
 ///
-/// A type parameter must implement `Quantizable` if the type of a visited field mentions it outside of
-/// `PhantomData`, and so must an associated type of a parameter (`T::Inner`, `<T as Trait>::Inner`) that such a field
-/// mentions. The where clause of the type is kept. Where this asks for too much or too little, `bound` says
-/// what holds instead: of `HashMap<String, T, S>`, for example, only `T` must be `Quantizable`.
+/// A type parameter must implement `Quantizable` if the type of a visited field mentions it outside of `PhantomData`,
+/// and so must an associated type of a parameter (`T::Inner`, `<T as Trait>::Inner`) that such a field mentions. The
+/// where clause of the type is kept. If these bounds are too strict or too weak, give the right ones with `bound`: for
+/// `HashMap<String, T, S>`, for example, only `T` must be `Quantizable`.
 #[proc_macro_derive(Quantizable, attributes(quant))]
 pub fn derive_quantizable(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     derive(&input).into()
 }
 
-/// Expands the derive, or every error it found and a stub.
+/// Expands the derive; if there are errors, expands to all of them and a stub.
 fn derive(input: &DeriveInput) -> TokenStream {
     match analyze(input) {
         (container, Ok(())) => expand::expand(&container),
@@ -143,7 +143,7 @@ fn derive(input: &DeriveInput) -> TokenStream {
     }
 }
 
-/// Describes the type and tells all that is wrong with it.
+/// Describes the type and collects all errors in it.
 fn analyze(input: &DeriveInput) -> (model::Container<'_>, syn::Result<()>) {
     let mut ctxt = ctxt::Ctxt::new();
     let container = model::Container::from_input(&mut ctxt, input);

@@ -1,7 +1,7 @@
 //! The lints that the implementation must be silent about.
 //!
-//! It repeats tokens of the type's definition, so what the definition may do, the implementation may too. Nothing is
-//! allowed without need: `#[allow]` is an error where the user forbids the lint.
+//! The implementation repeats tokens of the type's definition, so lints that are allowed for the definition must be
+//! allowed for it, too. Nothing is allowed without need: `#[allow]` is an error if the user forbids the lint.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
@@ -12,7 +12,7 @@ pub(crate) fn attributes(input: &DeriveInput) -> TokenStream {
     let site = Span::mixed_site();
     let all = all_attributes(input);
     let inherited = all.iter().filter_map(|attr| match &attr.meta {
-        // As an expectation it would have to be fulfilled by the implementation, too.
+        // Copied as `expect`, the lint would have to occur in the implementation, too.
         Meta::List(list) if list.path.is_ident("allow") || list.path.is_ident("expect") => {
             let lints = &list.tokens;
             Some(quote_spanned!(site=> #[allow(#lints)]))

@@ -1,4 +1,4 @@
-//! The type as the derive sees it: plain structs between reading the input and writing the implementation.
+//! Describes the type in plain structs, between reading the input and writing the implementation.
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens as _;
@@ -56,7 +56,7 @@ pub(crate) enum Segment {
 }
 
 impl<'a> Container<'a> {
-    /// Describes `input`. What is wrong with it is reported and left out.
+    /// Describes `input`. Invalid parts are reported and left out.
     pub(crate) fn from_input(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Self {
         let place = if matches!(input.data, SynData::Enum(_)) { Place::Enum } else { Place::Struct };
         let attrs = attr::on_container(ctxt, &input.attrs, place);
@@ -86,7 +86,7 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// The path at which the names of altgrad are found.
+    /// The path of altgrad.
     pub(crate) fn krate(&self) -> Path {
         self.attrs.krate.as_ref().map_or_else(
             || Path {

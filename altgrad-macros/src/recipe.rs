@@ -1,4 +1,5 @@
-//! Expressions for `recipe` that can be told wrong by their look: the compiler's own words would not say what to write.
+//! Recognizes expressions for `recipe` that are wrong by their form; the compiler's own errors would not say what to
+//! write instead.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned as _;
@@ -34,7 +35,7 @@ fn literal(lit: &Lit) -> String {
     }
 }
 
-/// The expression that a string was meant to be: a path, or the name of a format.
+/// The expression that a string was probably meant to be: a path, or the name of a format.
 fn unquote(text: &str) -> Option<String> {
     let upper = text.to_uppercase();
     if let [b'E', exponent, b'M', mantissa, ..] = upper.as_bytes()

@@ -1,4 +1,4 @@
-//! Tests of expansions: each must be the one in `snapshots/NAME.expected.rs`, which a reader can review.
+//! Tests that each expansion equals `snapshots/NAME.expected.rs`, which a reader can review.
 //!
 //! `BLESS=1 cargo test -p altgrad-macros` rewrites the files.
 

@@ -3,7 +3,7 @@
 /// An attribute that may stand inside of `#[quant(…)]`.
 pub(crate) struct Symbol {
     pub(crate) name: &'static str,
-    /// How to write it, as messages show it.
+    /// How to write it, for error messages.
     pub(crate) example: &'static str,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn nearest<'a>(symbols: &'a [Symbol], name: &str) -> Option<&'a Symbo
     symbols.iter().filter(near).min_by_key(|symbol| edit_distance(name, symbol.name))
 }
 
-/// How many characters must be inserted, removed or replaced to make `b` of `a` (Levenshtein).
+/// The number of characters that must be inserted, removed or replaced to turn `a` into `b` (Levenshtein distance).
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,5 @@
-//! How far do a BERT's sentence embeddings move when its weights are quantized? The model is candle-transformers' own.
+//! How much do a BERT's sentence embeddings change if its weights are quantized? The model comes from
+//! candle-transformers.
 //!
 //! Each format and granularity is tried twice: on the fly, through a `QuantizedVarBuilder` over the checkpoint in full
 //! precision, and from an FP8 checkpoint on disk, quantized from it, through `checkpoint::var_builder`. Both must
@@ -31,9 +32,9 @@ struct Arguments {
     lines: usize,
 }
 
-/// Lines in one batch.
+/// Number of lines in one batch.
 const BATCH: usize = 16;
-/// Tokens of a line that count.
+/// Maximum number of tokens of a line; the rest is cut off.
 const TOKENS: usize = 128;
 
 fn main() -> Result<()> {
@@ -64,10 +65,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Lines as tokens, and what the model is.
+/// The lines as tokens, and the configuration of the model.
 struct Encoder {
     config: Config,
-    /// Tokens and what of them is no padding, `(lines, tokens)`.
+    /// Tokens, and a mask of those that are not padding, `(lines, tokens)`.
     batches: Vec<(Tensor, Tensor)>,
 }
 
@@ -93,7 +94,7 @@ impl Encoder {
         Ok(Self { config, batches: lines.chunks(BATCH).map(batch).collect::<Result<_>>()? })
     }
 
-    /// The mean of the last hidden states of each line, of length 1.
+    /// The mean of the last hidden states of each line, normalized to length 1.
     fn embed(&self, vb: VarBuilder<'_>) -> Result<Tensor> {
         let model = BertModel::load(vb, &self.config)?;
         let embed = |(tokens, mask): &(Tensor, Tensor)| {
@@ -106,7 +107,7 @@ impl Encoder {
     }
 }
 
-/// The mean and the least cosine of embeddings of length 1.
+/// The mean and the lowest cosine of embeddings of length 1.
 fn cosines(one: &Tensor, other: &Tensor) -> Result<(f32, f32)> {
     let cosines = (one * other)?.sum(1)?.to_vec1::<f32>()?;
     let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;

@@ -1,4 +1,4 @@
-//! Arguments: what may be asked for, and what cannot be.
+//! The arguments of the command line, and checks of their values.
 
 use std::path::PathBuf;
 
@@ -21,8 +21,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST", default_value = "full,E4M3,E5M2,E3M4,tensorwise,rowwise,hybrid,blockwise,mxfp8")]
     #[serde(skip)]
     pub(crate) recipe: Vec<Runs>,
-    /// Quantization config to train under as well, a TOML or JSON file; the run has the name of the file without its
-    /// extension. May be given several times
+    /// TOML or JSON file with a quantization config to train under as well; the run is named after the file, without
+    /// its extension. May be given several times
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) config: Vec<PathBuf>,
@@ -30,15 +30,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) text: Option<PathBuf>,
-    /// Folder for results.json and losses.svg; it is created if need be
+    /// Folder for results.json and losses.svg; it is created if necessary
     #[arg(long, value_name = "FOLDER", default_value = "target/train_gpt")]
     #[serde(skip)]
     pub(crate) output: PathBuf,
     /// Training steps of each run
     #[arg(long, default_value = "1000", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) steps: usize,
-    // The defaults keep every tensor below the size at which candle shares an elementwise operation among threads: on
-    // cores that are busy with something else, waiting for the last of them takes longer than the operation.
+    // The defaults keep every tensor below the size at which candle splits an elementwise operation among threads: on
+    // cores that are busy with something else, waiting for the last thread takes longer than the operation.
     /// Sequences in a training batch
     #[arg(long, default_value = "4", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch: usize,
@@ -63,7 +63,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The model that was asked for, if there can be one.
+    /// The requested model; an error if there can be none.
     pub(crate) fn model_config(&self) -> Result<Config> {
         let Self { width, heads, .. } = *self;
         ensure!(
@@ -73,14 +73,14 @@ impl Args {
         Ok(Config { layers: self.layers, width, heads, context: self.context })
     }
 
-    /// Everything that is to be trained, in order.
+    /// All runs, in order.
     pub(crate) fn runs(&self) -> Result<Vec<Run>> {
         run::all(&self.recipe, &self.config)
     }
 }
 
 fn positive(text: &str) -> Result<usize, String> {
-    // Far more than any of these numbers can usefully be, and little enough to multiply a few of them.
+    // Far above any useful value of these numbers, and small enough that a product of a few of them does not overflow.
     const MOST: usize = 1_000_000;
     match text.parse() {
         Ok(number @ 1..=MOST) => Ok(number),

@@ -27,8 +27,8 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// The chart as SVG text; the lower half, in the colors of the upper one, is there if full precision and something else
-/// were trained.
+/// The chart as SVG text. The lower half, in the colors of the upper one, exists only if full precision and something
+/// else were trained.
 pub(crate) fn loss_curves(results: &[RunResult]) -> Result<String> {
     let curves: Vec<Curve> = results
         .iter()
@@ -68,7 +68,7 @@ impl Curve {
     }
 }
 
-/// Each step's mean with those before it, over a fortieth of the run.
+/// A moving average: the mean of each step and those before it, over a fortieth of the run.
 fn smoothed(losses: &[f32]) -> Vec<(f64, f64)> {
     let width = (losses.len() / 40).max(1);
     let mean = |step: usize| {

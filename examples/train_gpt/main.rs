@@ -1,4 +1,5 @@
-//! What does FP8 cost a GPT? Trains the same model from the same start under several recipes and compares them.
+//! What does FP8 cost a GPT? Trains the same model from the same initial weights under several recipes, and compares
+//! them.
 //!
 //! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several
 //! `--seed`s.
@@ -37,7 +38,7 @@ const RESULTS: &str = "results.json";
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    // Everything that can be wrong is found out before the first step.
+    // Everything that can be checked is checked before the first step.
     let config = args.model_config()?;
     let output = OutputFolder::prepare(&args.output, &[CHART, RESULTS])?;
     let text = match &args.text {
@@ -81,7 +82,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Shows that the frozen model is the one that was trained, and what it writes.
+/// Shows that the frozen model has the loss of the trained one, and a sample of its text.
 fn sample_frozen(best: &Trained, args: &Args, text: &Text) -> Result<String> {
     let RunResult { run, validation_loss, .. } = &best.result;
     let frozen = || format!("the model that was trained {} and frozen", run.manner);

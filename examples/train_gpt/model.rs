@@ -1,11 +1,11 @@
-//! The model: a GPT as candle users write it. All there is of altgrad is its `Linear` and one derive a struct.
+//! The model: a GPT as candle users write it. From altgrad it uses only `Linear`, and one derive per struct.
 
 use altgrad::{Linear, Quantizable, linear};
 use candle_core::{D, Device, Module, Result, Tensor};
 use candle_nn::{Embedding, LayerNorm, VarBuilder, embedding, layer_norm_no_bias, ops};
 use serde::Serialize;
 
-/// Bytes are the tokens.
+/// Tokens are bytes.
 pub(crate) const VOCABULARY: usize = 256;
 
 #[derive(Clone, Debug, Serialize)]
@@ -37,7 +37,7 @@ impl Gpt {
         Ok(Self { wte, wpe, h, ln_f, lm_head })
     }
 
-    /// Bytes `(batch, time)` to logits of the byte that follows each, `(batch, time, VOCABULARY)`.
+    /// From bytes `(batch, time)` to the logits of the next byte at each position, `(batch, time, VOCABULARY)`.
     pub(crate) fn forward(&self, bytes: &Tensor) -> Result<Tensor> {
         let (_, time) = bytes.dims2()?;
         let positions = Tensor::arange(0, time as u32, bytes.device())?;
@@ -126,13 +126,13 @@ impl Mlp {
     }
 }
 
-/// Without a bias, because candle's fused norm, which it uses where there is one, has no backward pass: gradients
-/// would stop there without a word.
+/// Without a bias: for a norm with one, candle uses its fused operation, which has no backward pass, so gradients would
+/// silently stop there.
 fn norm(config: &Config, vb: VarBuilder<'_>) -> Result<LayerNorm> {
     layer_norm_no_bias(config.width, 1e-5, vb)
 }
 
-/// What to add to the scores so that nobody looks ahead.
+/// The causal mask, which is added to the scores.
 fn causal_mask(time: usize, device: &Device) -> Result<Tensor> {
     let ahead = |row, column| if column > row { f32::NEG_INFINITY } else { 0.0 };
     let values: Vec<f32> = (0..time).flat_map(|row| (0..time).map(move |column| ahead(row, column))).collect();

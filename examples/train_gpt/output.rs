@@ -26,7 +26,7 @@ impl OutputFolder {
         let unfinished = self.0.join(format!(".{file}.{}", std::process::id()));
         let written = fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, &path));
         if written.is_err() {
-            // It may not even be there, and the first error says more.
+            // The file may not even exist, and the first error is the informative one.
             let _ = fs::remove_file(&unfinished);
         }
         written.with_context(|| format!("cannot write {}", path.display()))?;

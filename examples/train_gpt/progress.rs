@@ -1,4 +1,4 @@
-//! The progress bar, with the loss and tokens a second.
+//! The progress bar, with the loss and tokens per second.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ impl Progress {
         self.bar.set_message(format!("loss {loss:.3} {:.0} tokens/s", self.tokens_per_second()));
     }
 
-    /// Takes the bar away; returns tokens a second over all steps.
+    /// Removes the bar; returns tokens per second over all steps.
     pub(crate) fn finish(&self) -> f64 {
         let speed = self.tokens_per_second();
         self.bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! What came of it all, as a table and as JSON.
+//! The results, as a table and as JSON.
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
@@ -12,23 +12,23 @@ use crate::text::Text;
 pub(crate) struct RunResult {
     #[serde(flatten)]
     pub(crate) run: Run,
-    /// Nats a byte.
+    /// In nats per byte.
     pub(crate) validation_loss: f64,
-    /// Of a byte.
+    /// Per byte.
     pub(crate) perplexity: f64,
-    /// Of the validation loss.
+    /// The difference in validation loss.
     pub(crate) difference_to_full_precision: Option<f64>,
     /// That difference as a fraction of the loss in full precision.
     pub(crate) relative_difference: Option<f64>,
-    /// In training.
+    /// During training.
     pub(crate) tokens_per_second: f64,
-    /// Of all linear layers but the tied head, after freezing those that are quantized.
+    /// Of all linear layers except the tied head, after freezing those that are quantized.
     pub(crate) linear_weight_bytes: usize,
     /// Of the trained weights.
     pub(crate) mean_sqnr_db: Option<f64>,
     /// For training, evaluation and freezing.
     pub(crate) seconds: f64,
-    /// Nats a byte, one value a step.
+    /// In nats per byte, one value per step.
     pub(crate) train_losses: Vec<f32>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct RunResult {
 pub(crate) struct Outcome<'a> {
     settings: Settings<'a>,
     results: Vec<RunResult>,
-    /// What the best quantized model wrote once it was frozen.
+    /// The text that the best quantized model wrote after it was frozen.
     sample: Option<String>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// Fills in how far each loss is from that of full precision, if that was trained.
+/// Fills in the difference of each loss from that of full precision, if that was trained.
 pub(crate) fn compare(results: &mut [RunResult]) {
     let full = results.iter().find(|result| result.run.is_full()).map(|full| full.validation_loss);
     for result in results {

@@ -1,4 +1,4 @@
-//! What is trained: the model in full precision, under a recipe, or under a config from a file.
+//! The runs: training the model in full precision, under a recipe, or under a config from a file.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::Serialize;
 /// One way to train the model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Run {
-    /// As it is shown.
+    /// The name to show.
     #[serde(rename = "recipe")]
     pub(crate) name: String,
     /// How the model is quantized; `None` leaves it in full precision.
@@ -21,7 +21,7 @@ pub(crate) struct Run {
     pub(crate) manner: String,
 }
 
-/// Runs as they are written in one argument, separated by commas.
+/// The runs of one argument, separated by commas.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Runs(pub(crate) Vec<Run>);
 
@@ -34,7 +34,7 @@ impl Run {
     fn from_file(file: &Path) -> Result<Self> {
         let config = QuantConfig::from_file(file).context("reading a --config")?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        // It goes to a terminal.
+        // The name is printed to a terminal.
         let name = stem.replace(char::is_control, "\u{fffd}");
         Ok(Self { name, config: Some(config), manner: format!("under --config {}", file.display()) })
     }
@@ -53,7 +53,7 @@ impl FromStr for Run {
             });
         }
         let recipe = text.parse::<Recipe>().map_err(|error| format!("{error}; `full` is full precision"))?;
-        // One name for all that is the same, however it is spelled.
+        // The same name for every spelling of a recipe.
         let named = Recipe::NAMED.iter().find(|(_, named)| named() == recipe);
         let name = named.map_or_else(|| recipe.weights.format.to_string(), |(name, _)| (*name).to_owned());
         Ok(Self { manner: format!("under the recipe {name}"), name, config: Some(recipe.into()) })
@@ -65,7 +65,7 @@ impl FromStr for Runs {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut depth = 0;
-        // The commas inside of a custom format's parentheses do not separate.
+        // Commas inside the parentheses of a custom format do not separate runs.
         let separates = |c: char| {
             depth += i32::from(c == '(') - i32::from(c == ')');
             c == ',' && depth == 0
@@ -74,7 +74,7 @@ impl FromStr for Runs {
     }
 }
 
-/// All runs that were asked for, each under a name of its own: those of `recipes`, then one for each config file.
+/// All requested runs, each with a unique name: those of `recipes`, then one for each config file.
 pub(crate) fn all(recipes: &[Runs], files: &[PathBuf]) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = recipes.iter().flat_map(|runs| runs.0.iter().cloned()).collect();
     for file in files {
@@ -84,8 +84,8 @@ pub(crate) fn all(recipes: &[Runs], files: &[PathBuf]) -> Result<Vec<Run>> {
     for run in &runs {
         ensure!(
             names.insert(&run.name),
-            "there can be no run {}: another has the name `{}` already; leave one out, or give the config file another \
-             name",
+            "cannot add a run {}: another one has the name `{}` already; leave one out, or give the config file \
+             another name",
             run.manner,
             run.name,
         );

@@ -12,7 +12,7 @@ use crate::model::Gpt;
 const LENGTH: usize = 400;
 const TEMPERATURE: f64 = 0.8;
 
-/// What the model writes after `prompt`, looking back over `context` bytes.
+/// The text that the model writes after `prompt`, looking back over `context` bytes.
 pub(crate) fn generate(model: &Gpt, prompt: &[u8], context: usize, rng: &mut StdRng) -> Result<Vec<u8>> {
     let mut bytes = prompt.to_vec();
     for _ in 0..LENGTH {
@@ -25,7 +25,7 @@ pub(crate) fn generate(model: &Gpt, prompt: &[u8], context: usize, rng: &mut Std
     Ok(bytes.split_off(prompt.len()))
 }
 
-/// The bytes as text that does nothing to a terminal.
+/// The bytes as text that is safe to print to a terminal.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
     String::from_utf8_lossy(bytes).chars().map(shown).collect()

@@ -1,4 +1,4 @@
-//! The text: where it comes from, what of it is held out, and batches.
+//! The text: where it comes from, which parts are held out, and batches of it.
 
 use std::fmt;
 use std::fs;
@@ -11,15 +11,15 @@ use ignore::WalkBuilder;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// Windows of held-out text that are looked at, if there are so many.
+/// The maximum number of windows of held-out text that are evaluated.
 const VALIDATION_WINDOWS: usize = 512;
 
-/// Longest prompt in bytes.
+/// Maximum length of the prompt in bytes.
 const PROMPT: usize = 64;
 
 /// A text as bytes, of which every tenth part is held out: nine parts to train on, one to evaluate on, and so on.
 ///
-/// A tail, the usual choice, would be all tests here, and no measure of the rest.
+/// The usual choice, the end of the text, would be all tests here, and not representative of the rest.
 pub(crate) struct Text {
     source: String,
     bytes: Vec<u8>,
@@ -39,7 +39,7 @@ impl Text {
     pub(crate) fn from_repository(context: usize) -> Result<Self> {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let advice = || format!("looking for sources and docs in {}; --text takes a file instead", root.display());
-        // The same files wherever the repository lies: no rules but its own.
+        // Only the repository's own ignore rules apply, so that the files are the same wherever it lies.
         let mut walk = WalkBuilder::new(root);
         walk.standard_filters(false).hidden(true).git_ignore(true).require_git(false);
         let mut files = Vec::new();
@@ -60,7 +60,7 @@ impl Text {
     }
 
     fn new(source: String, bytes: Vec<u8>, context: usize) -> Result<Self> {
-        // A window has one byte more than the context: the one to foretell at the end.
+        // A window has one byte more than the context: the last one to predict.
         let part = (bytes.len() / 100).max(context + 1);
         let rounds = bytes.len() / (10 * part);
         ensure!(
@@ -96,7 +96,7 @@ impl Text {
         self.windows(&starts.collect::<Vec<_>>())
     }
 
-    /// The windows to evaluate on, spread over all that is held out, in batches like those of training.
+    /// The windows to evaluate on, spread over all held-out parts, in batches like those for training.
     pub(crate) fn validation_batches(&self, batch: usize) -> impl Iterator<Item = Result<(Tensor, Tensor)>> + '_ {
         let all = self.held_out.iter().flat_map(|range| (range.start..range.end - self.context).step_by(self.context));
         let all: Vec<usize> = all.collect();
@@ -115,7 +115,7 @@ impl Text {
         Ok((shifted(0)?, shifted(1)?))
     }
 
-    /// The beginning of a held-out part, from the first line that begins there if there is one.
+    /// The beginning of a held-out part; starts at the first full line in it, if there is one.
     pub(crate) fn prompt(&self) -> &[u8] {
         let middle = &self.bytes[self.held_out[self.held_out.len() / 2].clone()];
         let line = middle.iter().position(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);

@@ -18,12 +18,12 @@ use crate::run::Run;
 use crate::text::Text;
 use crate::weights;
 
-/// A model with its first weights, quantized if it is to be.
+/// A model with its initial weights, quantized if the run asks for it.
 pub(crate) struct Untrained {
     run: Run,
     model: Gpt,
     variables: VarMap,
-    /// What quantizing it did.
+    /// The report of quantizing it.
     pub(crate) report: Option<QuantReport>,
 }
 
@@ -69,14 +69,14 @@ impl Untrained {
     }
 }
 
-/// Quantizes the model, which must make a difference.
+/// Quantizes the model; fails if that leaves every layer in full precision.
 fn quantize(model: &mut Gpt, config: &QuantConfig) -> Result<QuantReport> {
     let report = model.quantize(config.clone())?;
     ensure!(report.quantized() > 0, "it leaves every layer in full precision:\n{report}");
     Ok(report)
 }
 
-/// All steps; the loss of each, and tokens a second.
+/// Runs all steps; returns the loss of each, and tokens per second.
 fn optimize(model: &Gpt, variables: &VarMap, name: &str, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
     let parameters = ParamsAdamW { lr: args.learning_rate, beta2: 0.99, ..ParamsAdamW::default() };
     let mut optimizer = AdamW::new(variables.all_vars(), parameters)?;
@@ -107,7 +107,7 @@ fn optimize(model: &Gpt, variables: &VarMap, name: &str, args: &Args, text: &Tex
     Ok((losses, progress.finish()))
 }
 
-/// Linear warm-up over the first twentieth of the steps, then a cosine from the peak to a tenth of it.
+/// Linear warm-up over the first twentieth of the steps, then cosine decay from the peak to a tenth of it.
 fn learning_rate(step: usize, args: &Args) -> f64 {
     let warm_up = (args.steps / 20).max(1);
     if step < warm_up {
@@ -117,7 +117,7 @@ fn learning_rate(step: usize, args: &Args) -> f64 {
     args.learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))
 }
 
-/// Mean loss over the held-out windows, in nats a byte.
+/// Mean loss over the held-out windows, in nats per byte.
 pub(crate) fn evaluate(model: &Gpt, args: &Args, text: &Text) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0);
     for batch in text.validation_batches(args.batch) {
@@ -136,7 +136,7 @@ fn cross_entropy(model: &Gpt, bytes: &Tensor, targets: &Tensor) -> Result<Tensor
     Ok(loss::cross_entropy(&logits, &targets.flatten_all()?)?)
 }
 
-/// Bytes of the linear weights as they are now, without the head, which is the embedding.
+/// Bytes of the current linear weights, without the head, which is the embedding.
 fn linear_weight_bytes(model: &Gpt) -> Result<usize> {
     let mut bytes = 0;
     for (_, layer) in model.layers()? {

@@ -1,4 +1,4 @@
-//! The first weights, the same for every run: those of GPT-2 for this width, from a seed.
+//! The initial weights, the same for every run: GPT-2's initialization, adapted to this width, from a seed.
 
 use std::sync::PoisonError;
 
@@ -32,8 +32,8 @@ fn initialize_one(name: &str, variable: &Var, config: &Config, rng: &mut StdRng)
         variable.ones_like()?
     } else {
         let residual = layer.ends_with("c_proj");
-        // At GPT-2's width of 768 it has 0.02. As little at a small width holds learning up, for how long is luck, and
-        // a comparison after some hundred steps would measure nothing else.
+        // GPT-2 uses 0.02 at its width of 768. Such a small value at a small width delays learning by an unpredictable
+        // number of steps, and a comparison after a few hundred steps would measure only that.
         let usual = 0.02 * (768.0 / width as f32).sqrt();
         let deviation = if residual { usual / (2.0 * layers as f32).sqrt() } else { usual };
         let values = rng.sample_iter(Normal::new(0.0, deviation)?).take(variable.elem_count()).collect();

@@ -1,4 +1,4 @@
-//! A checkpoint as what a `VarBuilder` asks.
+//! A checkpoint as the backend of a `VarBuilder`.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use super::reader::Checkpoint;
 use crate::Result;
 use crate::slot::slot_codes::{SlotCodes, is_of_slots};
 
-/// A `VarBuilder` over the FP8 checkpoint in a folder, an index, or files.
+/// A `VarBuilder` over an FP8 checkpoint, given as a folder, an index, or files.
 ///
-/// Any candle model gets its weights dequantized, in `dtype`. Where a model asks through [`linear`](crate::linear()),
-/// [`linear_no_bias`](crate::linear_no_bias) or [`linear_b`](crate::linear_b), the slot gets a
+/// Any candle model gets its weights dequantized, in `dtype`. A model that asks through [`linear`](crate::linear()),
+/// [`linear_no_bias`](crate::linear_no_bias) or [`linear_b`](crate::linear_b) gets a slot that holds a
 /// [`FrozenLinear`](crate::FrozenLinear) with the codes of the checkpoint, which quantizes its input if the checkpoint
 /// says so. Short for [`Checkpoint::open`] and [`Checkpoint::var_builder`].
 ///
@@ -29,7 +29,7 @@ use crate::slot::slot_codes::{SlotCodes, is_of_slots};
 ///
 /// # Errors
 ///
-/// As [`Checkpoint::open`]; what is wrong with a tensor's values is an error when a model asks for it.
+/// As [`Checkpoint::open`]; a fault of one tensor is an error only when a model asks for that tensor.
 pub fn var_builder<P: AsRef<Path>>(paths: &[P], dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
     Ok(Checkpoint::open(paths)?.var_builder(dtype, device))
 }
@@ -42,11 +42,11 @@ impl Checkpoint {
     }
 }
 
-/// Hands out dequantized tensors, and to slots the codes and scales of quantized matrices.
+/// Gives models dequantized tensors, and slots the codes and scales of quantized matrices.
 struct CheckpointBackend(Checkpoint);
 
 impl CheckpointBackend {
-    /// A quantized matrix as a slot takes it; `None` if the tensor is anything else.
+    /// A quantized weight in the form that a slot takes; `None` if the tensor is anything else.
     fn for_slot(&self, name: &str, device: &Device) -> Result<Option<Tensor>> {
         let Some(stored) = self.0.stored(name)?.filter(|stored| stored.is_of_one_layer()) else { return Ok(None) };
         let shards = self.0.shards();
@@ -86,7 +86,7 @@ impl SimpleBackend for CheckpointBackend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        // What cannot be read is there all the same, so that asking for it says why.
+        // A tensor that cannot be read counts as present, so that asking for it reports why.
         self.0.dims(name).is_err() || matches!(self.0.dims(name), Ok(Some(_)))
     }
 }

@@ -1,4 +1,4 @@
-//! The files beside a checkpoint that belong to its model: tokenizers, templates, code.
+//! Copies the files beside a checkpoint that belong to its model: tokenizers, templates, code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use crate::{CheckpointError, Error, Result};
 /// The extensions of such files.
 const EXTENSIONS: [&str; 6] = ["json", "txt", "model", "jinja", "tiktoken", "py"];
 
-/// Copies the files, if the checkpoint was opened by its folder or its index: among files that were given one by one
-/// there may be any others.
+/// Copies the files if the checkpoint was opened as a folder or an index. If files were given one by one, unrelated
+/// files may lie beside them.
 pub(super) fn add_companions(shards: &Shards, writer: &mut CheckpointWriter) -> Result<()> {
     if shards.is_whole_folder() {
         for file in companions(shards.folder())? {
@@ -22,7 +22,7 @@ pub(super) fn add_companions(shards: &Shards, writer: &mut CheckpointWriter) -> 
     Ok(())
 }
 
-/// The files of a folder that belong to its model and are not written anew.
+/// The files of a folder that belong to its model, except those that altgrad writes itself.
 fn companions(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |source| Error::Checkpoint(CheckpointError::Unreadable { file: folder.to_owned(), source });
     let mut files = Vec::new();

@@ -1,4 +1,4 @@
-//! How far the tensors of one checkpoint lie from those of another.
+//! Compares the tensors of one checkpoint with those of another.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,10 +11,11 @@ use crate::model::{Column, natural_order, shape_text, write_table};
 use crate::quantizer::sqnr_db;
 use crate::{Error, Result};
 
-/// How far the tensors of one checkpoint lie from those of another, by [`compare`].
+/// How far the tensors of one checkpoint are from those of another; returned by [`compare`].
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{comparison:160}`. Where it
-/// would be wider, columns are left out, but names are never broken; JSON has all.
+/// `Display` prints a table of at most 100 characters per line, or of the width given in the format string:
+/// `{comparison:160}`. If the table would be wider, columns are left out, but names are never broken; JSON has all
+/// columns.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -26,20 +27,20 @@ pub struct Comparison {
     pub only_in_second: Vec<String>,
 }
 
-/// How far a tensor lies from another.
+/// How far a tensor is from another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TensorComparison {
-    /// The name of both.
+    /// The name in both checkpoints.
     pub name: String,
-    /// The shape of both.
+    /// The shape in both checkpoints.
     pub shape: Vec<usize>,
     /// Signal-to-quantization-noise ratio, `10 log10(Σ a² / Σ (a - b)²)`, in decibels, with `a` from the first
-    /// checkpoint; infinite if they are equal, which JSON has as null.
+    /// checkpoint; infinite if the tensors are equal, which is null in JSON.
     pub sqnr_db: f64,
     /// Largest `|a - b|`.
     pub max_abs_error: f64,
-    /// Number of elements that are not the same bit for bit.
+    /// Number of elements whose bits differ.
     pub differing: usize,
 }
 
@@ -73,11 +74,11 @@ fn compare_tensor(first: &Checkpoint, second: &Checkpoint, name: &str) -> Result
     let (mut signal, mut noise, mut max_abs_error, mut differing) = (0f64, 0f64, 0f64, 0);
     for (a, b) in a.into_iter().zip(b) {
         signal += f64::from(a) * f64::from(a);
-        // What is the same bit for bit does not differ, though it be infinite or NaN.
+        // Elements with equal bits count as equal, even if they are infinite or NaN.
         if a.to_bits() != b.to_bits() {
             let error = (f64::from(a) - f64::from(b)).abs();
             noise += error * error;
-            // `max` would pass over NaN.
+            // `max` would ignore NaN.
             max_abs_error = if error.is_nan() || error > max_abs_error { error } else { max_abs_error };
             differing += 1;
         }

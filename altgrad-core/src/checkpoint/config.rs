@@ -1,4 +1,4 @@
-//! What the configuration beside a checkpoint says of its quantization.
+//! Reads what the configuration beside a checkpoint says about quantization.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use super::file::invalid;
 use super::json;
 use crate::{CheckpointError, Error, Result};
 
-/// The configuration of a model as Hugging Face keeps it.
+/// The configuration file of a model, as on Hugging Face.
 pub(super) const CONFIG: &str = "config.json";
 /// The field of it that says how the model is quantized.
 pub(super) const QUANTIZATION: &str = "quantization_config";
-/// Where ModelOpt says it, too.
+/// Where ModelOpt describes it, too.
 pub(super) const HF_QUANT_CONFIG: &str = "hf_quant_config.json";
 
 /// One part of a configuration file.
 #[derive(Clone, Debug)]
 pub(super) struct Section {
     file: PathBuf,
-    /// The fields that lead to it.
+    /// The path of fields that leads to it.
     field: String,
     value: Value,
 }
 
-/// What a folder says of the quantization of the checkpoint in it.
+/// What a folder says about the quantization of the checkpoint in it.
 #[derive(Debug, Default)]
 pub(super) struct Configs {
     /// `quantization_config` of `config.json`.
@@ -36,7 +36,7 @@ pub(super) struct Configs {
 }
 
 impl Configs {
-    /// Reads what there is.
+    /// Reads the sections that exist.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let quantization = match read(&folder.join(CONFIG))? {
             Some((file, config)) => find_quantization(&config).map(|(path, value)| {
@@ -65,12 +65,12 @@ impl Section {
         self.value.get(field).is_some()
     }
 
-    /// The section as a value of a dialect.
+    /// The section as a type of a dialect.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         self.parse_part("", &self.value)
     }
 
-    /// What is, or stands for, a field of the section, as a value of a dialect.
+    /// A value that is, or stands for, a field of the section, as a type of a dialect.
     pub(super) fn parse_part<T: DeserializeOwned>(&self, field: &str, value: &Value) -> Result<T> {
         serde_path_to_error::deserialize(value).map_err(|error| {
             let (path, inner) = (error.path().to_string(), error.inner());
@@ -97,15 +97,14 @@ pub(super) fn read(file: &Path) -> Result<Option<(PathBuf, Map<String, Value>)>>
     };
     match json::parse(&text) {
         Ok(Value::Object(config)) => Ok(Some((file.to_owned(), config))),
-        Ok(_) => Err(invalid(file, None, "it is no JSON object".to_owned())),
-        Err(error) => Err(invalid(file, None, format!("it is no JSON: {error}"))),
+        Ok(_) => Err(invalid(file, None, "it is not a JSON object".to_owned())),
+        Err(error) => Err(invalid(file, None, format!("it is not valid JSON: {error}"))),
     }
 }
 
-/// The section about quantization, of the model itself or of the text or language model in it, with the fields that
-/// lead there.
+/// The section about quantization of the model or of a part of it, with the path of fields that leads there.
 ///
-/// What is nearest to the top counts, and of several parts on one level that of text.
+/// The section nearest to the top counts; among several on one level, the one of the text or language model.
 fn find_quantization(config: &Map<String, Value>) -> Option<(Vec<String>, &Value)> {
     const NAMES: [&str; 2] = [QUANTIZATION, "compression_config"];
     const DEPTH: usize = 4;
@@ -133,7 +132,7 @@ fn find_quantization(config: &Map<String, Value>) -> Option<(Vec<String>, &Value
     None
 }
 
-/// A configuration less what it says of quantization, wherever that is.
+/// A configuration without its sections about quantization, at whichever level they are.
 pub(super) fn without_quantization(mut config: Map<String, Value>) -> Map<String, Value> {
     while let Some((path, _)) = find_quantization(&config) {
         let Some((last, above)) = path.split_last() else { return config };
@@ -149,8 +148,8 @@ fn below(path: &[String], name: &str) -> Vec<String> {
     [path, &[name.to_owned()]].concat()
 }
 
-/// Whether a list of modules that are not quantized has a layer, or a module that it is in: by their path, the end of
-/// it, a pattern in which `*` stands for anything, or a regular expression after `re:`, as libraries match them.
+/// Whether a list of modules that are not quantized contains a layer or a module around it. As in other libraries, an
+/// entry is a path, the end of a path, a pattern in which `*` stands for anything, or `re:` and a regular expression.
 pub(super) fn is_listed(list: Option<&[String]>, layer: &str) -> bool {
     let is_meant = |entry: &String| {
         if let Some(pattern) = entry.strip_prefix("re:") {
@@ -167,7 +166,7 @@ pub(super) fn is_listed(list: Option<&[String]>, layer: &str) -> bool {
     list.is_some_and(|list| list.iter().any(is_meant))
 }
 
-/// Whether a pattern in which `*` stands for anything matches a whole text.
+/// Whether a pattern, in which `*` stands for any text, matches the whole of `text`.
 pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
@@ -205,7 +204,7 @@ mod tests {
                 find_quantization(&config).map(|(path, value)| (path.join("."), value)),
                 Some((path.to_owned(), &own))
             );
-            // That of another part does not come first.
+            // The section of another part does not take precedence.
             config.insert("audio_config".to_owned(), json!({ "inner_config": { "quantization_config": {} } }));
             assert_eq!(
                 find_quantization(&config).map(|(path, value)| (path.join("."), value)),

@@ -1,4 +1,4 @@
-//! Quantizing a checkpoint into another one, a piece of a tensor at a time.
+//! Quantizes a checkpoint into another one, a piece of a tensor at a time.
 
 use std::path::Path;
 
@@ -17,15 +17,15 @@ use crate::quantizer::{DistortionSums, Fp8Tensor, Granularity, Rounding, ScaleEn
 use crate::slot::{Operation, Recipe};
 use crate::{Error, ModelError, Result, TensorError};
 
-/// How far a conversion has come.
+/// The progress of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// The tensor at hand.
+    /// The tensor that is being converted.
     pub tensor: &'a str,
-    /// Bytes of the original checkpoint that were read so far.
+    /// Number of bytes of the original checkpoint that were read so far.
     pub done: usize,
-    /// All of its bytes.
+    /// Number of bytes of the whole original checkpoint.
     pub total: usize,
 }
 
@@ -48,7 +48,7 @@ struct LayerConversion {
     layout: TensorLayout,
 }
 
-/// A head that is tied to an embedding, and so has no tensor of its own.
+/// A head that is tied to an embedding and therefore has no tensor of its own.
 struct TiedHead {
     path: &'static str,
     /// The tensor that it is tied to.
@@ -58,16 +58,18 @@ struct TiedHead {
 impl Writer {
     /// Quantizes a checkpoint in full precision into a new folder, as
     /// [`Quantizable::quantize`](crate::Quantizable::quantize) and [`save`](Self::save) would do with its model, and
-    /// copies its configuration and, of a folder or an index, its tokenizer and its own code.
+    /// copies its configuration. If the original was opened as a folder or an index, its tokenizer and its own code are
+    /// copied too.
     ///
     /// A linear weight is a matrix whose name ends with `weight`. Every other matrix or stack of matrices, such as
-    /// those of fused experts, is left as it is and reported with the reason. Files do not tell embeddings and the
-    /// routers of experts from other linear layers, so paths that look like theirs (`embed_tokens`, `mlp.gate`,
-    /// `router`) stay in full precision unless a rule names them; not in the dialect of ComfyUI, since diffusion models
-    /// call their layers anything. A head that is tied to the embedding (`tie_word_embeddings`) has no tensor of its
-    /// own; it is reported as `lm_head`, and rules may name it. The quantizers that recipes have for gradients are
-    /// ignored. No more than a piece of a tensor and the codes of a row of blocks are in memory at a time, but a tensor
-    /// that is rounded stochastically is, as a whole; of a tensor that is quantized already, its scales are as well.
+    /// those of fused experts, is left as it is and reported with the reason. Files do not distinguish embeddings and
+    /// the routers of experts from other linear layers, so layers whose paths look like theirs (`embed_tokens`,
+    /// `mlp.gate`, `router`) stay in full precision unless a rule names them. The dialect of ComfyUI is an exception,
+    /// since diffusion models have no conventions for such names. A head that is tied to the embedding
+    /// (`tie_word_embeddings`) has no tensor of its own; it is reported as `lm_head`, and rules may name it. The
+    /// quantizers that recipes have for gradients are ignored. Only a piece of a tensor and the codes of a row of
+    /// blocks are in memory at a time; however, a tensor that is rounded stochastically is in memory as a whole, and so
+    /// are the scales of a tensor that is quantized already.
     ///
     /// A checkpoint that is quantized already is an error, unless the writer is told to
     /// [`requantize`](Self::requantize).
@@ -89,7 +91,7 @@ impl Writer {
     /// # Errors
     ///
     /// As [`save`](Self::save) and [`Quantizable::quantize`](crate::Quantizable::quantize), and a tensor that is
-    /// quantized already or cannot be read. Then nothing is left.
+    /// quantized already or cannot be read. In case of an error, nothing is left in the folder.
     pub fn quantize(
         &self,
         original: &Checkpoint,
@@ -112,8 +114,8 @@ impl Writer {
         let layers = || plans.iter().filter_map(|plan| plan.layer.as_ref());
         let specs: Vec<LayerSpec> =
             layers().filter_map(|layer| Some(layer.becomes.as_ref().ok()?.spec.clone())).collect();
-        // What looks like an embedding may be a linear layer, which other libraries have to be told to leave alone; to
-        // be told so of an embedding does them no harm.
+        // A layer that looks like an embedding may be a linear layer, and then other libraries must be told that it is
+        // in full precision. Telling them so about an embedding does no harm.
         let left = layers().filter(|layer| layer.becomes.is_err()).map(|layer| layer.path.clone());
         let full_precision: Vec<String> = left.chain(head.iter().map(|head| head.path.to_owned())).collect();
         let description = self.dialect().describe(&specs, &full_precision)?;
@@ -199,7 +201,7 @@ impl Writer {
             Ok(recipe) => recipe.clone(),
             Err(reason) => return Ok(Err(reason)),
         };
-        // Nothing is measured before the first step.
+        // Nothing has been measured before the first step.
         for (role, quantizer) in [("weights", Some(&recipe.weights)), ("activations", recipe.activations.as_ref())] {
             if quantizer.is_some_and(|quantizer| quantizer.scaling.needs_measurement()) {
                 return Err(Error::Model(ModelError::NoHistory { role }).at(path));
@@ -212,7 +214,7 @@ impl Writer {
             format: recipe.weights.format,
             granularity: recipe.weights.granularity,
             exponents: matches!(recipe.weights.scale_encoding, ScaleEncoding::PowerOfTwo | ScaleEncoding::E8M0(_)),
-            // The input of an embedding is no tensor to quantize.
+            // The input of an embedding is indices, which cannot be quantized.
             activations: recipe.activations.clone().filter(|_| !may_be_embedding),
         };
         let layout = self.dialect().layout(&spec)?;
@@ -240,7 +242,7 @@ impl Plan<'_> {
             let reading = self.source.read()?;
             for piece in reading.pieces(1) {
                 tick(piece.bytes);
-                // In the precision of most models.
+                // BF16 is the precision of most models.
                 writer.append(self.source.name, &safetensors::View::data(&reading.load(&piece, DType::BF16)?))?;
             }
         } else {
@@ -267,14 +269,14 @@ impl Plan<'_> {
         let LayerConversion { recipe, spec, layout } = quantized;
         let weights = &recipe.weights;
         let block_rows = match (weights.rounding, weights.granularity) {
-            // Random draws are numbered through the tensor.
+            // Random draws are numbered across the whole tensor.
             (Rounding::Stochastic { .. }, _) => spec.dims[0],
             (_, Granularity::PerBlock { rows, .. }) => rows,
             _ => 1,
         };
         let reading = self.source.read()?;
         let pieces = reading.pieces(block_rows);
-        // One scale for all needs all of the tensor first; others follow from the piece at hand.
+        // One scale per tensor needs the amax of the whole tensor first; finer scales follow from each piece.
         let amax = if pieces.len() > 1 && weights.granularity == Granularity::PerTensor {
             let mut largest = 0f32;
             for piece in &pieces {
@@ -333,12 +335,12 @@ fn load(reading: &Reading<'_>, path: &str, piece: &Piece) -> Result<(candle_core
     Ok((values, amax))
 }
 
-/// The path of the layer that a matrix, or a stack of them, is the weight of; of one that is called otherwise its name.
+/// The path of the layer whose weight a matrix, or a stack of them, is; its name, if that does not end with `weight`.
 fn path_of<'n>(source: &Source<'n>) -> Option<&'n str> {
     (source.shape.len() > 1).then(|| layer_of_weight(source.name).unwrap_or(source.name))
 }
 
-/// The head that a configuration ties to the embedding, if the checkpoint has no tensor for it.
+/// The head, if the configuration ties it to the embedding and the checkpoint has no tensor for it.
 fn tied_head(original: &Checkpoint, fields: &serde_json::Map<String, serde_json::Value>) -> Option<TiedHead> {
     const HEAD: &str = "lm_head";
     const FIELD: &str = "tie_word_embeddings";
@@ -365,10 +367,10 @@ impl TiedHead {
     }
 }
 
-/// What tensors of a checkpoint are taken for.
+/// The kind of slot that weights of a checkpoint are taken for.
 const KIND: &str = <candle_nn::Linear as Operation>::KIND;
 
-/// The report of a layer without a tensor that stays as it is.
+/// The report of a layer that stays as it is, without facts about its tensor.
 fn left_alone(path: &str, reason: SkipReason) -> LayerReport {
     LayerReport {
         path: path.to_owned(),
@@ -386,8 +388,8 @@ fn left_alone(path: &str, reason: SkipReason) -> LayerReport {
     }
 }
 
-/// What other libraries may take a list of layers in full precision for: most match a name at the beginning, at the end
-/// or anywhere in the path of a layer, and leave that in full precision too, whose weight is codes.
+/// Warns if other libraries may misread the list of layers in full precision: most match a name at the beginning, at
+/// the end or anywhere in the path of a layer, and would then treat a layer with codes as if it were in full precision.
 fn warnings(full_precision: &[String], quantized: &[&str]) -> Vec<String> {
     let mut warnings = Vec::new();
     for name in full_precision {

@@ -1,4 +1,4 @@
-//! A checkpoint back in full precision, a piece of a tensor at a time.
+//! Converts a checkpoint back to full precision, a piece of a tensor at a time.
 
 use std::path::Path;
 
@@ -14,14 +14,14 @@ use super::source::Source;
 use super::writer::{CheckpointWriter, Entry};
 use crate::{Error, Result, TensorError};
 
-/// The size above which a checkpoint is cut into several files, as transformers does.
+/// The size above which a checkpoint is split into several files, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Checkpoint {
     /// Writes the checkpoint in full precision into a new folder: quantized tensors as their values in `dtype` (`F32`,
-    /// `F16` or `BF16`), all others as they are, with the configuration less what it says of quantization, and of a
-    /// folder or an index, its tokenizer and its own code. No more than a piece of a tensor and its scales are in
-    /// memory at a time.
+    /// `F16` or `BF16`), all others as they are, and the configuration without its fields about quantization. If the
+    /// checkpoint was opened as a folder or an index, its tokenizer and its own code are copied too. Only a piece of a
+    /// tensor and its scales are in memory at a time.
     ///
     /// Values are `decode(code) × scale` in `f32`, rounded to `dtype`. Returns the number of tensors that were
     /// quantized.
@@ -36,8 +36,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// A tensor that cannot be read, no tensor that is quantized, another dtype, and as
-    /// [`Writer::save`](super::Writer::save). Then nothing is left.
+    /// A tensor that cannot be read, no tensor that is quantized, another dtype, and errors of writing as in
+    /// [`Writer::save`](super::Writer::save). In case of an error, nothing is left in the folder.
     pub fn dequantize(
         &self,
         dtype: DType,

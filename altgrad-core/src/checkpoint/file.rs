@@ -1,4 +1,4 @@
-//! One safetensors file: its header, of which nothing is believed unchecked, and its tensors, read one at a time.
+//! One safetensors file: its header, which is checked completely, and its tensors, which are read one at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -12,17 +12,17 @@ use serde_json::Value;
 
 use crate::{CheckpointError, Error, Result};
 
-/// The length of the length that a file begins with.
+/// The size of the header's length, with which a file begins.
 const PREFIX: u64 = 8;
 /// The longest header that the `safetensors` library reads and writes.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// What the text begins with that stands for a file that was not fetched.
+/// The start of the placeholder text of a file that Git LFS has not fetched.
 const GIT_LFS: &[u8; PREFIX as usize] = b"version ";
-/// Where a header keeps its own text, among the names of tensors.
+/// The key of a header's metadata, among the names of tensors.
 const METADATA: &str = "__metadata__";
 
-/// An open file. Tensors are read by position and not mapped into memory: a file that shrinks or changes under a
-/// mapping stops the program, where reading gives an error.
+/// An open file. Tensors are read by position and not memory-mapped: a mapped file that shrinks crashes the program,
+/// whereas reading it gives an error.
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     path: PathBuf,
@@ -46,14 +46,14 @@ impl SafetensorsFile {
         let mut prefix = [0; PREFIX as usize];
         file.read_exact(&mut prefix).map_err(unreadable)?;
         if &prefix == GIT_LFS {
-            let why = "it is a pointer of Git LFS and not the file itself, which `git lfs pull` fetches".to_owned();
+            let why = "it is a Git LFS pointer and not the file itself, which `git lfs pull` fetches".to_owned();
             return Err(invalid(why));
         }
         let header_length = u64::from_le_bytes(prefix);
         if header_length > LONGEST_HEADER.min(length - PREFIX) {
             return Err(invalid(format!(
-                "its header claims {header_length} bytes, but the file has {length}; it is damaged, incomplete or no \
-                 safetensors file"
+                "its header claims {header_length} bytes, but the file has {length}; it is damaged, incomplete or \
+                 not a safetensors file"
             )));
         }
         let mut header = vec![0; header_length as usize];
@@ -63,7 +63,7 @@ impl SafetensorsFile {
         let metadata = match entries.remove(METADATA) {
             Some(Value::Null) | None => HashMap::new(),
             Some(value) => serde_json::from_value(value)
-                .map_err(|error| invalid(format!("`{METADATA}` in its header is no map of text: {error}")))?,
+                .map_err(|error| invalid(format!("`{METADATA}` in its header is not a map of strings: {error}")))?,
         };
         let start = PREFIX + header_length;
         let tensors = check_entries(path, entries, length - start)?;
@@ -84,11 +84,11 @@ impl SafetensorsFile {
         &self.metadata
     }
 
-    /// `length` bytes of a tensor from `offset` on.
+    /// `length` bytes of a tensor, starting at `offset`.
     pub(super) fn read_part(&self, name: &str, offset: usize, length: usize) -> Result<Vec<u8>> {
         let (begin, end) = self.info(name)?.data_offsets;
         if offset.checked_add(length).is_none_or(|stop| stop > end - begin) {
-            return Err(invalid(&self.path, Some(name), format!("has no {length} bytes from byte {offset} on")));
+            return Err(invalid(&self.path, Some(name), format!("does not have {length} bytes from byte {offset} on")));
         }
         let mut bytes = vec![0; length];
         read_exact_at(&self.file, &mut bytes, self.start + (begin + offset) as u64)
@@ -102,7 +102,7 @@ impl SafetensorsFile {
         self.read_part(name, 0, end - begin)
     }
 
-    /// A tensor as it is, in a dtype that candle has.
+    /// A tensor in its own dtype, which candle must have.
     pub(super) fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let info = self.info(name)?;
         let bytes = self.read(name)?;
@@ -119,13 +119,13 @@ impl SafetensorsFile {
     }
 }
 
-/// Fills `bytes` with those of a file from `offset` on, whatever other threads read from it meanwhile.
+/// Fills `bytes` from a file, starting at `offset`; other threads may read from the same file meanwhile.
 #[cfg(unix)]
 fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
 }
 
-/// Fills `bytes` with those of a file from `offset` on, whatever other threads read from it meanwhile.
+/// Fills `bytes` from a file, starting at `offset`; other threads may read from the same file meanwhile.
 #[cfg(windows)]
 fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -139,8 +139,8 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
     Ok(())
 }
 
-/// Fills `bytes` with those of a file from `offset` on. What is left, WebAssembly for one, has no threads that could
-/// meet.
+/// Fills `bytes` from a file, starting at `offset`. Other targets, such as WebAssembly, have no threads that could
+/// interfere.
 #[cfg(not(any(unix, windows)))]
 fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
@@ -152,22 +152,24 @@ pub(super) fn invalid(file: &Path, tensor: Option<&str>, why: String) -> Error {
     Error::Checkpoint(CheckpointError::Invalid { file: file.to_owned(), tensor: tensor.map(str::to_owned), why })
 }
 
-/// The entries of a header, if they fill `length` bytes without gaps and overlaps.
+/// The entries of a header, which must fill `length` bytes without gaps or overlaps.
 fn check_entries(path: &Path, entries: BTreeMap<String, Value>, length: u64) -> Result<BTreeMap<String, TensorInfo>> {
     let mut tensors = BTreeMap::new();
     for (name, value) in entries {
-        let info: TensorInfo = serde_json::from_value(value)
-            .map_err(|error| invalid(path, Some(&name), format!("is described wrongly in the header: {error}")))?;
+        let info: TensorInfo = serde_json::from_value(value).map_err(|error| {
+            invalid(path, Some(&name), format!("has an invalid description in the header: {error}"))
+        })?;
         let (begin, end) = info.data_offsets;
-        // An empty side must not hide that the product of others, which strides are made of, overflows.
+        // A dimension of size 0 must not hide an overflow in the product of the others, which strides are computed
+        // from.
         let mut sides = info.shape.iter().map(|size| *size.max(&1));
         let most = sides.try_fold(info.dtype.bitsize(), usize::checked_mul);
         let bits = most.map(|bits| if info.shape.contains(&0) { 0 } else { bits });
         let fits = bits.is_some_and(|bits| bits % 8 == 0 && end.checked_sub(begin) == Some(bits / 8));
         if !fits || end as u64 > length {
             let why = format!(
-                "is said to be {} of shape {:?} in bytes {begin} to {end} of {length}, which cannot be; \
-                 the file is damaged or incomplete",
+                "is described as {} of shape {:?} in bytes {begin} to {end} of {length}, which is \
+                 impossible; the file is damaged or incomplete",
                 info.dtype, info.shape
             );
             return Err(invalid(path, Some(&name), why));
@@ -181,7 +183,7 @@ fn check_entries(path: &Path, entries: BTreeMap<String, Value>, length: u64) -> 
         let (begin, end) = info.data_offsets;
         if begin != reached {
             let what = if begin < reached { "overlaps the tensor before it" } else { "leaves a gap before it" };
-            return Err(invalid(path, Some(name), format!("{what}: it begins at byte {begin} and not {reached}")));
+            return Err(invalid(path, Some(name), format!("{what}: it begins at byte {begin} instead of {reached}")));
         }
         reached = end;
     }

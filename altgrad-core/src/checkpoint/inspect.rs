@@ -1,4 +1,4 @@
-//! What is in a checkpoint, as values, as a table and as JSON.
+//! Reports what is in a checkpoint: as values, as a table and as JSON.
 
 use std::fmt;
 
@@ -11,10 +11,11 @@ use crate::model::{Column, human_bytes, natural_order, shape_text, write_table};
 use crate::quantizer::{Granularity, Quantizer};
 use crate::{Fp8, Result};
 
-/// What is in a checkpoint, by [`Checkpoint::inspect`].
+/// What is in a checkpoint; returned by [`Checkpoint::inspect`].
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{contents:160}`. Where it
-/// would be wider, columns are left out, but names are never broken; JSON has all.
+/// `Display` prints a table of at most 100 characters per line, or of the width given in the format string:
+/// `{contents:160}`. If the table would be wider, columns are left out, but names are never broken; JSON has all
+/// columns.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Contents {
@@ -68,14 +69,14 @@ fn name_of<S: Serializer>(dialect: &Dialect, serializer: S) -> Result<S::Ok, S::
 }
 
 impl Checkpoint {
-    /// Looks at all headers and scales. A tensor that cannot be read is listed with the reason.
+    /// Reports all tensors, from headers and scales. A tensor that cannot be read is listed with the reason.
     ///
     /// # Errors
     ///
     /// A file that cannot be read.
     pub fn inspect(&self) -> Result<Contents> {
         let mut tensors = self.names().map(|name| self.inspect_tensor(name)).collect::<Result<Vec<_>>>()?;
-        // Quantized ones first, as names are.
+        // Quantized tensors first, as in `names`.
         let is_plain = |tensor: &TensorContents| tensor.quantized.is_none() && tensor.unreadable.is_none();
         tensors.sort_by(|a, b| is_plain(a).cmp(&is_plain(b)).then_with(|| natural_order(&a.name, &b.name)));
         Ok(Contents { dialect: self.dialect(), tensors })

@@ -1,21 +1,21 @@
-//! JSON as Python writes it: with `Infinity`, `-Infinity` and `NaN`, which JSON does not have.
+//! Reads and writes JSON as Python does: with `Infinity`, `-Infinity` and `NaN`, which standard JSON lacks.
 //!
-//! `serde_json`'s values cannot hold them; they are kept as text that no configuration has, and are written back as
-//! they were.
+//! `serde_json`'s values cannot hold them; they are kept as strings that no configuration contains, and are written
+//! back unchanged.
 
 use std::io::{self, Write};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What stands for the three in a value, after a character of its own.
+/// The strings that represent the three in a value; each starts with a character that configurations do not use.
 const KEPT: [&str; 3] = ["\u{1}-Infinity", "\u{1}Infinity", "\u{1}NaN"];
 
 /// Reads a value, or says why the text is not JSON.
 pub(super) fn parse(text: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(text).or_else(|error| {
         let quoted = with_words_quoted(text).map_err(|error| error.to_string())?;
-        // What is wrong with it as JSON says where.
+        // The error of the original text gives the position in it.
         serde_json::from_slice(&quoted).map_err(|_| error.to_string())
     })
 }
@@ -38,7 +38,7 @@ pub(super) fn write(value: &Value, mut to: impl Write) -> io::Result<()> {
     to.write_all(b"\n")
 }
 
-/// The text with the three, where they are not in strings, as what stands for them.
+/// The text with the three replaced by these strings, except inside of strings.
 fn with_words_quoted(text: &[u8]) -> serde_json::Result<Vec<u8>> {
     let mut quoted = Vec::with_capacity(text.len());
     let (mut rest, mut in_string) = (text, false);

@@ -1,4 +1,4 @@
-//! The scales of keys and values in a key-value cache, in all dialects.
+//! Reads the scales of keys and values in a key-value cache, in all dialects.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use super::shards::Shards;
 use super::stored::read_scales;
 use crate::Result;
 
-/// The scales that the keys and values of an attention layer are divided by on their way into a cache in FP8.
+/// The scales by which the keys and values of an attention layer are divided before they are cached in FP8.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct KvScales {
-    /// Those of the keys: one, or one for each head; none if the checkpoint has none.
+    /// The scales of the keys: one, or one per head; empty if the checkpoint has none.
     pub keys: Vec<f32>,
-    /// Those of the values.
+    /// The scales of the values, likewise.
     pub values: Vec<f32>,
 }
 
 impl KvScales {
-    /// These scales: one each, or one for each head.
+    /// Keys and values with these scales: one each, or one per head.
     #[must_use]
     pub fn new(keys: Vec<f32>, values: Vec<f32>) -> Self {
         Self { keys, values }
@@ -39,7 +39,7 @@ fn scales(shards: &Shards) -> Result<BTreeMap<String, KvScales>> {
         };
         for place in places {
             if !place.is_empty() && **place != values {
-                return Err(shards.invalid(name, format!("is another scale of `{layer}` than the one before it")));
+                return Err(shards.invalid(name, format!("is a second scale of `{layer}` and differs from the first")));
             }
             place.clone_from(&values);
         }
@@ -48,13 +48,13 @@ fn scales(shards: &Shards) -> Result<BTreeMap<String, KvScales>> {
 }
 
 impl Checkpoint {
-    /// The scales of keys and values, by the path of the attention layer (`model.layers.0.self_attn`), in all dialects
-    /// that checkpoints have for them: `k_scale` and `v_scale` beside the layer or its projections, `output_scale` of
-    /// the projections, `kv_scale`, and `kv_cache_scaling_factor`.
+    /// The scales of keys and values, by the path of the attention layer (`model.layers.0.self_attn`), under any of the
+    /// names that checkpoints use: `k_scale` and `v_scale` beside the layer or its projections, `output_scale` of the
+    /// projections, `kv_scale`, and `kv_cache_scaling_factor`.
     ///
     /// # Errors
     ///
-    /// A scale that is not a positive finite number, or two of one layer that differ.
+    /// A scale that is not a positive finite number, or two different scales of one layer.
     pub fn kv_scales(&self) -> Result<BTreeMap<String, KvScales>> {
         scales(self.shards())
     }

@@ -1,6 +1,6 @@
-//! How the scales of keys and values in a key-value cache are called.
+//! The names of the scales of keys and values in a key-value cache.
 
-/// Whose scale a tensor is.
+/// What a tensor is the scale of.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
     Keys,
@@ -8,8 +8,8 @@ pub(super) enum Of {
     Both,
 }
 
-/// How tensors end that are such scales, with what precedes them in the attention layer's path: vLLM and
-/// compressed-tensors, Quark and llm-compressor, ModelOpt, AutoFP8 and older vLLM, TensorRT-LLM.
+/// The endings of the names of such scales, after the path of the attention layer: vLLM and compressed-tensors, Quark
+/// and llm-compressor, ModelOpt, AutoFP8 and older vLLM, TensorRT-LLM.
 const ENDINGS: [(&str, Of); 10] = [
     ("k_proj.k_scale", Of::Keys),
     ("v_proj.v_scale", Of::Values),
@@ -23,7 +23,7 @@ const ENDINGS: [(&str, Of); 10] = [
     ("kv_cache_scaling_factor", Of::Both),
 ];
 
-/// The attention layer that a tensor is a scale of, and whose.
+/// The attention layer that a tensor belongs to, and what it is the scale of.
 pub(super) fn layer_of(name: &str) -> Option<(&str, Of)> {
     ENDINGS.into_iter().find_map(|(ending, of)| Some((name.strip_suffix(ending)?.strip_suffix('.')?, of)))
 }

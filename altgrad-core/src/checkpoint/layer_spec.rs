@@ -1,4 +1,4 @@
-//! What is to be written of a quantized layer, and how a dialect spells it.
+//! Describes a quantized layer that is to be written, and its tensors in a dialect.
 
 use safetensors::Dtype;
 
@@ -9,9 +9,9 @@ use crate::{Fp8, Infinity, Overflow};
 /// A quantized layer to be written.
 #[derive(Clone, Debug)]
 pub(super) struct LayerSpec {
-    /// Its path; the weight is called this and `.weight`.
+    /// Its path; the weight's name is this with `.weight`.
     pub(super) path: String,
-    /// The weight's dimensions, of a linear layer outputs and inputs.
+    /// The weight's dimensions; outputs and inputs for a linear layer.
     pub(super) dims: Vec<usize>,
     pub(super) format: Fp8,
     pub(super) granularity: Granularity,
@@ -27,13 +27,13 @@ pub(super) struct LayerSpec {
 pub(super) enum Kind {
     Linear,
     Embedding,
-    /// Perhaps an embedding, going by its name, or else a linear layer.
+    /// Either an embedding, as its name suggests, or a linear layer.
     MaybeEmbedding,
     Other(&'static str),
 }
 
 impl Kind {
-    /// Of a slot of this kind.
+    /// The kind of layer for a slot of this kind.
     pub(super) fn of(kind: &'static str) -> Self {
         match kind {
             <candle_nn::Linear as Operation>::KIND => Self::Linear,
@@ -43,16 +43,16 @@ impl Kind {
     }
 }
 
-/// How a dialect spells a layer.
+/// The tensors of a layer in a dialect.
 #[derive(Clone, Debug)]
 pub(super) struct TensorLayout {
     pub(super) codes: String,
     pub(super) codes_dtype: Dtype,
     pub(super) scales: String,
-    /// `F32`, or `U8` for exponents.
+    /// `F32`, or `U8` for exponents of powers of two.
     pub(super) scales_dtype: Dtype,
     pub(super) scales_shape: Vec<usize>,
-    /// The tensor of a static scale of the input.
+    /// The tensor that holds a static scale of the input.
     pub(super) input_scale: Option<InputScale>,
     /// A tensor of bytes that says how the layer is quantized.
     pub(super) mark: Option<(String, Vec<u8>)>,
@@ -71,11 +71,11 @@ pub(super) struct InputScale {
 pub(super) enum Inputs {
     /// Not at all.
     Full,
-    /// To E4M3, under this scale.
+    /// To E4M3, with this scale.
     Static(f32),
-    /// To E4M3, under `f32` scales of its own.
+    /// To E4M3, with `f32` scales computed from the input.
     Dynamic(Granularity),
-    /// To E4M3, in blocks of 1 × 32 under scales that are powers of two.
+    /// To E4M3, in blocks of 1 × 32 with scales that are powers of two.
     Mx(ScaleEncoding),
 }
 
@@ -85,17 +85,17 @@ impl LayerSpec {
         if self.path.is_empty() { tensor.to_owned() } else { format!("{}.{tensor}", self.path) }
     }
 
-    /// The number of blocks above one another and side by side.
+    /// The number of rows and of columns of blocks.
     pub(super) fn grid(&self) -> [usize; 2] {
         self.granularity.blocks(&self.dims).grid().into()
     }
 
-    /// Whether the scales are those of the MX formats.
+    /// Whether blocks and scales are those of the MX formats.
     pub(super) fn is_mx(&self) -> bool {
         self.exponents && self.granularity == Granularity::PerBlock { rows: 1, cols: 32 }
     }
 
-    /// Fails unless the weight is of the one format that most dialects have.
+    /// Fails unless the weight is in E4M3, the only format that most dialects have.
     pub(super) fn check_e4m3(&self) -> Result<(), String> {
         if self.format == Fp8::E4M3 { Ok(()) } else { Err(format!("weights in {}", self.format)) }
     }
@@ -105,7 +105,7 @@ impl LayerSpec {
     pub(super) fn linear(&self) -> Result<[usize; 2], String> {
         match (self.kind, &self.dims[..]) {
             (Kind::Linear, &[outputs, inputs]) => Ok([outputs, inputs]),
-            (Kind::MaybeEmbedding, _) => Err("what may be an embedding, by its name".to_owned()),
+            (Kind::MaybeEmbedding, _) => Err("a layer that may be an embedding, judging by its name".to_owned()),
             (Kind::Embedding, _) => Err("an embedding".to_owned()),
             (Kind::Linear, dims) => Err(format!("a weight of {} dimensions", dims.len())),
             (Kind::Other(kind), _) => Err(format!("a layer of the kind {kind}")),
@@ -120,7 +120,7 @@ impl LayerSpec {
         }
     }
 
-    /// How the input is quantized, or why no dialect of another library can say so.
+    /// How the input is quantized, or why no dialect of another library can express it.
     pub(super) fn inputs(&self) -> Result<Inputs, String> {
         let Some(quantizer) = &self.activations else { return Ok(Inputs::Full) };
         let Quantizer {
@@ -174,17 +174,17 @@ impl LayerSpec {
 }
 
 impl TensorLayout {
-    /// The same with exponents for scales.
+    /// The same, with exponents as scales.
     pub(super) fn with_exponents(self) -> Self {
         Self { scales_dtype: Dtype::U8, ..self }
     }
 
-    /// The same with bytes beside it that say how the layer is quantized.
+    /// The same, with a tensor of bytes that says how the layer is quantized.
     pub(super) fn with_mark(self, name: String, bytes: Vec<u8>) -> Self {
         Self { mark: Some((name, bytes)), ..self }
     }
 
-    /// The same with a static scale of the input.
+    /// The same, with a static scale of the input.
     pub(super) fn with_input_scale(self, name: String, value: f32, shape: impl Into<Vec<usize>>) -> Self {
         Self { input_scale: Some(InputScale { name, value, shape: shape.into() }), ..self }
     }

@@ -1,4 +1,4 @@
-//! FP8 checkpoints of other ecosystems: reading them as a `VarBuilder` or tensor by tensor, and writing them.
+//! FP8 checkpoints of other ecosystems: reads them as a `VarBuilder` or tensor by tensor, and writes them.
 
 mod backend;
 mod companions;

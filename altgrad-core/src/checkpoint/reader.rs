@@ -1,4 +1,4 @@
-//! A checkpoint that is open for reading.
+//! Opens checkpoints and reads their tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,11 +17,11 @@ use crate::{Error, Fp8, Result};
 
 /// A safetensors checkpoint with tensors in FP8, in any [`Dialect`].
 ///
-/// Tensors have the names that a model asks for: `model.layers.0.mlp.up_proj.weight` is one tensor, whatever its codes
-/// and scales are called in the files. Nothing but headers is read before a tensor is asked for, and then nothing but
-/// that tensor.
+/// Tensors have the names that a model asks for: `model.layers.0.mlp.up_proj.weight` is one tensor, regardless of how
+/// its codes and scales are called in the files. Opening reads only headers and configuration; asking for a tensor
+/// reads only that tensor.
 ///
-/// A checkpoint without FP8 tensors is one, too; all of its tensors are then in full precision.
+/// A checkpoint without FP8 tensors can be opened, too; all of its tensors are then in full precision.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     content: Arc<Content>,
@@ -32,7 +32,7 @@ pub struct Checkpoint {
 struct Content {
     shards: Shards,
     dialect: Dialect,
-    /// The quantized tensors, and those that cannot be read.
+    /// The quantized tensors, including those that cannot be read.
     quantized: BTreeMap<String, Result<Stored, Fault>>,
     /// The names of the tensors that are not part of a quantized one.
     plain: Vec<String>,
@@ -44,7 +44,7 @@ struct Content {
 pub struct StoredWeight {
     /// The name that a model asks for.
     pub name: String,
-    /// Its dimensions; of the weight of a linear layer `[outputs, inputs]`.
+    /// Its dimensions; `[outputs, inputs]` for the weight of a linear layer.
     pub shape: Vec<usize>,
     /// The format of its codes.
     pub format: Fp8,
@@ -55,24 +55,25 @@ pub struct StoredWeight {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint whose dialect its configuration or, without one, its tensors tell.
+    /// Opens a checkpoint; its dialect is detected from its configuration or, without one, from its tensors.
     ///
-    /// `paths` is a folder, or an index (`model.safetensors.index.json`), or all files of the checkpoint. The
-    /// configuration is read from `config.json` and `hf_quant_config.json` in the folder of the first. Of a folder the
-    /// index is read if there is one, else `model.safetensors`, else every file that ends with `.safetensors`.
+    /// `paths` is a folder, an index (`model.safetensors.index.json`), or all files of the checkpoint. The
+    /// configuration is read from `config.json` and `hf_quant_config.json` in the folder of the first path. In a
+    /// folder, the index is read if there is one, else `model.safetensors`, else every file that ends with
+    /// `.safetensors`.
     ///
     /// # Errors
     ///
     /// [`CheckpointError::Unreadable`](crate::CheckpointError::Unreadable) and
     /// [`CheckpointError::Invalid`](crate::CheckpointError::Invalid), which name the file: a file that is missing,
-    /// incomplete or damaged; a dialect that is unknown or ambiguous; a configuration that cannot be read. What is
-    /// wrong with one tensor, such as a scale that is missing or of a wrong shape, is an error when that tensor is
-    /// asked for; [`inspect`](Self::inspect) lists all such tensors.
+    /// incomplete or damaged; a dialect that is unknown or ambiguous; a configuration that cannot be read. A fault of
+    /// one tensor, such as a scale that is missing or has a wrong shape, is an error only when that tensor is asked
+    /// for; [`inspect`](Self::inspect) lists all such tensors.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
         Self::open_with(paths, Dialect::detect)
     }
 
-    /// Opens a checkpoint as one of this dialect, whatever its configuration and its tensors tell.
+    /// Opens a checkpoint in this dialect, without detecting it.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Checkpoint {
         Ok(Self { content: Arc::new(content), with_activations: true })
     }
 
-    /// The same checkpoint, whose layers leave their input as it is.
+    /// The same checkpoint, but its layers do not quantize their inputs.
     #[must_use]
     pub fn without_activations(self) -> Self {
         Self { with_activations: false, ..self }
@@ -117,8 +118,8 @@ impl Checkpoint {
         self.content.dialect
     }
 
-    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and what else belongs to
-    /// other tensors are left out; [scales of keys and values](Self::kv_scales) are included.
+    /// The names of all tensors, quantized ones first, each in alphabetical order. Scales and other parts of quantized
+    /// tensors are left out; [scales of keys and values](Self::kv_scales) are included.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.content.quantized.keys().chain(&self.content.plain).map(String::as_str)
     }
@@ -127,7 +128,7 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// That of the first tensor that cannot be read.
+    /// The error of the first tensor that cannot be read.
     pub fn quantized(&self) -> Result<Vec<StoredWeight>> {
         let describe = |(name, stored): (&String, &Result<Stored, Fault>)| {
             let stored = stored.as_ref().map_err(|fault| fault.error(name))?;
@@ -171,7 +172,7 @@ impl Checkpoint {
         }
     }
 
-    /// An error about a tensor that nothing is known of.
+    /// The error for a tensor that does not exist.
     pub(super) fn not_there(&self, name: &str) -> Error {
         let near: Vec<String> = nearest(name, self.names()).into_iter().map(|name| format!("`{name}`")).collect();
         let near = if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) };
@@ -195,9 +196,10 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// A variable that the checkpoint does not have, or has in another shape; then no variable has changed.
+    /// A variable that the checkpoint does not have, or has in another shape. In case of an error, no variable has
+    /// changed.
     pub fn load_variables(&self, variables: &VarMap) -> Result<()> {
-        // Copied, since nothing is to be computed while the map is locked.
+        // Copied, since nothing may be computed while the map is locked.
         let variables: Vec<(String, Var)> = {
             let variables = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             variables.iter().map(|(name, variable)| (name.clone(), variable.clone())).collect()
@@ -232,7 +234,7 @@ impl Checkpoint {
         stored.transpose()
     }
 
-    /// Why the tensor of this name cannot be read, as far as its header and configuration tell.
+    /// Why the tensor of this name cannot be read, judging by header and configuration alone.
     pub(super) fn fault(&self, name: &str) -> Option<&Fault> {
         self.content.quantized.get(name)?.as_ref().err()
     }

@@ -16,7 +16,7 @@ use crate::quantizer::is_power_of_two;
 use crate::slot::{AnySlot, FrozenCodes};
 use crate::{CheckpointError, Error, Result};
 
-/// The size above which a checkpoint is cut into several files, as transformers does.
+/// The size above which a checkpoint is split into several files, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
 
 /// Writes a model as an FP8 checkpoint into a new folder.
@@ -48,7 +48,7 @@ pub fn save<M: Visit + ?Sized>(model: &M, folder: impl AsRef<FilePath>, dialect:
     Writer::new(dialect).save(model, folder)
 }
 
-/// How models are written as FP8 checkpoints.
+/// Writes models, or quantizes checkpoints, as FP8 checkpoints.
 ///
 /// ```no_run
 /// use altgrad::checkpoint::{Dialect, Writer};
@@ -68,20 +68,20 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes in this dialect, a `config.json` with nothing but a `quantization_config`, and files of up to 5 GB; for
-    /// ComfyUI one file and nothing else.
+    /// A writer for this dialect. It writes a `config.json` with nothing but a `quantization_config`, and files of up
+    /// to 5 GB; for ComfyUI, one file and nothing else.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
         let shard_bytes = if dialect.is_one_file() { usize::MAX } else { SHARD_BYTES };
         Self { dialect, config: Map::new(), shard_bytes, requantizes: false }
     }
 
-    /// The same with the fields of another `config.json`, which other libraries need to know what the model is. What
-    /// it says of quantization is left out.
+    /// The same with the fields of another `config.json`, from which other libraries learn what the model is. Its
+    /// fields about quantization are left out.
     ///
     /// # Errors
     ///
-    /// A file that is missing or no JSON object.
+    /// A file that is missing or is not a JSON object.
     pub fn config_from(self, file: impl AsRef<FilePath>) -> Result<Self> {
         let file = file.as_ref();
         match read(file)? {
@@ -93,14 +93,15 @@ impl Writer {
         }
     }
 
-    /// The same with another size above which the checkpoint is cut into several files. A tensor is never cut.
+    /// The same with another size above which the checkpoint is split into several files. A tensor is never split.
     #[must_use]
     pub fn shard_bytes(self, shard_bytes: usize) -> Self {
         Self { shard_bytes, ..self }
     }
 
-    /// The same, which also [quantizes](Self::quantize) a checkpoint that is quantized already, from the values of its
-    /// codes. What its rounding has cost is lost, so the original is the better start where there is one.
+    /// The same, but [`quantize`](Self::quantize) also accepts a checkpoint that is quantized already, and starts from
+    /// the values of its codes. The precision lost by their rounding does not come back, so start from the original if
+    /// you have it.
     #[must_use]
     pub fn requantize(self) -> Self {
         Self { requantizes: true, ..self }
@@ -119,26 +120,26 @@ impl Writer {
         &self.config
     }
 
-    /// The size above which the checkpoint is cut.
+    /// The size above which the checkpoint is split.
     pub(super) fn largest_shard(&self) -> usize {
         self.shard_bytes
     }
 
-    /// Writes a model: the codes of its frozen layers, those that its quantized layers would compute with next, and all
-    /// other tensors as they are.
+    /// Writes a model: the codes of its frozen layers, the codes that its quantized layers would compute with next, and
+    /// all other tensors as they are.
     ///
-    /// Everything is written into a temporary folder first, which is renamed in the end. A tensor that the model uses
-    /// in several places is written once, under its first path. What is marked `#[quant(ignore)]` is not seen and not
-    /// written. An input with delayed scaling is written with the scale that its history gives.
+    /// Everything is written into a temporary folder first, which is renamed at the end. A tensor that the model uses
+    /// in several places is written once, under its first path. Fields marked `#[quant(ignore)]` are not visited and
+    /// not written. An input with delayed scaling is written with the scale that follows from its history.
     ///
     /// # Errors
     ///
     /// [`CheckpointError::NotExpressible`](crate::CheckpointError::NotExpressible), which names the layer and the
-    /// dialects that can; [`CheckpointError::TargetExists`](crate::CheckpointError::TargetExists) if there is something
-    /// in the folder; [`CheckpointError::Unwritable`](crate::CheckpointError::Unwritable);
+    /// dialects that can; [`CheckpointError::TargetExists`](crate::CheckpointError::TargetExists) if the folder is not
+    /// empty; [`CheckpointError::Unwritable`](crate::CheckpointError::Unwritable);
     /// [`CheckpointError::NothingToWrite`](crate::CheckpointError::NothingToWrite);
     /// [`ModelError::NoHistory`](crate::ModelError::NoHistory) for delayed scaling before the first step of training; a
-    /// weight that is not finite. Then nothing is left.
+    /// weight that is not finite. In case of an error, nothing is left in the folder.
     pub fn save<M: Visit + ?Sized>(&self, model: &M, folder: impl AsRef<FilePath>) -> Result<()> {
         let parts = Parts::of(model)?;
         let mut specs = Vec::new();
@@ -171,17 +172,17 @@ impl Writer {
     }
 }
 
-/// What a model holds.
+/// The parts of a model that are written.
 #[derive(Default)]
 struct Parts<'m> {
-    /// The layers that become codes, with their paths; of those that share codes the first.
+    /// The layers that become codes, with their paths; only the first of those that share codes.
     quantized: Vec<(String, QuantizedLayer<'m>)>,
     /// The paths of layers that stay as they are.
     full_precision: Vec<String>,
     /// All other tensors, once each.
     tensors: Vec<(String, Tensor)>,
     seen: HashSet<TensorId>,
-    /// The layers that become codes and were seen as the first with their weight.
+    /// The slots of the layers in `quantized`, to recognize later ones that share their codes.
     first: Vec<(String, &'m dyn AnySlot)>,
 }
 
@@ -194,7 +195,7 @@ struct QuantizedLayer<'m> {
 enum CodesSource<'m> {
     /// Of a frozen layer.
     Frozen(&'m FrozenCodes),
-    /// Of a quantized layer, frozen for this.
+    /// Of a quantized layer, a frozen copy of which was made for writing.
     Quantized(Box<FrozenCodes>),
 }
 
@@ -266,8 +267,8 @@ fn has_codes_of(slot: &dyn AnySlot, other: &dyn AnySlot) -> bool {
         }
 }
 
-/// Checks that nothing is lost of a layer that is not written, since it shares its codes with another one: no file says
-/// of one tensor that two layers quantize their inputs differently.
+/// Checks that nothing is lost of a layer that is not written because it shares its codes with another one: a file
+/// cannot say that two layers with the same tensor quantize their inputs differently.
 fn check_tied(path: &str, slot: &dyn AnySlot, first_path: &str, first: &dyn AnySlot) -> Result<()> {
     let Some(activations) = slot.activations() else { return Ok(()) };
     if first.activations() == Some(activations) && !activations.scaling.needs_measurement() {
@@ -291,14 +292,14 @@ fn layer_spec(path: &str, kind: &'static str, layer: &FrozenCodes) -> Result<Lay
     })
 }
 
-/// No dialect has scales of blocks that reach from one kernel of a convolution into the next.
+/// The error for blocks that reach from one kernel of a convolution into the next, which no dialect can express.
 fn not_of_tensor(path: &str, layer: &FrozenCodes) -> Error {
     let (granularity, shape) = (layer.weight.granularity().to_string(), layer.dims().to_vec());
     Error::Checkpoint(CheckpointError::BlocksAcrossKernels { granularity, shape }).at(path)
 }
 
 impl Description {
-    /// Adds what it says to a checkpoint, beside the other fields of its configuration.
+    /// Adds the description to a checkpoint, together with the other fields of its configuration.
     pub(super) fn add_to(self, writer: &mut CheckpointWriter, mut config: Map<String, Value>) -> Result<()> {
         config.extend(self.quantization.map(|quantization| (QUANTIZATION.to_owned(), quantization)));
         if !config.is_empty() {
@@ -327,7 +328,7 @@ impl TensorLayout {
     pub(super) fn write_scales(&self, writer: &mut CheckpointWriter, scales: &[f32]) -> Result<()> {
         let bytes: Vec<u8> = match self.scales_dtype {
             Dtype::F32 => scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
-            // Of a power of two the biased exponent; 2⁻¹²⁷ is the one that f32 has as a subnormal.
+            // The biased exponent of a power of two. It is 0 for 2⁻¹²⁷, which is subnormal in f32.
             _ => scales.iter().map(|scale| (scale.to_bits() >> 23) as u8).collect(),
         };
         writer.append(&self.scales, &bytes)?;

@@ -1,4 +1,4 @@
-//! The files of a checkpoint as one set of named tensors.
+//! Presents the files of a checkpoint as one set of named tensors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,9 +12,9 @@ use super::file::{SafetensorsFile, invalid};
 use super::json;
 use crate::{CheckpointError, Error, Result};
 
-/// What the file is called that says which tensor is in which shard.
+/// The name of the file that says which tensor is in which shard.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-/// What the file of a checkpoint is called that is not sharded.
+/// The name of the file of a checkpoint that is not sharded.
 pub(super) const SINGLE: &str = "model.safetensors";
 
 /// The open files of a checkpoint, and where each tensor is.
@@ -78,7 +78,7 @@ impl Shards {
         let text = fs::read(index)
             .map_err(|source| Error::Checkpoint(CheckpointError::Unreadable { file: index.to_owned(), source }))?;
         let Index { weight_map } = json::parse_as(&text)
-            .map_err(|error| invalid(index, None, format!("it is no index of a checkpoint: {error}")))?;
+            .map_err(|error| invalid(index, None, format!("it is not an index of a checkpoint: {error}")))?;
         let folder = folder_of(index);
         let mut files: Vec<&PathBuf> = weight_map.values().collect();
         files.sort();
@@ -86,7 +86,8 @@ impl Shards {
         for (name, file) in &weight_map {
             // A name that leads out of the folder would let a checkpoint read any file.
             if !matches!(file.components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
-                let why = format!("is said to be in `{}`, which is no name of a file beside the index", file.display());
+                let file = file.display();
+                let why = format!("is said to be in `{file}`, which is not the name of a file beside the index");
                 return Err(invalid(index, Some(name), why));
             }
             if !folder.join(file).is_file() {
@@ -95,7 +96,7 @@ impl Shards {
             }
         }
         let files: Vec<_> = files.into_iter().map(|file| folder.join(file)).collect();
-        // Where a tensor is in several shards, the index decides.
+        // If a tensor is in several shards, the index decides.
         let shards = Self::open_files_by(folder, &files, |name, file| {
             weight_map.get(name).is_none_or(|listed| folder.join(listed) == file)
         })?;
@@ -112,7 +113,7 @@ impl Shards {
         Self::open_files_by(folder, paths, |_, _| true)
     }
 
-    /// Opens files, of which those tensors count for which `counts` says so of their name and file.
+    /// Opens files. Only those tensors count for whose name and file `counts` returns true.
     fn open_files_by(folder: &Path, paths: &[PathBuf], counts: impl Fn(&str, &Path) -> bool) -> Result<Self> {
         let files = paths.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>>>()?;
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -127,12 +128,12 @@ impl Shards {
         Ok(Self { folder: folder.to_owned(), is_whole_folder: false, files, places })
     }
 
-    /// Where the configuration lies that belongs to the files.
+    /// The folder with the configuration that belongs to the files.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether the checkpoint was opened by its folder or its index, so that what else lies there belongs to it.
+    /// Whether the checkpoint was opened as a folder or an index, so that the other files in the folder belong to it.
     pub(super) fn is_whole_folder(&self) -> bool {
         self.is_whole_folder
     }
@@ -155,7 +156,7 @@ impl Shards {
         self.places.contains_key(name)
     }
 
-    /// The file that holds a tensor, or the folder for one that none does.
+    /// The file that holds a tensor; the folder, if no file does.
     pub(super) fn file_of(&self, name: &str) -> &Path {
         self.places.get(name).map_or(&self.folder, |place| self.files[*place].path())
     }
@@ -165,7 +166,7 @@ impl Shards {
         invalid(self.file_of(name), Some(name), why.into())
     }
 
-    /// `length` bytes of a tensor from `offset` on.
+    /// `length` bytes of a tensor, starting at `offset`.
     pub(super) fn read_part(&self, name: &str, offset: usize, length: usize) -> Result<Vec<u8>> {
         self.file_with(name)?.read_part(name, offset, length)
     }

@@ -1,4 +1,4 @@
-//! A tensor of a checkpoint that is read a piece at a time, quantized or not.
+//! Reads a tensor of a checkpoint a piece at a time, quantized or not.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use super::stored::{Stored, greatest_common_divisor};
 use crate::Result;
 use crate::quantizer::Granularity;
 
-/// About as many bytes are read at once.
+/// The approximate number of bytes that are read at once.
 const PIECE: usize = 4 << 20;
 
-/// A tensor, and what is known of it before its values are read.
+/// A tensor, and what is known about it before its values are read.
 pub(super) struct Source<'c> {
     pub(super) name: &'c str,
     /// Its dimensions.
     pub(super) shape: &'c [usize],
-    /// That of its values in the files, or of its codes.
+    /// The dtype of its values in the files, or of its codes.
     pub(super) dtype: safetensors::Dtype,
     /// Bytes of its values in the files, or of its codes and scales.
     pub(super) bytes: usize,
@@ -34,7 +34,7 @@ pub(super) struct Reading<'s> {
     scales: Vec<f32>,
 }
 
-/// Some rows of a tensor as a matrix of all its rows.
+/// Some rows of a tensor, viewed as one matrix of all its rows.
 #[derive(Clone)]
 pub(super) struct Piece {
     pub(super) rows: Range<usize>,
@@ -43,21 +43,21 @@ pub(super) struct Piece {
 }
 
 impl<'c> Source<'c> {
-    /// The tensor of this name, whose scales are known to be valid.
+    /// The tensor of this name; checks that its scales are valid.
     pub(super) fn new(checkpoint: &'c Checkpoint, name: &'c str) -> Result<Self> {
         let shards = checkpoint.shards();
         let bytes_of = |name: &str| shards.info(name).map_or(0, |info| info.data_offsets.1 - info.data_offsets.0);
         let quantized = checkpoint.stored(name)?;
         let key = quantized.map_or(name, |stored| &stored.codes);
         let Some(info) = shards.info(key) else { return Err(checkpoint.not_there(name)) };
-        // Looked at now, so that nothing is written of a checkpoint with a bad one, and kept when the tensor is at
-        // hand.
+        // Checked now, so that nothing is written if a checkpoint has an invalid scale; kept only while the tensor is
+        // processed.
         quantized.map(|stored| stored.scale_values(shards)).transpose()?;
         let bytes = quantized.map_or_else(|| bytes_of(name), |stored| stored.parts().map(bytes_of).sum());
         Ok(Self { name, shape: &info.shape, dtype: info.dtype, bytes, shards, quantized })
     }
 
-    /// Whether it is in codes.
+    /// Whether it is stored as codes.
     pub(super) fn is_quantized(&self) -> bool {
         self.quantized.is_some()
     }
@@ -68,13 +68,13 @@ impl<'c> Source<'c> {
         self.is_quantized() || matches!(self.dtype, F32 | F16 | BF16 | F64)
     }
 
-    /// Begins to read it.
+    /// Reads the scales and prepares to read the values.
     pub(super) fn read(&self) -> Result<Reading<'_>> {
         let scales = self.quantized.map(|stored| stored.scale_values(self.shards)).transpose()?.unwrap_or_default();
         Ok(Reading { source: self, scales })
     }
 
-    /// Calls `copy` with its bytes, some at a time, of one that is not in codes.
+    /// Calls `copy` with the bytes of a tensor that is not quantized, some at a time.
     pub(super) fn copy(&self, mut copy: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         for start in (0..self.bytes).step_by(PIECE) {
             copy(&self.shards.read_part(self.name, start, PIECE.min(self.bytes - start))?)?;
@@ -92,8 +92,8 @@ impl<'c> Source<'c> {
 }
 
 impl Reading<'_> {
-    /// The tensor cut into pieces that are no longer than need be, between blocks of `block_rows` rows, which may be
-    /// those that its values are to be in, and those of its codes.
+    /// Cuts the tensor into pieces that are no longer than necessary. Cuts are only between blocks of `block_rows` rows
+    /// (which the values may be quantized in later) and between the blocks of its codes.
     pub(super) fn pieces(&self, block_rows: usize) -> Vec<Piece> {
         let rows = self.source.all_rows();
         let row_bytes = self.source.cols() * self.source.dtype.bitsize() / 8;
@@ -103,7 +103,7 @@ impl Reading<'_> {
         };
         let (block_rows, own) = (block_rows.max(1), own.max(1));
         let both = (block_rows / greatest_common_divisor(block_rows, own)).saturating_mul(own);
-        // All there is, where the rows of blocks are more than that, or nothing is in them.
+        // One piece, if a block has at least as many rows as the tensor, or if rows are empty.
         let step = if both >= rows || row_bytes == 0 {
             rows.max(1)
         } else {
@@ -116,7 +116,7 @@ impl Reading<'_> {
         (0..rows).step_by(step).map(piece).collect()
     }
 
-    /// The values of a piece, in the dtype that the files have them in, or in `dtype` if they are codes.
+    /// The values of a piece: in their dtype in the files, or in `dtype` if they are codes.
     pub(super) fn load(&self, piece: &Piece, dtype: DType) -> Result<Tensor> {
         let source = self.source;
         if let Some(stored) = source.quantized {

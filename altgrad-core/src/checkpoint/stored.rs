@@ -1,4 +1,4 @@
-//! A quantized tensor as a checkpoint holds it: codes under one name, scales under another.
+//! A quantized tensor as a checkpoint stores it: codes under one name, scales under another.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::shards::Shards;
 use crate::quantizer::{Fp8Tensor, Granularity, Quantizer, Scaling};
 use crate::{CheckpointError, Error, Fp8, Result};
 
-/// A quantized tensor of a checkpoint: what its header and its configuration say, with nothing read yet.
+/// A quantized tensor of a checkpoint: what header and configuration say about it, before its data is read.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     /// The name of the tensor of codes.
@@ -21,20 +21,20 @@ pub(super) struct Stored {
     pub(super) shape: Vec<usize>,
     pub(super) format: Fp8,
     pub(super) granularity: Granularity,
-    /// The name of the tensor of scales, if there is one; without it values are the codes'.
+    /// The name of the tensor of scales, if there is one; without it, the values are those of the codes.
     pub(super) scales: Option<String>,
-    /// Whether the scales lie in the order that GPUs want.
+    /// Whether the scales are in the order in which tensor cores read them.
     is_swizzled: bool,
-    /// How the input of the layer is quantized, if the tensor is the weight of one and it is.
+    /// How the layer's input is quantized, if the tensor is the weight of a layer that quantizes its input.
     pub(super) activations: Option<StoredActivations>,
 }
 
 /// How the input of a layer is quantized.
 #[derive(Clone, Debug)]
 pub(super) enum StoredActivations {
-    /// Under scales of its own.
+    /// With scales computed from the input.
     Dynamic(Quantizer),
-    /// To this format, under the scale in the tensor of this name.
+    /// To this format, with the scale in the tensor of this name.
     Static(Fp8, String),
 }
 
@@ -57,12 +57,12 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// An error that is about what a file says, as a fault of one tensor; others, such as those of reading, stay
+    /// An error about the content of a file, as a fault of one tensor; other errors, such as those of reading, stay
     /// errors.
     pub(super) fn of(error: Error) -> Result<Self> {
         match error {
             Error::Checkpoint(CheckpointError::Invalid { file, tensor, why }) => {
-                // A part of the tensor is named, or the configuration that is wrong about it.
+                // The error names a part of the tensor, or only the configuration.
                 let part = tensor.map_or_else(String::new, |part| format!("`{part}` "));
                 Ok(Self { file, why: part + &why })
             }
@@ -70,7 +70,7 @@ impl Fault {
         }
     }
 
-    /// The error for whoever asks for the tensor.
+    /// The error that asking for the tensor returns.
     pub(super) fn error(&self, name: &str) -> Error {
         invalid(&self.file, Some(name), format!("cannot be read: {}", self.why))
     }
@@ -81,14 +81,15 @@ impl Fault {
     }
 }
 
-/// Which codes share a scale if codes and scales have these dimensions. The size of blocks is what a checkpoint
-/// declares; where it declares none, only what the shapes leave no choice about.
+/// Which codes share a scale if codes and scales have these dimensions. The size of blocks is the one that the
+/// checkpoint declares; if it declares none, it is inferred only if the shapes allow a single size.
 ///
-/// Tensors of more than two dimensions are matrices, each cut into blocks by itself, the last of which may be smaller.
+/// Tensors of more than two dimensions are stacks of matrices. Each matrix is cut into blocks by itself, and the last
+/// blocks may be smaller.
 fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) -> Result<Granularity, String> {
     let expected = |blocks: &str| {
         format!(
-            "has shape {scales:?}, which does not go with codes of shape {codes:?}: expected one scale, one a \
+            "has shape {scales:?}, which does not fit codes of shape {codes:?}: expected one scale, one a \
              row{blocks}"
         )
     };
@@ -106,7 +107,7 @@ fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) 
     if let [matrices @ .., rows] = outer
         && !matrices.is_empty()
     {
-        // One scale for each matrix, such as those of experts, or one for each column of each (Llama 4).
+        // One scale per matrix, such as those of experts, or one per column of each (Llama 4).
         let ones = [matrices, &[1, 1]].concat();
         if scales == matrices || scales == ones {
             return Ok(Granularity::PerBlock { rows: (*rows).max(1), cols: cols.max(1) });
@@ -121,12 +122,12 @@ fn granularity_of(codes: &[usize], scales: &[usize], block: Option<[usize; 2]>) 
     }
 }
 
-/// Whether scales of this shape are those of the blocks of codes, of this size.
+/// Whether scales of this shape fit codes of this shape in blocks of this size.
 pub(super) fn has_blocks_of(codes: &[usize], scales: &[usize], block: [usize; 2]) -> bool {
     codes.split_last().is_some_and(|(cols, outer)| blocks_of(outer, *cols, scales, block).is_some())
 }
 
-/// Whether a tensor of this shape could be the scales of codes, whatever the size of blocks.
+/// Whether a tensor of this shape could be the scales of codes, with any size of blocks.
 pub(super) fn may_be_scale(codes: &[usize], scales: &[usize]) -> bool {
     let is_grid = || {
         let [.., rows, cols] = codes else { return false };
@@ -137,7 +138,7 @@ pub(super) fn may_be_scale(codes: &[usize], scales: &[usize]) -> bool {
     granularity_of(codes, scales, None).is_ok() || is_grid()
 }
 
-/// [`granularity_of`] if scales are those of blocks of this size.
+/// [`granularity_of`] if the scales fit blocks of this size.
 fn blocks_of(
     outer: &[usize],
     cols: usize,
@@ -157,15 +158,16 @@ fn blocks_of(
     fits.then_some(Granularity::PerBlock { rows: block_rows, cols: block_cols })
 }
 
-/// The blocks that a grid of scales is of, if there is one size that they can have; or which they can have, as a part
-/// of a message.
+/// The blocks that a grid of scales belongs to, if only one size is possible; otherwise the possible sizes, as part of
+/// an error message.
 fn only_blocks(outer: &[usize], cols: usize, scales: &[usize]) -> Result<Granularity, String> {
     let grid = match (outer.split_last(), scales) {
         (Some((rows, matrices)), [same @ .., above, beside]) if same == matrices => Some((*rows, *above, *beside)),
         _ => None,
     };
     let Some((rows, above, beside)) = grid else { return Err(String::new()) };
-    // All sizes with `⌈side / size⌉ = parts`; one part may have any size from the side on, which are all the same.
+    // All sizes with `⌈side / size⌉ = parts`. With one part, every size from `side` up is possible, and all are
+    // equivalent.
     let sizes = |side: usize, parts: usize| match parts {
         0 => None,
         1 => Some((side, side)),
@@ -184,7 +186,7 @@ fn only_blocks(outer: &[usize], cols: usize, scales: &[usize]) -> Result<Granula
                 if least == most { least.to_string() } else { format!("{least} to {most}") }
             };
             Err(format!(
-                "; it could be that of blocks of {} rows and {} columns, but nothing says which",
+                "; blocks of {} rows and {} columns would fit, but nothing says which",
                 range(rows, most_rows),
                 range(cols, most_cols)
             ))
@@ -296,8 +298,8 @@ impl Stored {
         [Some(&self.codes), self.scales.as_ref(), input].into_iter().flatten().map(String::as_str)
     }
 
-    /// The scales, one for each block of [`flat_granularity`](Self::flat_granularity) in their order. The scale of a
-    /// block of nothing but zeros may be zero itself, and counts as 1.
+    /// The scales, one for each block of [`flat_granularity`](Self::flat_granularity), in their order. The scale of a
+    /// block that holds only zeros may be zero, and counts as 1.
     pub(super) fn scale_values(&self, shards: &Shards) -> Result<Vec<f32>> {
         let Some(name) = &self.scales else { return Ok(vec![1.0]) };
         let mut scales = read_numbers(shards, name)?;
@@ -334,14 +336,14 @@ impl Stored {
         Ok(scales)
     }
 
-    /// Whether a layer can have it as its weight: a matrix, or a tensor of more dimensions with the scales of a matrix
-    /// that has a row for each index of the first.
+    /// Whether it can be the weight of one layer: a matrix, or a tensor of more dimensions whose scales are also those
+    /// of a matrix with a row for each index of the first dimension.
     pub(super) fn is_of_one_layer(&self) -> bool {
         self.shape.len() == 2 || self.granularity.of_matrix(&self.shape).is_some()
     }
 
-    /// Which codes share a scale in the tensor as one matrix of all its rows. Where the last block of each of several
-    /// matrices is smaller, blocks are parts of those that were declared, and scales are repeated.
+    /// Which codes share a scale in the tensor, viewed as one matrix of all its rows. If the last block of each of
+    /// several matrices is smaller, the blocks are parts of the declared ones, and scales are repeated.
     pub(super) fn flat_granularity(&self) -> Granularity {
         match (self.granularity, &self.shape[..]) {
             (Granularity::PerBlock { rows: block, cols }, [_, .., rows, _]) if self.shape.len() > 2 => {
@@ -354,7 +356,7 @@ impl Stored {
         }
     }
 
-    /// The scales of the blocks of the flat granularity, from those that were declared.
+    /// The scales of the blocks of the flat granularity, from those of the declared blocks.
     fn spread(&self, scales: Vec<f32>) -> Vec<f32> {
         let (Granularity::PerBlock { rows: block, .. }, Granularity::PerBlock { rows: part, cols }) =
             (self.granularity, self.flat_granularity())
@@ -382,8 +384,8 @@ impl Stored {
             .map_err(|error| shards.invalid(&self.codes, error.to_string()))
     }
 
-    /// Some rows of the tensor as one matrix of all its rows, dequantized; `scales` are all of its
-    /// [`scale_values`](Self::scale_values). They must begin where a block does.
+    /// Some rows of the tensor, viewed as one matrix of all its rows, dequantized. They must begin at the first row of
+    /// a block; `scales` are all of its [`scale_values`](Self::scale_values).
     pub(super) fn load_rows(
         &self,
         shards: &Shards,
@@ -436,8 +438,8 @@ fn check_scale_dtype(shards: &Shards, name: &str) -> Result<()> {
 /// Rows and columns of the tiles that swizzled scales are cut into.
 const TILE: [usize; 2] = [128, 4];
 
-/// A matrix of scales from the order in which tensor cores read them (cuBLAS, "1D block scaling factors layout"): tiles
-/// of 128 × 4, filled up where the matrix ends; in a tile the four rows that are 32 apart lie side by side.
+/// A matrix of scales, from the order in which tensor cores read them (cuBLAS, "1D block scaling factors layout"):
+/// tiles of 128 × 4, padded at the edges of the matrix; in a tile, the four rows that are 32 apart lie side by side.
 fn unswizzle(scales: &[f32], (rows, cols): (usize, usize)) -> Vec<f32> {
     const APART: usize = 32;
     let [tile_rows, tile_cols] = TILE;
@@ -450,7 +452,7 @@ fn unswizzle(scales: &[f32], (rows, cols): (usize, usize)) -> Vec<f32> {
     (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| scales[place(row, col)]).collect()
 }
 
-/// Scales as numbers, which are positive and finite; bytes are exponents.
+/// Scales as numbers, which must be positive and finite; bytes are exponents.
 pub(super) fn read_scales(shards: &Shards, name: &str) -> Result<Vec<f32>> {
     let scales = read_numbers(shards, name)?;
     match scales.iter().position(|scale| !(scale.is_finite() && *scale > 0.0)) {
@@ -462,7 +464,7 @@ pub(super) fn read_scales(shards: &Shards, name: &str) -> Result<Vec<f32>> {
     }
 }
 
-/// Scales as the numbers that they are; bytes are exponents (E8M0: 2 to the power of the byte less 127).
+/// Scales as unchecked numbers; bytes are exponents (E8M0: 2 to the power of the byte minus 127).
 fn read_numbers(shards: &Shards, name: &str) -> Result<Vec<f32>> {
     check_scale_dtype(shards, name)?;
     let bytes = shards.read(name)?;
@@ -478,7 +480,7 @@ pub(super) fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// 2 to the power of a byte less 127, NaN for 255, by OCP Microscaling Formats 1.0, 5.4.1.
+/// 2 to the power of a byte minus 127, or NaN for 255, by OCP Microscaling Formats 1.0, 5.4.1.
 fn exponent_scale(exponent: u8) -> f32 {
     match exponent {
         0 => f32::from_bits(1 << 22),

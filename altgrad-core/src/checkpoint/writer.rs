@@ -1,4 +1,4 @@
-//! The files of a checkpoint that is being written: complete under their names, or not there at all.
+//! Writes the files of a checkpoint so that either all appear, complete, or none does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -32,12 +32,12 @@ impl Entry {
     }
 }
 
-/// A checkpoint in a temporary folder, beside the one that it will be renamed to. Dropped unfinished, it leaves
-/// nothing.
+/// A checkpoint in a temporary folder, which lies beside the target and is renamed to it at the end. If dropped before
+/// that, it leaves nothing behind.
 pub(super) struct CheckpointWriter {
     target: PathBuf,
     folder: TempDir,
-    /// Locked as long as the folder is written to, so that others see that it is.
+    /// Locked while the folder is written to, so that other processes do not remove the folder as stale.
     lock: File,
     shards: Vec<File>,
     places: HashMap<String, Place>,
@@ -52,7 +52,7 @@ struct Place {
 }
 
 impl CheckpointWriter {
-    /// Lays out files of at most `shard_bytes`, unless a tensor alone is larger, with the tensors in the order given.
+    /// Lays out files of at most `shard_bytes` (unless a single tensor is larger), with the tensors in the given order.
     pub(super) fn create(target: &Path, entries: &[Entry], shard_bytes: usize) -> Result<Self> {
         check_target(target)?;
         let parent = match target.parent() {
@@ -62,7 +62,8 @@ impl CheckpointWriter {
         let (folder, lock) = fs::create_dir_all(parent)
             .and_then(|()| {
                 remove_stale(parent);
-                // Somebody who tidies up may take a folder whose file is not locked yet for one that was left.
+                // Another process that removes stale folders may mistake a folder for one if its file is not locked
+                // yet; so try twice.
                 temporary_folder(parent).or_else(|_| temporary_folder(parent))
             })
             .map_err(|source| Error::Checkpoint(CheckpointError::Unwritable { file: target.to_owned(), source }))?;
@@ -86,7 +87,7 @@ impl CheckpointWriter {
     }
 
     fn add_shard(&mut self, name: &str, entries: &[&Entry]) -> Result<()> {
-        // Wide elements first, so that each tensor is aligned to its elements, as the `safetensors` library has it.
+        // Wide elements first, so that each tensor is aligned to its elements, as in the `safetensors` library.
         let mut entries = entries.to_vec();
         entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
         let mut end = 0;
@@ -131,7 +132,7 @@ impl CheckpointWriter {
     /// Writes the next bytes of a tensor.
     pub(super) fn append(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let Some(place) = self.places.get_mut(name).filter(|place| bytes.len() <= place.bytes - place.written) else {
-            return Err(invalid(&self.target, Some(name), format!("has no place for {} bytes more", bytes.len())));
+            return Err(invalid(&self.target, Some(name), format!("has no room for {} more bytes", bytes.len())));
         };
         let position = place.position + place.written as u64;
         place.written += bytes.len();
@@ -140,7 +141,7 @@ impl CheckpointWriter {
         written.map_err(|source| self.unwritable(source))
     }
 
-    /// Adds a file of JSON.
+    /// Adds a JSON file.
     pub(super) fn add_json(&mut self, name: &str, content: &serde_json::Value) -> Result<()> {
         let write = || {
             let mut file = File::create(self.folder.path().join(name))?;
@@ -159,18 +160,18 @@ impl CheckpointWriter {
         copy.map(|_| ()).map_err(|source| self.unwritable(source))
     }
 
-    /// Gives the files their names.
+    /// Checks that all tensors are complete, and renames the folder to the target.
     pub(super) fn finish(mut self) -> Result<()> {
         if let Some((name, _)) = self.places.iter().find(|(_, place)| place.written != place.bytes) {
-            return Err(invalid(&self.target, Some(name), "was not written to its end".to_owned()));
+            return Err(invalid(&self.target, Some(name), "was not written completely".to_owned()));
         }
         for file in &self.shards {
             file.sync_all().map_err(|source| self.unwritable(source))?;
         }
-        // On some systems a folder with open files keeps its name.
+        // On some systems, a folder with open files cannot be renamed.
         self.shards.clear();
         check_target(&self.target)?;
-        // An empty folder there would be replaced on some systems, and be in the way on others.
+        // Some systems replace an empty folder on renaming, others fail.
         if self.target.is_dir() {
             fs::remove_dir(&self.target).map_err(|source| self.unwritable(source))?;
         }
@@ -187,7 +188,7 @@ impl CheckpointWriter {
     }
 }
 
-/// Fails if there is something that would be overwritten.
+/// Fails if something would be overwritten.
 fn check_target(target: &Path) -> Result<()> {
     match fs::read_dir(target).map(Iterator::count) {
         Ok(0) => Ok(()),
@@ -199,13 +200,13 @@ fn check_target(target: &Path) -> Result<()> {
     }
 }
 
-/// What temporary folders are called at the beginning.
+/// How the names of temporary folders begin.
 const PREFIX: &str = ".altgrad-checkpoint-";
-/// The file in a temporary folder that is locked by whoever writes to the folder.
+/// The file in a temporary folder that the process writing to the folder keeps locked.
 const LOCK: &str = ".lock";
 
-/// Removes the folders that were left by processes that ended in the middle. What cannot be removed, or not be told to
-/// be left, stays: it is in nobody's way.
+/// Removes temporary folders left behind by processes that were interrupted. A folder that cannot be removed, or not be
+/// recognized as stale, stays: it does no harm.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
@@ -230,7 +231,7 @@ fn temporary_folder(parent: &Path) -> io::Result<(TempDir, File)> {
     let folder = builder.tempdir_in(parent)?;
     let lock = File::create(folder.path().join(LOCK))?;
     match lock.try_lock() {
-        // Some file systems have no locks, and nobody else can take one there.
+        // Some file systems have no locks; then no other process can take one either.
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok((folder, lock)),
         Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::AlreadyExists.into()),
     }

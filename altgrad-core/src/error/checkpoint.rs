@@ -6,10 +6,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// A checkpoint was to be written of a model, or from another one, in which no layer is quantized.
+    /// A checkpoint was to be written from a model or another checkpoint in which no layer is quantized.
     #[error(
         "no layer is quantized, so there is no FP8 checkpoint to write; call `quantize` first, with a config whose \
-         rules leave it some layers"
+         rules do not skip all layers"
     )]
     NothingToWrite,
 
@@ -27,26 +27,26 @@ pub enum CheckpointError {
     Invalid {
         /// The file at fault.
         file: PathBuf,
-        /// The tensor at fault, by its name in the file, if it is one.
+        /// The name of the tensor at fault in the file, if the error is about one.
         tensor: Option<String>,
         /// What is wrong with it.
         why: String,
     },
 
-    /// A dialect cannot express what is to be written in it.
+    /// A dialect cannot express a layer that is to be written.
     #[error("the dialect {dialect} cannot express {what}{repertoire}; {}", able_text(.able))]
     NotExpressible {
         /// The [name](crate::checkpoint::Dialect::name) of the dialect.
         dialect: &'static str,
-        /// What it has words for, in a sentence.
+        /// What it can express, as part of a sentence.
         repertoire: &'static str,
-        /// What it has no words for.
+        /// What it cannot express.
         what: String,
-        /// The names of the dialects that have.
+        /// The names of the dialects that can.
         able: Vec<&'static str>,
     },
 
-    /// Two layers share their codes, which a checkpoint has once, and do not quantize their inputs alike.
+    /// Two layers share their codes, which a checkpoint stores once, but quantize their inputs differently.
     #[error(
         "it shares its codes with `{first}`, under whose name they are written, but quantizes its inputs differently, \
          which no checkpoint can express; quantize both with a recipe without `activations`"
@@ -77,20 +77,20 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
 
-    /// A checkpoint would be written over something.
-    #[error("`{}` is there and not an empty folder; write to another one, or remove it first", .folder.display())]
+    /// The target of a checkpoint is not a new or empty folder.
+    #[error("`{}` exists and is not an empty folder; write to another one, or remove it first", .folder.display())]
     TargetExists {
         /// The folder.
         folder: PathBuf,
     },
 }
 
-/// ``tensor `…` `` and a space, if an error is about one.
+/// ``tensor `…` `` and a space, if an error is about a tensor.
 fn tensor_text(tensor: Option<&str>) -> String {
     tensor.map_or(String::new(), |name| format!("tensor `{name}` "))
 }
 
-/// Which dialects can.
+/// Says which dialects can.
 fn able_text(able: &[&str]) -> String {
     match able {
         [] => "no other can".to_owned(),

@@ -46,7 +46,7 @@ pub enum ConfigError {
         earlier: Vec<String>,
     },
 
-    /// A rule's pattern is not well formed.
+    /// A rule's pattern is malformed.
     #[error("rule `{pattern}` is not a pattern: {why}")]
     InvalidPattern {
         /// The rule's pattern.
@@ -55,7 +55,7 @@ pub enum ConfigError {
         why: String,
     },
 
-    /// A config file is of no syntax that its extension tells.
+    /// The extension of a config file does not tell its syntax.
     #[error("cannot tell the syntax of the config `{}` by its extension; name it `.toml` or `.json`", .file.display())]
     UnknownSyntax {
         /// The file.
@@ -71,14 +71,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
 
-    /// A config says what it cannot.
+    /// A config is invalid.
     #[error("{}{why}", place_text(.file.as_deref(), *.position, .field))]
     Invalid {
         /// The file, if it was read from one.
         file: Option<PathBuf>,
         /// The line and the column, both from 1, if it was read from text.
         position: Option<(usize, usize)>,
-        /// Where in the config, such as `rules[1].recipe.weights`; empty for the whole of it.
+        /// The field, such as `rules[1].recipe.weights`; empty for the whole config.
         field: String,
         /// What is wrong, and what is allowed.
         why: String,

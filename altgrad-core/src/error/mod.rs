@@ -1,6 +1,6 @@
-//! What every fallible function of altgrad returns: one error, nested by level.
+//! The errors of altgrad: every fallible function returns one error type, nested by level.
 //!
-//! Nothing here knows of what is above it; dialects, for example, are names.
+//! This module knows nothing of higher levels; a dialect, for example, is a name here.
 
 mod checkpoint;
 mod config;
@@ -23,8 +23,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and what to do about it.
 ///
-/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either. What goes through a
-/// function of candle's, as in `Module::forward`, comes back whole:
+/// Converts from and into [`candle_core::Error`], so `?` works in functions that return either. An error that passes
+/// through a function of candle, such as `Module::forward`, is recovered unchanged:
 ///
 /// ```
 /// use altgrad::{Error, Fp8, Linear, Quantizable, TensorError};
@@ -53,7 +53,7 @@ pub enum Error {
     /// A quantizer of a recipe is invalid.
     #[error("{role}: {source}")]
     Role {
-        /// Which: `weights`, `activations` or `gradients`.
+        /// Which one: `weights`, `activations` or `gradients`.
         role: &'static str,
         /// What is wrong with it.
         source: Box<Error>,
@@ -75,7 +75,7 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
 
-    /// A model cannot have done to it what was asked for.
+    /// An operation cannot be applied to a model.
     #[error(transparent)]
     Model(#[from] ModelError),
 
@@ -89,13 +89,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same error, said of one quantizer of a recipe.
+    /// The same error, attributed to one quantizer of a recipe.
     pub(crate) fn of(self, role: &'static str) -> Self {
         Self::Role { role, source: Box::new(self) }
     }
 
-    /// The same error, said of the layer at `path`; unchanged if it already names a layer, or if the model is a single
-    /// layer, whose path is empty.
+    /// The same error, attributed to the layer at `path`; unchanged if it already names a layer, or if the model is a
+    /// single layer, whose path is empty.
     #[must_use]
     pub fn at(self, path: &str) -> Self {
         match self {
@@ -107,7 +107,7 @@ impl Error {
 }
 
 impl From<candle_core::Error> for Error {
-    /// Finds the error of altgrad that one of candle's carries.
+    /// Recovers an error of altgrad that an error of candle carries.
     fn from(error: candle_core::Error) -> Self {
         match error {
             candle_core::Error::Io(error) => match error.downcast::<Self>() {
@@ -126,7 +126,7 @@ impl From<candle_core::Error> for Error {
 }
 
 impl From<Error> for candle_core::Error {
-    /// Of the errors of candle that carry another one, an `io::Error` is the one that gives it back.
+    /// Among candle's errors that can carry another error, only `Io` allows recovering it.
     fn from(error: Error) -> Self {
         match error {
             Error::Candle(error) => error,

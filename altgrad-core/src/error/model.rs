@@ -1,8 +1,8 @@
-//! What cannot be done to a model as it is.
+//! Operations that a model, in its present state, does not allow.
 
 use super::text::{nearest_text, quoted_layers};
 
-/// What cannot be done to a model as it is.
+/// Operations that a model, in its present state, does not allow.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -52,8 +52,8 @@ pub enum ModelError {
     /// Layers were not called in a calibration pass, or with empty inputs only.
     #[error(
         "no input value reached {} in the calibration passes, so no scale is known; what other layers saw is kept: \
-         calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves the others as they \
-         are",
+         calibrate again with inputs that reach all, or with `IdleLayers::LeaveAsIs`, which leaves these layers as \
+         they are",
         quoted_layers(.layers)
     )]
     NotCalibrated {
@@ -61,9 +61,9 @@ pub enum ModelError {
         layers: Vec<String>,
     },
 
-    /// A scale that was to be written would come from a history of which there is none yet.
+    /// A scale that was to be written depends on a history, which is still empty.
     #[error(
-        "the scale of the {role} is delayed, and no step of training has measured it yet; train before, or use a \
+        "the scale of the {role} is delayed, and no step of training has measured it yet; train first, or use a \
          recipe with other scaling, such as `tensorwise`"
     )]
     NoHistory {
@@ -75,14 +75,14 @@ pub enum ModelError {
     #[error("another thread is requantizing the weights of this builder; requantize from one thread, after each step")]
     AlreadyRequantizing,
 
-    /// A tensor is missing from what the quantizers of a model remembered.
+    /// A tensor is missing from a quantizer state.
     #[error("the quantizer state has no tensor `{key}`; was it saved from a model with the same config?")]
     MissingState {
         /// The tensor's name.
         key: String,
     },
 
-    /// A tensor of what the quantizers of a model remembered is not of this model.
+    /// A tensor of a quantizer state does not belong to this model.
     #[error(
         "the model has no use for the quantizer state `{key}`{}; was it saved from a model with the same config?",
         nearest_text(.nearest)
@@ -90,11 +90,11 @@ pub enum ModelError {
     UnknownState {
         /// The tensor's name.
         key: String,
-        /// The names most like it, best first.
+        /// The most similar names, best first.
         nearest: Vec<String>,
     },
 
-    /// A tensor of what the quantizers of a model remembered cannot be right.
+    /// A tensor of a quantizer state is invalid.
     #[error("the quantizer state `{key}` does not fit: {why}")]
     InvalidState {
         /// The tensor's name.
@@ -103,7 +103,7 @@ pub enum ModelError {
         why: String,
     },
 
-    /// The slot of a path is not a linear layer.
+    /// The slot at a path is not a linear layer.
     #[error("the layer at `{path}` is not linear but of the kind {kind}; ask for it by `slot(\"{path}\")`")]
     OtherKind {
         /// The path that was asked for.

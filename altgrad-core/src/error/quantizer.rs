@@ -15,7 +15,7 @@ pub enum QuantizerError {
     #[error("delayed scaling over 0 steps has no amax to scale by; use a `len` of 1 or more, or `Scaling::Current`")]
     EmptyDelay,
 
-    /// The margin of [`Scaling::Delayed`](crate::Scaling::Delayed) is outside of -32 to 32.
+    /// The margin of [`Scaling::Delayed`](crate::Scaling::Delayed) is outside the range -32 to 32.
     #[error("a margin of {margin} leaves nothing of the format's range; use -32 to 32, usually 0")]
     MarginOutOfRange {
         /// The margin.
@@ -31,7 +31,7 @@ pub enum QuantizerError {
         cols: usize,
     },
 
-    /// A scaling that looks at more than the tensor at hand, with more than one scale a tensor.
+    /// A scaling that depends on more than the current tensor, with more than one scale per tensor.
     #[error(
         "{scaling} scaling is for one scale a tensor, but the granularity is {granularity}; use `Scaling::Current`"
     )]
@@ -42,7 +42,7 @@ pub enum QuantizerError {
         granularity: String,
     },
 
-    /// A static scale that is not a power of two, with an encoding of powers of two.
+    /// A static scale that is not a power of two, with an encoding that stores powers of two.
     #[error(
         "a static scale of {scale} is not a power of two from 2^-127 to 2^127, as its encoding requires; use one, or \
          `ScaleEncoding::F32`"
@@ -77,7 +77,7 @@ pub enum QuantizerError {
     )]
     NoSteps,
 
-    /// Blocks that reach over more than one row of a weight, as a matrix with a row for each index of its first
+    /// Blocks that span more than one row of a weight, viewed as a matrix with a row for each index of its first
     /// dimension.
     #[error(
         "scales {granularity} do not fit a weight of shape {shape:?}: their blocks reach from one index of its first \

@@ -12,7 +12,7 @@ pub enum TensorError {
          find out where it came from, or leave the layer in full precision"
     )]
     NotFinite {
-        /// The tensor's role: `weight`, for example.
+        /// The tensor's role, such as `the weight`.
         what: &'static str,
         /// The first such value.
         value: f64,

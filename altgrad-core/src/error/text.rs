@@ -1,4 +1,4 @@
-//! Words that several messages share.
+//! Phrases that several error messages share.
 
 /// `; did you mean `…`?` with the most similar of `known`, or nothing if none is similar.
 pub(crate) fn did_you_mean<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> String {
@@ -10,7 +10,7 @@ pub(crate) fn did_you_mean<'k>(unknown: &str, known: impl IntoIterator<Item = &'
     }
 }
 
-/// The names most like one that is not there.
+/// Suggests the names most similar to one that does not exist.
 pub(super) fn nearest_text(nearest: &[String]) -> String {
     match nearest {
         [] => String::new(),

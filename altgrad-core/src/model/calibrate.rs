@@ -1,4 +1,4 @@
-//! Calibration: watching what goes into layers, and fixing the scales of activations.
+//! Calibration: observes the inputs of layers and fixes the scales of activations.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -20,7 +20,7 @@ use crate::{Error, ModelError, Result};
 pub struct CalibrationReport {
     /// One entry for each layer whose input has a static scale now.
     pub layers: Vec<LayerCalibration>,
-    /// The layers that no input reached, by path, whose scales stay as they were: [`IdleLayers::LeaveAsIs`].
+    /// The paths of layers that no input reached, and whose scales stay as they were: see [`IdleLayers::LeaveAsIs`].
     pub idle: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ pub struct CalibrationReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct CalibrationConfig {
-    /// How a scale follows from the values that were seen.
+    /// How a scale is computed from the observed values.
     pub observer: Observer,
     /// What to do with layers that no input reached.
     pub idle_layers: IdleLayers,
@@ -49,13 +49,13 @@ pub enum IdleLayers {
     /// with [`LeaveAsIs`](Self::LeaveAsIs) and no inputs at all.
     #[default]
     Error,
-    /// Leave their scales as they are, which is dynamic unless they were calibrated before, and name the layers in the
+    /// Leave their scales as they are (dynamic, unless the layers were calibrated before), and name the layers in the
     /// report.
     LeaveAsIs,
 }
 
 impl CalibrationConfig {
-    /// With this observer and the default of everything else.
+    /// With this observer, and defaults for everything else.
     #[must_use]
     pub fn new(observer: Observer) -> Self {
         Self { observer, ..Self::default() }
@@ -80,7 +80,7 @@ impl From<Observer> for CalibrationConfig {
 pub struct LayerCalibration {
     /// Dotted path.
     pub path: String,
-    /// Number of input values that were seen.
+    /// Number of observed input values.
     pub values: u64,
     /// The magnitude that the scale maps to the format's largest value; 0 if there were only zeros, and then the scale
     /// is 1.
@@ -107,7 +107,7 @@ pub(super) fn calibrate<M: Visit + ?Sized>(
             layer.operands.activations.watch.begin(observer);
         }
     })?;
-    // Whatever happens in the caller's code, layers must not go on watching instead of quantizing.
+    // Even if the caller's code fails or panics, layers must stop observing and quantize again.
     let outcome = catch_unwind(AssertUnwindSafe(|| passes(model)));
     let mut observations = Vec::new();
     for_each_quantized(model, |path, layer| {
@@ -137,7 +137,7 @@ pub(super) fn calibrate<M: Visit + ?Sized>(
     }
 }
 
-/// Whether the layer's input has one scale, which can be fixed: rows and blocks are not the same from input to input.
+/// Whether the layer's input has a single scale, which can be fixed; rows and blocks differ from input to input.
 fn can_be_calibrated(layer: &Quantization) -> bool {
     let activations = layer.recipe.activations.as_ref();
     activations.is_some_and(|quantizer| quantizer.granularity == Granularity::PerTensor)
@@ -150,7 +150,7 @@ fn fix_scale(path: &str, layer: &mut Quantization, seen: &Observation) -> LayerC
         scale = quantizer.static_scale(amax);
         quantizer.scaling = Scaling::Static(scale);
     }
-    // The past has no part in a static scale.
+    // A static scale does not depend on a history.
     let input = &layer.operands.activations;
     input.set_state(QuantizerState { history: AmaxHistory::new(0), ..input.state() });
     LayerCalibration { path: path.to_owned(), values: seen.count(), amax, scale }

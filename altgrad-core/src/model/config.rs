@@ -1,4 +1,4 @@
-//! What a model is to become: a recipe, rules by path, and what to do about ties.
+//! How a model is to be quantized: a recipe, rules by path, and a policy for ties.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,13 +11,13 @@ use crate::{Fp8, Result};
 
 /// How a whole model is quantized.
 ///
-/// Who decides about a layer, strongest first: `#[quant(skip)]` on it or an enclosing field; the first rule that
-/// matches its path; the nearest `#[quant(recipe = …)]`; the config's own recipe. A layer that shares its weight with
-/// another part of the model is subject to the [`TiePolicy`] whatever a rule says.
+/// What decides about a layer, in order of precedence: `#[quant(skip)]` on it or on an enclosing field; the first rule
+/// that matches its path; the nearest `#[quant(recipe = …)]`; the config's own recipe. A layer that shares its weight
+/// with another part of the model is also subject to the [`TiePolicy`], even if a rule matches it.
 ///
-/// A pattern is dotted segments, of which `*` matches any part of one or exactly one, and `**` any number. A pattern
-/// that matches an ancestor matches everything below it: `h.0` stands for all layers of the first block, and never for
-/// `h.01`. A pattern that starts with `re:` is a regular expression over the full path.
+/// A pattern consists of dotted segments; `*` matches exactly one segment or any part of one, and `**` any number of
+/// segments. A pattern that matches an ancestor matches everything below it: `h.0` stands for all layers of the first
+/// block, and never for `h.01`. A pattern that starts with `re:` is a regular expression over the full path.
 ///
 /// ```
 /// use altgrad::{Fp8, QuantConfig};
@@ -32,8 +32,8 @@ use crate::{Fp8, Result};
 /// # As a file
 ///
 /// [`from_file`](Self::from_file) reads a config from TOML or JSON, and [`to_toml`](Self::to_toml) and
-/// [`to_json`](Self::to_json) write one; with serde it can also be part of a larger file of your own. Whatever is
-/// unknown or wrong in a file is an error with its line, its column and its field.
+/// [`to_json`](Self::to_json) write one; with serde, a config can also be part of a larger file of your own. Anything
+/// unknown or invalid in a file is an error with its line, its column and its field.
 ///
 /// ```
 /// use altgrad::{Fp8, Granularity, QuantConfig, Quantizer, Recipe, Ste};
@@ -77,7 +77,7 @@ use crate::{Fp8, Result};
 ///
 /// | field | values |
 /// |---|---|
-/// | `format` | `"E4M3"`, or what else [`Fp8`] reads |
+/// | `format` | `"E4M3"`, or any other text that [`Fp8`] parses |
 /// | `granularity` | `"per_tensor"`, `"per_row"`, `"per_channel"`, `{ per_block = { rows = 128, cols = 128 } }` |
 /// | `scaling` | `"current"`, `{ window.len = 16 }`, `{ delayed = { len = 1024, margin = 0 } }`, `{ static = 0.05 }` |
 /// | `scale_encoding` | `"f32"`, `"f32_reciprocal"`, `"power_of_two"`, `{ e8m0 = "floor" }`, `{ e8m0 = "round_up" }` |
@@ -88,7 +88,7 @@ use crate::{Fp8, Result};
 #[serde(deny_unknown_fields, expecting = "a config: a table with a `recipe`, and perhaps `rules` and `ties`")]
 #[non_exhaustive]
 pub struct QuantConfig {
-    /// The recipe of every layer about which nothing else is said.
+    /// The recipe of every layer that no rule and no attribute decides about.
     pub recipe: Recipe,
     /// The rules, in the order in which they are tried.
     #[serde(default)]
@@ -98,7 +98,7 @@ pub struct QuantConfig {
     pub ties: TiePolicy,
 }
 
-/// What a config says of the layers whose path matches a pattern.
+/// What a config says about the layers whose paths match a pattern.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a rule: a table with a `pattern` and a `recipe`")]
 #[non_exhaustive]
@@ -111,7 +111,7 @@ pub struct Rule {
     pub recipe: Option<Recipe>,
 }
 
-/// A pattern that is well formed.
+/// Reads a pattern, which must be well formed.
 fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let pattern = String::deserialize(deserializer)?;
     Pattern::new(&pattern).map_err(D::Error::custom)?;
@@ -127,8 +127,8 @@ pub enum TiePolicy {
     /// Leaves it in full precision and reports what it is tied to.
     #[default]
     KeepFullPrecision,
-    /// Quantizes it like any other. Slots that share a weight and are quantized alike have one quantizer of it and,
-    /// once frozen, one set of codes; a part that is not a slot goes on with the full-precision tensor.
+    /// Quantizes it like any other. Slots that share a weight and quantize it alike share one quantizer and, once
+    /// frozen, one set of codes; a part that is not a slot keeps using the full-precision tensor.
     Quantize,
 }
 
@@ -147,8 +147,8 @@ impl QuantConfig {
         Self { recipe: recipe.into(), rules: Vec::new(), ties: TiePolicy::default() }
     }
 
-    /// Adds a rule, to be tried after those added before: the layers that match `pattern` get `recipe`, or stay in full
-    /// precision if it is `None`. A bad pattern is an error when the config is used.
+    /// Adds a rule that is tried after the rules added before: the layers that match `pattern` get `recipe`, or stay in
+    /// full precision if it is `None`. A bad pattern is an error when the config is used.
     #[must_use]
     pub fn rule(mut self, pattern: impl Into<String>, recipe: impl Into<OrFull<Recipe>>) -> Self {
         self.rules.push(Rule::new(pattern, recipe));

@@ -1,4 +1,4 @@
-//! What is wrong in the text of a config, where, and what could stand there instead.
+//! Describes what is wrong in the text of a config, where it is, and what is allowed there.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// The text is none of its syntax.
+    /// The text does not have this syntax.
     pub(super) fn of_syntax(syntax: Syntax, offset: Option<usize>, message: &str) -> Self {
         let name = match syntax {
             Syntax::Toml => "TOML",
@@ -27,7 +27,7 @@ impl Fault {
         Self { offset, field: String::new(), why: format!("this is not {name}: {message}") }
     }
 
-    /// The value at `path` is not what a config has there; `message` is what serde says of it.
+    /// The value at `path` is not allowed there; `message` is what serde says about it.
     pub(super) fn of_value(
         syntax: Syntax,
         offset: Option<usize>,
@@ -38,7 +38,7 @@ impl Fault {
         let field = if names.is_empty() { String::new() } else { path.to_string() };
         let allowed = allowed(syntax, &names, message).unwrap_or_default();
         let nearest = nearest(message);
-        // The known variants are among what is allowed, which says also what belongs to them.
+        // The allowed values list the known variants, together with their fields.
         let message = match message.split_once(", expected") {
             Some((unknown, _)) if unknown.starts_with("unknown variant") && !allowed.is_empty() => unknown,
             _ => message,
@@ -46,7 +46,7 @@ impl Fault {
         Self { offset, field, why: plain(message).to_owned() + &allowed + &nearest }
     }
 
-    /// The fault as an error, in the text that it is in.
+    /// The fault as an error that says where in the text it is.
     pub(super) fn locate(self, file: Option<&Path>, text: &str) -> Error {
         // Lines and columns as an editor counts them.
         let before = self.offset.map(|offset| text.get(..offset).unwrap_or(text));
@@ -63,21 +63,21 @@ impl Fault {
     }
 }
 
-/// What serde and the parsers say in the words of Rust, in those of a config.
+/// Replaces Rust terms in messages of serde and the parsers with terms of a config.
 fn plain(message: &str) -> &str {
     match message {
         // A name alone, where it needs a number.
         _ if message.starts_with("invalid type: unit variant") => "a name is not enough here",
-        // Anything but a string and a table with one field.
+        // Neither a string nor a table with one field.
         "expected value" | "wanted string or table" => "this is neither a name nor a table with one field",
         _ if message.starts_with("wanted exactly 1 element") => "a table with one field is needed here",
         _ => message,
     }
 }
 
-/// The known name that an unknown one is most like.
+/// The known name that is most similar to an unknown one.
 fn nearest(message: &str) -> String {
-    // serde puts the unknown name in backticks, and then the known ones.
+    // serde puts the unknown name in backticks, and after it the known ones.
     let mut names = message.split('`').skip(1).step_by(2);
     match names.next() {
         Some(unknown) if message.starts_with("unknown ") => did_you_mean(unknown, names),
@@ -85,12 +85,12 @@ fn nearest(message: &str) -> String {
     }
 }
 
-/// The fields whose errors say themselves what is allowed.
+/// The fields whose own errors say what is allowed.
 const SELF_EXPLANATORY: [&str; 9] =
     ["recipe", "pattern", "base", "weights", "activations", "gradients", "format", "amax_epsilon", "amax_bound"];
 
-/// What the field may be that a message is about, if the message does not say it: one that is missing, or the innermost
-/// in whose value something is wrong, such as `scaling` in `rules[0].recipe.weights.scaling.window`.
+/// The allowed values of the field that a message is about, if the message does not say them. This is a missing field,
+/// or the innermost field whose value is wrong, such as `scaling` in `rules[0].recipe.weights.scaling.window`.
 fn allowed(syntax: Syntax, path: &[String], message: &str) -> Option<String> {
     let say = |name: &str| Some(format!("; `{name}` may be {}", syntax.spellings(name)?));
     if message.starts_with("unknown field") {

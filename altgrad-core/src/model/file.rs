@@ -17,7 +17,7 @@ impl QuantConfig {
     ///
     /// [`ConfigError::UnknownSyntax`](crate::ConfigError::UnknownSyntax) for another extension,
     /// [`ConfigError::Unreadable`](crate::ConfigError::Unreadable) if the file cannot be read, and
-    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) for what is wrong in it, with the line, the column and the
+    /// [`ConfigError::Invalid`](crate::ConfigError::Invalid) if its text is invalid, with the line, the column and the
     /// field.
     ///
     /// ```
@@ -77,10 +77,11 @@ impl QuantConfig {
         read(Syntax::Json, text).map_err(|fault| fault.locate(None, text))
     }
 
-    /// The config as TOML, with every field of every quantizer, so that the text means the same whatever the defaults
-    /// and named recipes of a later version are. [`QuantConfig::from_toml`] gives the same config back.
+    /// The config as TOML, with every field of every quantizer, so that the text keeps its meaning even if defaults and
+    /// named recipes change in a later version. [`QuantConfig::from_toml`] gives the same config back.
     ///
-    /// A seed above `i64::MAX` is written as it is; TOML lets its readers refuse such integers, and some others do.
+    /// A seed above `i64::MAX` is written as it is. TOML allows parsers to reject such integers, and some other parsers
+    /// do.
     ///
     /// # Errors
     ///
@@ -119,7 +120,8 @@ impl QuantConfig {
         serde_json::to_string_pretty(self).map_err(|error| invalid(String::new(), error.to_string()))
     }
 
-    /// What reading checks: writing down what cannot be read would only move the error to where it is hard to mend.
+    /// Checks what reading checks: writing a config that cannot be read would only delay the error until it is hard to
+    /// fix.
     pub(crate) fn check(&self) -> Result<()> {
         self.recipe.validate().map_err(|error| invalid("recipe".to_owned(), error.to_string()))?;
         for (number, rule) in self.rules.iter().enumerate() {
@@ -133,7 +135,7 @@ impl QuantConfig {
     }
 }
 
-/// An error of a config that was read from no file.
+/// An error in a config that was not read from a file.
 pub(super) fn invalid(field: String, why: String) -> Error {
     Error::Config(ConfigError::Invalid { file: None, position: None, field, why })
 }
@@ -157,7 +159,8 @@ fn read(syntax: Syntax, text: &str) -> Result<QuantConfig, Fault> {
         }
         Syntax::Json => {
             let offset = |error: &serde_json::Error| Some(offset_of(text, error.line(), error.column()));
-            // First as nothing in particular: later errors are then about a value, whatever `serde_json` calls them.
+            // The first pass checks only the syntax, so errors of the second are about values, even if `serde_json`
+            // classifies them otherwise.
             serde_json::from_str::<IgnoredAny>(text)
                 .map_err(|error| Fault::of_syntax(syntax, offset(&error), &json_message(&error)))?;
             serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
@@ -168,15 +171,15 @@ fn read(syntax: Syntax, text: &str) -> Result<QuantConfig, Fault> {
     }
 }
 
-/// What an error of `serde_json` says, without the place that its text ends with.
+/// The message of a `serde_json` error, without the position at its end.
 fn json_message(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     message.strip_suffix(&place).map(str::to_owned).unwrap_or(message)
 }
 
-/// The offset of a place that `serde_json` reports: the line from 1, and in it the byte from 1, or 0 for the line's end
-/// before it.
+/// The offset of a position that `serde_json` reports: the line from 1, and the byte in the line from 1, where 0 is the
+/// end of the line before.
 fn offset_of(text: &str, line: usize, column: usize) -> usize {
     let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     start + column.saturating_sub(1)

@@ -1,4 +1,4 @@
-//! A report with like layers in one row.
+//! A report with similar layers in one row.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use super::report::{LayerReport, QuantReport, bytes_text};
 use super::table::{Column, shape_text, write_table};
 
 /// A [`QuantReport`] in which the same layer of each block is one row: `model.layers.*.mlp.down_proj ×30`, with the
-/// least and the mean signal-to-quantization-noise ratio and the bytes of all. Layers of a group whose ratio is more
-/// than 3 dB below its mean are rows of their own beneath it.
+/// lowest and the mean signal-to-quantization-noise ratio and the bytes of all. Layers whose ratio is more than 3 dB
+/// below the mean of their group have rows of their own beneath it.
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{grouped:160}`.
+/// `Display` prints a table of at most 100 characters per line, or of the width given in the format string:
+/// `{grouped:160}`.
 #[derive(Clone, Debug)]
 pub struct GroupedReport<'r> {
     report: &'r QuantReport,
@@ -23,11 +24,11 @@ struct Group<'r> {
     layers: Vec<&'r LayerReport>,
 }
 
-/// How far below the mean of its group a layer is named by itself, in decibels.
+/// A layer that is further than this below the mean of its group has a row of its own; in decibels.
 const OUTLIER_DB: f64 = 3.0;
 
 impl QuantReport {
-    /// The same report with like layers of different blocks in one row, for people to read: [`GroupedReport`].
+    /// The same report with similar layers of different blocks in one row, for people to read: [`GroupedReport`].
     #[must_use]
     pub fn grouped(&self) -> GroupedReport<'_> {
         GroupedReport::new(self)
@@ -55,7 +56,7 @@ impl<'r> GroupedReport<'r> {
     }
 }
 
-/// The path with a star for each number.
+/// The path with `*` in place of each number.
 fn pattern_of(path: &str) -> String {
     let star = |segment| if str::parse::<u64>(segment).is_ok() { "*" } else { segment };
     path.split('.').map(star).collect::<Vec<_>>().join(".")

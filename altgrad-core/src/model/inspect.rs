@@ -1,4 +1,4 @@
-//! Reading a model: which slots it has, and which of them share a tensor with another part.
+//! Inspects a model: which slots it has, and which of them share a tensor with another part.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -22,9 +22,9 @@ pub(super) struct VisitedSlot<'m> {
 /// What a walk through a model saw.
 pub(super) struct Inspection<'m> {
     pub(super) slots: Vec<VisitedSlot<'m>>,
-    /// For each tensor where it is used, in the order of declaration.
+    /// Where each tensor is used, in the order of declaration.
     uses: HashMap<TensorId, Vec<String>>,
-    /// For each tensor where a part other than a slot uses it first.
+    /// Where each tensor is first used by a part that is not a slot.
     others: HashMap<TensorId, String>,
 }
 
@@ -39,7 +39,7 @@ impl<'m> Inspection<'m> {
         }
     }
 
-    /// The other tensor of the model that is the layer's weight, if there is one.
+    /// Where else the model uses the layer's weight, if it does.
     pub(super) fn tied_to(&self, visited: &VisitedSlot<'_>) -> Option<&str> {
         let places = self.uses.get(&visited.slot.master_weight()?.id())?;
         let own = below(&visited.path, "weight");
@@ -52,12 +52,12 @@ impl<'m> Inspection<'m> {
         self.slots.iter().enumerate().filter(is_tied).map(|(number, _)| number)
     }
 
-    /// Where the model uses a tensor other than at these places, if it does.
+    /// The first place outside of `places` where the model uses a tensor, if there is one.
     pub(super) fn use_outside_of(&self, tensor: &Tensor, places: &[String]) -> Option<&str> {
         self.uses.get(&tensor.id())?.iter().find(|place| !places.contains(place)).map(String::as_str)
     }
 
-    /// Where a part of the model that is no slot uses a tensor, if one does.
+    /// Where a part of the model that is not a slot uses a tensor, if one does.
     pub(super) fn use_by_another_part(&self, tensor: &Tensor) -> Option<&str> {
         self.others.get(&tensor.id()).map(String::as_str)
     }
@@ -113,8 +113,8 @@ impl<'m> VisitorMut<'m> for Slots<'m> {
     }
 }
 
-/// Puts replacements in the places of slots, by path in the order of declaration; `None` leaves a slot alone. Nothing
-/// is replaced unless each has its slot.
+/// Puts replacements in place of slots; both are in the order of declaration, and their paths must agree. `None` leaves
+/// a slot unchanged. Either all are replaced or none is.
 pub(super) fn replace(slots: Slots<'_>, replacements: Vec<(&str, Option<Box<dyn AnySlot>>)>) -> Result<()> {
     let slots = slots.0;
     check_same_paths(replacements.iter().map(|(path, _)| *path), slots.iter().map(|(path, _)| path.as_str()))?;
@@ -182,7 +182,7 @@ pub(super) fn find<'m, M: Visit + ?Sized>(model: &'m M, path: &str) -> Result<&'
 }
 
 pub(super) fn find_mut<'m, M: Visit + ?Sized>(model: &'m mut M, path: &str) -> Result<&'m mut dyn AnySlot> {
-    // First without holding on to the model, which the message about a path that is not there asks for others.
+    // Searched first by shared reference: the error for an unknown path needs the model to suggest other paths.
     find(&*model, path)?;
     let mut search = Search { wanted: path, found: None };
     model.visit_mut(&Path::root(), &mut search)?;
@@ -255,7 +255,8 @@ pub(super) fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// The three paths most like `wanted`, best first: those that contain it, then those that are spelled most like it.
+/// The three paths most similar to `wanted`, best first: those that contain it, then those with the most similar
+/// spelling.
 pub(crate) fn nearest<'p>(wanted: &str, paths: impl Iterator<Item = &'p str>) -> Vec<String> {
     let likeness = |path: &str| if path.contains(wanted) { 1.0 } else { strsim::jaro_winkler(wanted, path) };
     let mut scored: Vec<_> = paths.map(|path| (likeness(path), path)).collect();

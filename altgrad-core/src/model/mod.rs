@@ -1,4 +1,4 @@
-//! Whole models: finding slots by path and replacing them in place.
+//! Whole models: finds slots by path and replaces them in place.
 
 mod calibrate;
 mod config;

@@ -1,12 +1,12 @@
-//! What the name of a tensor tells, where there is nothing else to go by.
+//! Guesses what a tensor is by its name, if there is nothing else to go by.
 
-/// The path of the layer whose weight a tensor of this name is, if it is that of one.
+/// The path of the layer whose weight has this name; `None` if it is not the name of a weight.
 pub(crate) fn layer_of_weight(name: &str) -> Option<&str> {
     if name == "weight" { Some("") } else { name.strip_suffix(".weight") }
 }
 
-/// Whether the last segment of a path is a usual name of an embedding, of tokens or of positions, those of T5 among
-/// them.
+/// Whether the last segment of a path is a usual name of an embedding of tokens or positions, including the names that
+/// T5 uses.
 pub(crate) fn looks_like_embedding(path: &str) -> bool {
     let segment = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
     let is_sign = |word: &str| {
@@ -17,8 +17,8 @@ pub(crate) fn looks_like_embedding(path: &str) -> bool {
     matches!(&*segment, "shared" | "relative_attention_bias") || segment.split(['_', '-']).any(is_sign)
 }
 
-/// Whether the last segments of a path are usual names of the router of experts: small layers that choose among them,
-/// which lose most by quantization.
+/// Whether the last segments of a path are usual names of a router: a small layer that chooses among experts, and that
+/// loses most by quantization.
 pub(crate) fn looks_like_router(path: &str) -> bool {
     let mut segments = path.rsplit('.').map(str::to_ascii_lowercase);
     let last = segments.next().unwrap_or_default();
@@ -29,7 +29,7 @@ pub(crate) fn looks_like_router(path: &str) -> bool {
         || last.starts_with("router_")
 }
 
-/// How two paths compare, with numbers in them as numbers: `layers.2` before `layers.10`.
+/// Compares two paths, with numeric segments as numbers: `layers.2` comes before `layers.10`.
 pub(crate) fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
     let key = |segment: &str| (segment.parse::<u64>().unwrap_or(u64::MAX), segment.to_owned());
     a.split('.').map(key).cmp(b.split('.').map(key)).then_with(|| a.cmp(b))

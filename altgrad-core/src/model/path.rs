@@ -1,4 +1,5 @@
-//! Where in a model a visitor is: a list linked through the stack, rendered only when somebody needs the text.
+//! The position of a visitor in a model: a list that is linked through the stack and rendered only when its text is
+//! needed.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use crate::slot::Recipe;
 
 /// The dotted path of a part of a model, equal to its `VarBuilder` prefix and its checkpoint key: `h.0.attn.c_attn`.
 ///
-/// Also carries what the attributes of the enclosing fields said.
+/// Also carries the attributes of the enclosing fields.
 ///
 /// ```
 /// use altgrad::visit::Path;
@@ -85,7 +86,7 @@ impl<'a> Path<'a> {
         self.recipe
     }
 
-    /// Writes the path; returns whether there was anything to write.
+    /// Writes the path; returns whether it is not empty.
     fn write(&self, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error> {
         let follows = match self.parent {
             Some(parent) => parent.write(f)?,
@@ -101,13 +102,13 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Whether the path, rendered, is this text; nothing is rendered for it.
+/// Whether the path reads like this text; compared without rendering the path.
 impl PartialEq<str> for Path<'_> {
     fn eq(&self, text: &str) -> bool {
         let mut rest = text;
         let mut is_last = true;
         let mut part = Some(self);
-        // From the end, as the list is linked.
+        // From the end, since the list is linked from there.
         while let Some(Path { parent, segment, .. }) = part {
             let before = match segment {
                 Segment::Transparent => Some(rest),
@@ -123,7 +124,7 @@ impl PartialEq<str> for Path<'_> {
     }
 }
 
-/// `text` without the number that it ends with, if it does.
+/// `text` without the number `index` at its end; `None` if it does not end with that.
 fn strip_index(text: &str, mut index: usize) -> Option<&str> {
     let mut rest = text;
     loop {

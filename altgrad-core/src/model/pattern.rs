@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::{ConfigError, Error, Result};
 
-/// A compiled pattern: dotted segments with `*` and `**`, or a regular expression after `re:`.
+/// A compiled pattern: dotted segments with `*` and `**`, or `re:` and a regular expression.
 #[derive(Debug)]
 pub(super) struct Pattern(Regex);
 
@@ -23,15 +23,15 @@ impl Pattern {
     }
 }
 
-/// The regular expression of a dotted pattern. What matches an ancestor matches everything below it, so the expression
-/// ends with any number of further segments.
+/// The regular expression of a dotted pattern. A pattern that matches an ancestor matches everything below it, so the
+/// expression ends with any number of further segments.
 fn translate(pattern: &str) -> Result<String, String> {
     if pattern.is_empty() {
         return Err("it is empty; `**` matches every layer".to_owned());
     }
     let mut expression = String::from("^");
-    // What has to stand between the last segment and the next: a dot, except at the start and after `**`, which brings
-    // its own.
+    // The separator before the next segment: a dot, except at the start and after `**`, whose expression ends with a
+    // dot.
     let mut separator = "";
     for segment in pattern.split('.') {
         if segment.is_empty() {
@@ -53,7 +53,7 @@ fn translate(pattern: &str) -> Result<String, String> {
         };
         separator = r"\.";
     }
-    // After a final `**` at least one segment is left to match.
+    // A final `**` has to match at least one segment.
     expression += if separator.is_empty() { "[^.]+$" } else { r"(?:\..+)?$" };
     Ok(expression)
 }

@@ -1,4 +1,4 @@
-//! What can be done to a model.
+//! The operations on a whole model.
 
 use std::collections::HashMap;
 
@@ -15,11 +15,11 @@ use crate::Result;
 use crate::quantizer::Observer;
 use crate::slot::{AnySlot, Compute, Linear};
 
-/// A model, or a part of one, whose slots altgrad finds by dotted path and replaces in place: `#[derive(Quantizable)]`
-/// makes one of a type.
+/// A model, or a part of one, whose slots altgrad finds by dotted path and replaces in place; use
+/// `#[derive(Quantizable)]` to make a type one.
 ///
-/// Every type that implements [`Visit`], which is what the derive does, has all of it, and no type can do it otherwise.
-/// So has `dyn Visit`, for parts whose types are not known.
+/// Every type that implements [`Visit`], as the derive does, has all of these methods and cannot override them. So does
+/// `dyn Visit`, for parts whose types are not known.
 ///
 /// ```
 /// use altgrad::{Fp8, Linear, Quantizable, linear};
@@ -44,27 +44,27 @@ use crate::slot::{AnySlot, Compute, Linear};
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 pub trait Quantizable: Visit {
-    /// Makes every slot what `config` says it is to be, quantized or in full precision.
+    /// Puts every slot into the state that `config` asks for: quantized or in full precision.
     ///
     /// Either all layers are changed or, if there is an error, none is. The full-precision weights stay the same
-    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for who decides about a layer. In a model that
-    /// is quantized already, histories, steps and calibrated scales start anew. Layers stay in the mode that they are
-    /// in.
+    /// tensors, so optimizers and ties keep working; see [`QuantConfig`] for what decides about a layer. If the model
+    /// is quantized already, histories, steps and calibrated scales are reset. Layers stay in training or eval mode as
+    /// they are.
     ///
     /// # Errors
     ///
-    /// A rule that matches nothing or never applies, a layer whose weight is not finite or frozen, two layers of one
-    /// path, or no layer at all.
+    /// A rule that matches nothing or never applies, a layer that is frozen or whose weight is not finite, two layers
+    /// with the same path, or no layer at all.
     fn quantize(&mut self, config: impl Into<QuantConfig>) -> Result<QuantReport> {
         surgery::quantize(self, config.into())
     }
 
-    /// Reduces every quantized layer to its codes: one byte a weight.
+    /// Reduces every quantized layer to its codes: one byte per weight.
     ///
-    /// The codes are those of the weights as they are now: those that the next forward pass would compute with, in eval
-    /// mode after [`eval`](Self::eval). A layer whose recipe quantizes activations goes on doing so. A layer that
-    /// shares its weight with another part of the model stays as it is, since freezing it would break the tie. All
-    /// layers or, on an error, none.
+    /// The codes are computed from the current weights: they are those that the next forward pass would use (in eval
+    /// mode, the next one after [`eval`](Self::eval)). A layer whose recipe quantizes activations continues to do so. A
+    /// layer that shares its weight with another part of the model stays as it is, unless both are quantized as one,
+    /// since freezing it would break the tie. Either all layers are frozen or, if there is an error, none is.
     ///
     /// # Errors
     ///
@@ -77,13 +77,13 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// None of its own; see candle for those of tensor operations.
+    /// Only those of candle's tensor operations.
     fn dequantize(&mut self) -> Result<QuantReport> {
         surgery::dequantize(self)
     }
 
-    /// How each layer is quantized now, and how far its weight lies from the values it computes with. Changes nothing,
-    /// so it can be called between training steps.
+    /// Reports how each layer is quantized now, and how far its weight is from the values that it computes with. This
+    /// changes nothing, so it can be called between training steps.
     ///
     /// # Errors
     ///
@@ -92,9 +92,9 @@ pub trait Quantizable: Visit {
         surgery::report(self)
     }
 
-    /// Makes variables of the weights and biases of all layers but frozen ones, quantized or not, and returns all
-    /// variables of slots, for an optimizer, with what could not be made one: after a model was loaded as constants, or
-    /// was [dequantized](Self::dequantize).
+    /// Turns the weights and biases of all layers except frozen ones into variables, quantized or not. Returns all
+    /// variables of slots, for an optimizer, and the tensors that cannot be variables. Use this after a model was
+    /// loaded as constants or was [dequantized](Self::dequantize).
     ///
     /// ```
     /// # use altgrad::{Fp8, Quantizable, linear};
@@ -113,8 +113,8 @@ pub trait Quantizable: Visit {
     /// # Ok::<(), altgrad::Error>(())
     /// ```
     ///
-    /// What are variables already stay the same ones. A tensor that several layers share becomes one variable.
-    /// Histories, steps and scales of quantized layers stay as they are.
+    /// Existing variables are kept. A tensor that several layers share becomes one variable. Histories, steps and
+    /// scales of quantized layers stay as they are.
     ///
     /// # Errors
     ///
@@ -123,31 +123,31 @@ pub trait Quantizable: Visit {
         trainable::make_trainable(self)
     }
 
-    /// Switches all layers to training mode, in which weights are quantized anew at every forward pass. Layers that are
-    /// not quantized remember it for the time that they are.
+    /// Switches all layers to training mode, in which weights are quantized again in every forward pass. Layers that
+    /// are not quantized remember the mode for when they are.
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Visit::visit_mut).
+    /// Only those of [`visit_mut`](Visit::visit_mut).
     fn train(&mut self) -> Result<()> {
         surgery::set_training(self, true)
     }
 
-    /// Switches all layers to eval mode, in which codes are computed when they are first needed and kept, and histories
-    /// stand still. Layers that are not quantized remember it for the time that they are.
+    /// Switches all layers to eval mode, in which codes are computed when first needed and then kept, and histories do
+    /// not advance. Layers that are not quantized remember the mode for when they are.
     ///
-    /// In eval mode, call it again after weights have changed by other means than an optimizer's step after a backward
-    /// pass; until then layers compute with the weights as they were.
+    /// In eval mode, call this again if weights have changed by any means other than an optimizer's step after a
+    /// backward pass; until then, layers compute with the old weights.
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Visit::visit_mut).
+    /// Only those of [`visit_mut`](Visit::visit_mut).
     fn eval(&mut self) -> Result<()> {
         surgery::set_training(self, false)
     }
 
-    /// Changes in which precision frozen layers read inputs that they do not quantize; see [`Compute`]. Layers that are
-    /// not frozen remember it for the time that they are.
+    /// Sets the precision in which frozen layers read inputs that they do not quantize; see [`Compute`]. Layers that
+    /// are not frozen remember it for when they are.
     ///
     /// ```
     /// # use altgrad::{Compute, Fp8, Quantizable, linear};
@@ -163,12 +163,12 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// None of its own; see [`visit_mut`](Visit::visit_mut).
+    /// Only those of [`visit_mut`](Visit::visit_mut).
     fn set_compute(&mut self, compute: Compute) -> Result<()> {
         surgery::set_compute(self, compute)
     }
 
-    /// Fixes the scales of activations: [`calibrate_with`](Self::calibrate_with) the [`Observer::MinMax`].
+    /// Fixes the scales of activations, as [`calibrate_with`](Self::calibrate_with) does with [`Observer::MinMax`].
     ///
     /// ```
     /// # use altgrad::{Fp8, Linear, Quantizable, Quantizer, Recipe, Scaling, linear};
@@ -195,11 +195,11 @@ pub trait Quantizable: Visit {
         self.calibrate_with(Observer::default(), passes)
     }
 
-    /// Runs `passes`, which is to call the model with typical inputs, observes what goes into each quantized layer, and
-    /// gives each layer whose activations have one scale for the whole tensor a [`Scaling::Static`](crate::Scaling)
-    /// one. In these passes no layer quantizes anything but frozen ones, and no history moves.
+    /// Runs `passes`, which should call the model with typical inputs, and observes the input of each quantized layer.
+    /// Each layer whose activations have one scale per tensor then gets a [`Scaling::Static`](crate::Scaling) scale.
+    /// During these passes only frozen layers quantize anything, and no history advances.
     ///
-    /// `config` is an [`Observer`](crate::Observer), or a [`CalibrationConfig`] that says also what to do with layers
+    /// `config` is an [`Observer`](crate::Observer), or a [`CalibrationConfig`], which also says what to do with layers
     /// that no input reaches:
     ///
     /// ```
@@ -224,9 +224,9 @@ pub trait Quantizable: Visit {
     /// # Errors
     ///
     /// Those of `passes`; a model without such layers; a value that is not finite; or
-    /// [`ModelError::NotCalibrated`](crate::ModelError::NotCalibrated) with all layers that no input reached, and then
-    /// what the others saw is kept for the next calibration by the same observer, until the model is quantized or
-    /// calibrated. No scale has changed after an error.
+    /// [`ModelError::NotCalibrated`](crate::ModelError::NotCalibrated), which names all layers that no input reached.
+    /// In that case, what the other layers saw is kept for the next calibration with the same observer, until the model
+    /// is quantized or calibrated. After an error, no scale has changed.
     fn calibrate_with(
         &mut self,
         config: impl Into<CalibrationConfig>,
@@ -238,13 +238,13 @@ pub trait Quantizable: Visit {
     /// What the model's quantizers remember from step to step, by layer path, role (`weights`, `activations`,
     /// `gradients`) and name:
     ///
-    /// | key | tensor | there |
+    /// | key | tensor | present |
     /// |---|---|---|
     /// | `<path>.<role>.step` | `I64` scalar, number of training steps so far | always |
     /// | `<path>.<role>.amax_history` | `F32` `(n,)`, oldest first | for windowed and delayed scaling after a step |
     /// | `<path>.<role>.scale` | `F32` scalar | for a static scale |
     ///
-    /// With the variables and the optimizer's own state, this is all that training needs to go on with identical bits:
+    /// With the variables and the optimizer's own state, this is all that training needs to resume with identical bits:
     ///
     /// ```
     /// # use altgrad::{Linear, Quantizable, Recipe, linear};
@@ -265,33 +265,33 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// Two layers of one path.
+    /// Two layers with the same path.
     fn quantizer_state(&self) -> Result<HashMap<String, Tensor>> {
         state::save(self)
     }
 
-    /// Puts back what [`quantizer_state`](Self::quantizer_state) gave, in a model that was quantized by the same
-    /// config. A static scale there makes its quantizer static, so a calibrated model need not be calibrated again. Of
-    /// a history that is longer than the recipe looks back, the last steps count.
+    /// Restores what [`quantizer_state`](Self::quantizer_state) returned, in a model that was quantized with the same
+    /// config. A static scale in the state makes its quantizer static, so a calibrated model need not be calibrated
+    /// again. If a history is longer than the recipe looks back, only the last steps count.
     ///
     /// # Errors
     ///
-    /// A tensor that is missing, of no use, not of this model, or of a layer that is frozen or in full precision. Then
-    /// nothing has changed.
+    /// A tensor that is missing, is invalid, does not belong to this model, or belongs to a layer that is frozen or in
+    /// full precision. In case of an error, nothing has changed.
     fn load_quantizer_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
         state::load(self, state)
     }
 
-    /// All slots, of every kind, with their paths, in the order of declaration.
+    /// All slots of every kind, with their paths, in the order of declaration.
     ///
     /// # Errors
     ///
-    /// Two slots of one path.
+    /// Two slots with the same path.
     fn slots(&self) -> Result<Vec<(String, &dyn AnySlot)>> {
         inspect::slots(self)
     }
 
-    /// The slot at `path`, of whatever kind.
+    /// The slot at `path`, of any kind.
     ///
     /// # Errors
     ///
@@ -300,7 +300,7 @@ pub trait Quantizable: Visit {
         inspect::find(self, path)
     }
 
-    /// The slot at `path`, of whatever kind, open to replacement.
+    /// The slot at `path`, of any kind, open to replacement.
     ///
     /// # Errors
     ///
@@ -313,7 +313,7 @@ pub trait Quantizable: Visit {
     ///
     /// # Errors
     ///
-    /// Two slots of one path.
+    /// Two slots with the same path.
     fn layers(&self) -> Result<Vec<(String, &Linear)>> {
         inspect::layers(self)
     }

@@ -1,4 +1,4 @@
-//! What an operation did to each layer of a model, as values, as a table and as JSON.
+//! Reports what an operation did to each layer of a model: as values, as a table and as JSON.
 
 use std::fmt;
 
@@ -11,19 +11,21 @@ use crate::slot::Recipe;
 use crate::{Fp8, Result};
 
 /// What [`quantize`](crate::Quantizable::quantize), [`freeze`](crate::Quantizable::freeze) or
-/// [`dequantize`](crate::Quantizable::dequantize) did, or how things are ([`report`](crate::Quantizable::report)),
-/// layer by layer in the order of declaration; or what a [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) handed
-/// out, in that order.
+/// [`dequantize`](crate::Quantizable::dequantize) did, or how layers are quantized now
+/// ([`report`](crate::Quantizable::report)), layer by layer in the order of declaration. A
+/// [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) reports the weights that it handed out, in the order in which
+/// they were asked for.
 ///
-/// `Display` prints a table of at most 100 characters a line, or of the width asked for: `{report:160}`. Where it would
-/// be wider, columns are left out, but paths are never broken; JSON has all. Where more than weights is quantized, its
-/// formats are those of weights, activations and gradients: `E4M3/E4M3/E5M2`.
+/// `Display` prints a table of at most 100 characters per line, or of the width given in the format string:
+/// `{report:160}`. If the table would be wider, columns are left out, but paths are never broken; JSON has all columns.
+/// If more than the weights of a layer is quantized, the table shows the formats of weights, activations and gradients:
+/// `E4M3/E4M3/E5M2`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct QuantReport {
-    /// One entry a slot.
+    /// One entry per slot.
     pub layers: Vec<LayerReport>,
-    /// What to look at before the result is used elsewhere.
+    /// Points to check before the result is used with other libraries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -36,21 +38,21 @@ pub struct LayerReport {
     pub path: String,
     /// What kind of slot it is, such as `linear`: [`Operation::KIND`](crate::Operation::KIND).
     pub kind: &'static str,
-    /// Shape of the weight, `[outputs, inputs]` of a linear layer.
+    /// Shape of the weight; `[outputs, inputs]` for a linear layer.
     pub shape: Vec<usize>,
     /// What was done.
     pub action: Action,
     /// The weight's format after the operation, if it is quantized.
     pub format: Option<Fp8>,
-    /// All about how the layer is quantized, if it is quantized and not frozen.
+    /// How the layer is quantized in full detail, if it is quantized and not frozen.
     pub recipe: Option<Recipe>,
     /// The format of the layer's input after the operation, if it is quantized.
     pub activations: Option<Fp8>,
     /// The format of the gradient of the layer's output after the operation, if it is quantized.
     pub gradients: Option<Fp8>,
-    /// How far the weight's quantized values lie from the original ones, where it was quantized or frozen.
+    /// How far the weight's quantized values are from the original ones, if it was quantized or frozen.
     pub distortion: Option<Distortion>,
-    /// Bytes of the weight's codes and scales, if it is quantized: what freezing makes of it.
+    /// Bytes of the weight's codes and scales, if it is quantized: its size once frozen.
     pub bytes_frozen: Option<usize>,
     /// Bytes of the weight before the operation.
     pub bytes_before: usize,
@@ -59,7 +61,7 @@ pub struct LayerReport {
     pub bytes_after: usize,
 }
 
-/// What a layer's codes are like.
+/// Error and size of a layer's codes.
 #[derive(Clone, Copy)]
 pub(super) struct Measured {
     pub(super) distortion: Distortion,
@@ -67,7 +69,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Of the codes of a weight as a matrix, which its layer would read in this order.
+    /// Measures the codes of a weight as a matrix; `layout` is the order in which the layer would read them.
     pub(super) fn of(weight: &Tensor, codes: &Fp8Tensor, layout: Layout) -> Result<Self> {
         let distortion = Distortion::measure(&weight.detach().reshape(codes.shape())?, codes)?;
         Ok(Self { distortion, bytes: FixedWeight::bytes_of(codes, layout) })
@@ -85,7 +87,7 @@ pub enum Action {
     Frozen,
     /// It has its full-precision weight back.
     Restored,
-    /// It was left in the precision that it has, or put back into full precision.
+    /// It was left in the precision that it had, or put back into full precision.
     Skipped(SkipReason),
 }
 
@@ -102,13 +104,13 @@ pub enum SkipReason {
     Tied(String),
     /// Its weight is of a kind that cannot be quantized.
     Unsupported(String),
-    /// Its path is that of an embedding, and no rule names it. Only a
+    /// Its path looks like that of an embedding, and no rule names it. Only a
     /// [`QuantizedVarBuilder`](crate::QuantizedVarBuilder) and
-    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize), which see no types, go by that. It does not count as
-    /// linear.
+    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize), which see no types, go by paths. The layer does not
+    /// count as linear.
     Embedding,
-    /// Its path is that of the router of experts, which small errors mislead, and no rule names it. Only
-    /// [`Writer::quantize`](crate::checkpoint::Writer::quantize) goes by that.
+    /// Its path looks like that of the router of experts, which even small errors can mislead, and no rule names it.
+    /// Only [`Writer::quantize`](crate::checkpoint::Writer::quantize) goes by paths for routers.
     Router,
     /// There was nothing to freeze or to restore.
     NotQuantized,
@@ -127,7 +129,7 @@ impl QuantReport {
         self.layers.iter().filter(|layer| layer.format.is_some()).count()
     }
 
-    /// The layers but for those that were taken for embeddings.
+    /// All layers except those that were taken for embeddings.
     fn linear(&self) -> impl Iterator<Item = &LayerReport> {
         self.layers.iter().filter(|layer| layer.action != Action::Skipped(SkipReason::Embedding))
     }

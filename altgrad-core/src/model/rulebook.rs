@@ -1,4 +1,4 @@
-//! Who decides about a layer: a config's rules, matched with paths, and what else is known of the layer.
+//! Decides about a layer: by the rules of a config, matched against paths, and by what else is known about the layer.
 
 use candle_core::DType;
 
@@ -13,25 +13,25 @@ use crate::{ConfigError, Error, Result};
 /// A config ready to decide about layers.
 pub(crate) struct Rulebook {
     config: QuantConfig,
-    /// One for each rule.
+    /// One per rule.
     patterns: Vec<Pattern>,
 }
 
-/// A layer that is to be decided about.
+/// What a decision about a layer depends on.
 pub(crate) struct LayerFacts<'l> {
     pub(crate) path: &'l str,
     /// Whether `#[quant(skip)]` is on it or on a field that encloses it.
     pub(crate) skipped: bool,
     /// The nearest `#[quant(recipe = …)]`.
     pub(crate) recipe: Option<&'l Recipe>,
-    /// The other tensor of the model that is the layer's weight.
+    /// Where else the model uses the layer's weight.
     pub(crate) tied_to: Option<&'l str>,
-    /// That of the full-precision weight, if the layer still has it.
+    /// The dtype of the full-precision weight, if the layer still has it.
     pub(crate) dtype: Option<DType>,
 }
 
 impl Rulebook {
-    /// Fails if a pattern is not well formed.
+    /// Fails if a pattern is malformed.
     pub(crate) fn new(config: QuantConfig) -> Result<Self> {
         let patterns = config.rules.iter().map(|rule| Pattern::new(&rule.pattern)).collect::<Result<_>>()?;
         Ok(Self { config, patterns })
@@ -59,13 +59,13 @@ impl Rulebook {
         }
     }
 
-    /// Whether the rule that decides about `path` means this layer and not all that is below an ancestor.
+    /// Whether the rule that decides about `path` names this layer, and does not match it only through an ancestor.
     pub(crate) fn names(&self, path: &str) -> bool {
         let ancestor = path.rsplit_once('.').map(|(ancestor, _)| ancestor);
         self.deciding(path).is_some_and(|number| !ancestor.is_some_and(|path| self.patterns[number].matches(path)))
     }
 
-    /// Fails if there is a rule that decides about none of all the layers of a model.
+    /// Fails if there is a rule that decides about no layer; `paths` are those of all layers of a model.
     pub(crate) fn check_rules<'p>(&self, paths: impl Iterator<Item = &'p str> + Clone) -> Result<()> {
         let deciding: Vec<Option<usize>> = paths.clone().map(|path| self.deciding(path)).collect();
         for (number, (rule, pattern)) in self.config.rules.iter().zip(&self.patterns).enumerate() {

@@ -67,7 +67,7 @@ pub(super) fn load<M: Visit + ?Sized>(model: &mut M, tensors: &HashMap<String, T
     Ok(())
 }
 
-/// Fails if there is state for a layer that has none.
+/// Fails if there is state for a layer that cannot have any.
 fn refuse(tensors: &HashMap<&str, &Tensor>, path: &str, slot: &dyn AnySlot) -> Result<()> {
     let keys = Recipe::ROLES.into_iter().flat_map(|role| [STEP, HISTORY, SCALE].map(|name| key(path, role, name)));
     let Some(key) = keys.into_iter().find(|key| tensors.contains_key(key.as_str())) else { return Ok(()) };
@@ -91,11 +91,11 @@ fn put_back(layer: &mut Quantization, states: Vec<Loaded>) {
             quantizer.scaling = Scaling::Static(scale);
         }
     }
-    // They belong to the state before.
+    // They were computed under the old state.
     layer.forget_codes();
 }
 
-/// What is to become of one quantizer.
+/// The new state of one quantizer.
 struct Loaded {
     name: &'static str,
     state: QuantizerState,
@@ -147,7 +147,7 @@ fn fill(history: &mut AmaxHistory, key: &str, tensor: &Tensor) -> Result<()> {
     if let Some(value) = values.iter().find(|value| !(value.is_finite() && value.is_sign_positive())) {
         return Err(invalid(key, format!("{value} is not a largest magnitude")));
     }
-    // Of a history that is longer than the recipe looks back, the last steps.
+    // If the history is longer than the recipe looks back, only the last steps are kept.
     for value in values {
         history.record(value);
     }

@@ -1,4 +1,4 @@
-//! Replacing what the slots hold: look, decide, build, and only when nothing can fail any more, replace.
+//! Replaces what the slots hold: inspects, decides, builds, and replaces only when nothing can fail any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::{Error, ModelError, Result};
 
 /// One layer's share of an operation.
 struct Step {
-    /// What the slot is to hold; `None` leaves it alone.
+    /// What the slot will hold; `None` leaves it unchanged.
     replacement: Option<Box<dyn AnySlot>>,
     report: LayerReport,
 }
@@ -46,12 +46,12 @@ impl Step {
         Self { replacement, report }
     }
 
-    /// The layer as it is.
+    /// Leaves the layer unchanged.
     fn leave(visited: &VisitedSlot<'_>, action: Action) -> Self {
         Self::new(visited, action, None, None)
     }
 
-    /// The layer in full precision, as far as it still can be.
+    /// Puts the layer into full precision, unless it is frozen.
     fn skip(visited: &VisitedSlot<'_>, reason: SkipReason) -> Self {
         let is_quantized = visited.slot.state() == SlotState::Quantized;
         let replacement = if is_quantized { visited.slot.to_full(None) } else { None };
@@ -64,7 +64,7 @@ pub(super) fn quantize<M: Visit + ?Sized>(model: &mut M, config: QuantConfig) ->
     replace(model, steps)
 }
 
-// What follows from an inspection is not generic, so that it is compiled once and not for every model.
+// The functions that work on an inspection are not generic, so that they are compiled once and not for every model.
 
 fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Vec<Step>> {
     if model.slots.is_empty() {
@@ -93,9 +93,9 @@ fn steps_of_quantizing(model: &Inspection<'_>, config: QuantConfig) -> Result<Ve
     model.slots.iter().zip(decisions).zip(ties).map(step).collect()
 }
 
-/// Gives layers that share a weight one quantizer of it, if what was decided about it is the same but for what a kind
-/// of layer makes of it: the rows of an embedding are the rows of the head that is tied to it. Returns for each layer
-/// the first of those that are quantized as one with it.
+/// Gives layers that share a weight one quantizer of it, if their decisions about it agree after each kind of layer has
+/// adapted them: the rows of an embedding are the rows of the head that is tied to it. Returns for each layer the first
+/// of the layers that are quantized as one with it.
 fn quantize_ties_as_one(model: &Inspection<'_>, decisions: &mut [Result<Recipe, SkipReason>]) -> Vec<Option<usize>> {
     let mut ties = vec![None; decisions.len()];
     for first in 0..decisions.len() {
@@ -107,14 +107,14 @@ fn quantize_ties_as_one(model: &Inspection<'_>, decisions: &mut [Result<Recipe, 
         if group.len() < 2 {
             continue;
         }
-        // What every kind among them makes of the quantizer.
+        // The quantizer after every kind of layer in the group has adapted it.
         let adapt = |recipe: &Recipe| {
             let adapted = group.iter().fold(Recipe::weight_only(recipe.weights.clone()), |recipe, number| {
                 model.slots[*number].slot.adapt(recipe)
             });
             (adapted.weights, recipe.ste)
         };
-        // One order of codes serves a lookup and a product, but not products of several numbers of groups.
+        // A lookup and a product can share one order of codes, but products with different numbers of groups cannot.
         let kind = |number: &usize| {
             let groups = model.slots[*number].slot.layout().map(Layout::groups);
             Some((adapt(decisions[*number].as_ref().ok()?), groups.ok()))
@@ -155,7 +155,7 @@ fn quantize_layer(
     Ok(Step::new(visited, Action::Quantized, Some(slot), measured))
 }
 
-/// How far the weight of a quantized layer lies from the values that the layer computes with.
+/// How far the weight of a quantized layer is from the values that the layer computes with.
 fn measure(slot: &dyn AnySlot) -> Result<Option<Measured>> {
     let (Some(quantization), Some(weight)) = (slot.quantization(), slot.master_weight()) else { return Ok(None) };
     let codes = quantization.quantized_weight(weight)?;
@@ -241,7 +241,7 @@ fn steps_of_dequantizing(model: &Inspection<'_>) -> Result<Vec<Step>> {
     model.slots.iter().map(restore).collect()
 }
 
-/// How things are, without changing them.
+/// Reports how each layer is quantized now; changes nothing.
 pub(super) fn report<M: Visit + ?Sized>(model: &M) -> Result<QuantReport> {
     report_of(&Inspection::of(model)?)
 }

@@ -1,5 +1,5 @@
-//! The look of all reports: tables that leave columns out where they would be too wide, since a name that is broken
-//! into lines cannot be read.
+//! The layout of all reports: tables that leave out columns if they would be too wide, since a name that is broken into
+//! lines is unreadable.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
 pub(crate) struct Column {
     title: &'static str,
     is_number: bool,
-    /// The place among the columns that may be left out, the first of which goes first.
+    /// The position among the columns that may be left out; lower ones are left out first.
     dispensable: Option<usize>,
 }
 
@@ -26,14 +26,14 @@ impl Column {
         Self { title, is_number: true, dispensable: None }
     }
 
-    /// The same column, as the one that goes at this place.
+    /// The same column, left out at this position.
     pub(crate) const fn dispensable(self, place: usize) -> Self {
         Self { dispensable: Some(place), ..self }
     }
 }
 
-/// Writes a table of at most the width that the formatter asks for, 100 characters by default, if it can be made so by
-/// leaving out columns.
+/// Writes a table of at most the width that the formatter asks for (100 characters by default), if leaving out columns
+/// can achieve that.
 pub(crate) fn write_table(f: &mut fmt::Formatter<'_>, columns: &[Column], rows: &[Vec<String>]) -> fmt::Result {
     let width = f.width().unwrap_or(100);
     let mut dispensable: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].dispensable.is_some()).collect();
@@ -71,7 +71,7 @@ pub(crate) fn shape_text(shape: &[usize]) -> String {
     shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
 }
 
-/// A number of bytes in the largest decimal unit that leaves something before the point.
+/// A number of bytes in the largest decimal unit in which it is at least 1.
 pub(crate) fn human_bytes(bytes: usize) -> String {
     let (mut value, mut unit) = (bytes as f64, "B");
     for larger in ["kB", "MB", "GB", "TB"] {

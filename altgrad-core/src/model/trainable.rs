@@ -1,4 +1,4 @@
-//! Variables for an optimizer, in place of the constants that layers hold.
+//! Turns the constants that layers hold into variables for an optimizer.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,16 @@ use super::inspect::{self, Inspection, Slots, VisitedSlot, below};
 use crate::slot::{AnySlot, SlotState};
 use crate::{Error, ModelError, Result};
 
-/// What [`make_trainable`](crate::Quantizable::make_trainable) visited in the linear layers of a model: what an
-/// optimizer can train, and what it cannot.
+/// What an optimizer can train in the slots of a model, and what it cannot; returned by
+/// [`make_trainable`](crate::Quantizable::make_trainable).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Trainable {
-    /// The variables, each once, under the path of its first use, `h.0.attn.c_attn.weight` for example, in the order of
+    /// The variables, each once, under the path of its first use (such as `h.0.attn.c_attn.weight`), in the order of
     /// declaration.
     pub variables: Vec<(String, Var)>,
-    /// What stays a constant, by path in the order of declaration, and why. Empty if every weight and bias is trained.
+    /// The tensors that stay constant, by path in the order of declaration, and why. Empty if every weight and bias can
+    /// be trained.
     pub constants: Vec<(String, Constant)>,
 }
 
@@ -30,8 +31,8 @@ pub enum Constant {
     /// The tensor is also used at this path, by a part of the model that is not a slot or is frozen, and a variable in
     /// its place would break the tie.
     Tied(String),
-    /// The tensor is computed from a variable, in another dtype for example. Its gradient goes there, so that is what
-    /// to train.
+    /// The tensor is computed from a variable, for example by a change of dtype. Its gradient goes to that variable, so
+    /// train the variable.
     Computed,
 }
 
@@ -68,13 +69,13 @@ pub(super) fn make_trainable<M: Visit + ?Sized>(model: &mut M) -> Result<Trainab
     Ok(made.trainable)
 }
 
-/// What was made so far.
+/// The variables and constants found so far.
 #[derive(Default)]
 struct Made {
     trainable: Trainable,
-    /// The variable that stands for a tensor, and nothing for one that stays as it is.
+    /// The variable that replaces a tensor; `None` if the tensor stays as it is.
     known: HashMap<TensorId, Option<Var>>,
-    /// The biases of frozen layers, which keep them, with where they are.
+    /// The biases of frozen layers, which keep them, with their paths.
     frozen: HashMap<TensorId, String>,
 }
 
@@ -84,7 +85,7 @@ impl Made {
         let mut tensor = |name, tensor: &Tensor| self.tensor(model, below(&visited.path, name), tensor);
         let slot = visited.slot;
         let Some(weight) = slot.master_weight() else {
-            // Its bias may be a variable, which stays what it is.
+            // Its bias may be a variable, and then stays one.
             if let Some(bias) = slot.bias().filter(|bias| bias.is_variable()) {
                 tensor("bias", bias)?;
             }
@@ -96,7 +97,7 @@ impl Made {
         Ok(slot.to_trainable(weight, bias))
     }
 
-    /// The tensor to put in place of that at `path`.
+    /// The tensor that replaces the one at `path`.
     fn tensor(&mut self, model: &Inspection<'_>, path: String, tensor: &Tensor) -> Result<Tensor> {
         if let Some(known) = self.known.get(&tensor.id()) {
             return Ok(known.as_ref().map_or_else(|| tensor.clone(), |variable| variable.as_tensor().clone()));
@@ -110,7 +111,7 @@ impl Made {
             let other = model.use_by_another_part(tensor).or(frozen);
             other.map(|other| Constant::Tied(other.to_owned()))
         };
-        // Of a tensor that is a variable already this is the same one.
+        // If the tensor already is a variable, this is the same variable.
         let variable = if constant.is_none() { Some(Var::from_tensor(tensor)?) } else { None };
         self.known.insert(tensor.id(), variable.clone());
         match (variable, constant) {

@@ -1,4 +1,4 @@
-//! How a visitor gets to the parts of a model: the trait that a model derives.
+//! The trait that a model derives, through which a visitor reaches its parts.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::Result;
 
 /// A model, or a part of one, that shows its slots to visitors.
 ///
-/// `#[derive(Quantizable)]` implements it, and with it the type is [`Quantizable`](crate::Quantizable). A hand-written
+/// `#[derive(Quantizable)]` implements it, which makes the type [`Quantizable`](crate::Quantizable). A hand-written
 /// implementation shows each of its parts to the visitor under the path of the field, in the same order in both
 /// methods:
 ///
@@ -81,6 +81,6 @@ pub trait Visit {
     note = "a map that holds no layers: put `#[quant(ignore)]` on the field"
 )]
 pub trait MapKey: Ord {
-    /// The segment, which the keys of a map must differ in.
+    /// The segment; different keys of a map must give different segments.
     fn segment(&self) -> Cow<'_, str>;
 }

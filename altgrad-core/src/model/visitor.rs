@@ -1,4 +1,4 @@
-//! What walks through a model: slots, and the tensors that belong to none.
+//! The visitors that walk through a model and see its slots, and the tensors that belong to no slot.
 
 use candle_core::Tensor;
 
@@ -8,12 +8,12 @@ use crate::slot::AnySlot;
 
 /// Sees the parts of a model, in the order in which the model declares them.
 ///
-/// `'m` is how long the model is borrowed, so a visitor may keep what it sees.
+/// The model is borrowed for `'m`, so a visitor may keep what it sees.
 pub trait Visitor<'m> {
     /// A slot of any kind.
     fn slot(&mut self, path: &Path<'_>, slot: &'m dyn AnySlot) -> Result<()>;
 
-    /// A tensor that is part of the model and of no slot: that of a layer norm, for example.
+    /// A tensor of the model that belongs to no slot: the weight of a layer norm, for example.
     fn tensor(&mut self, path: &Path<'_>, tensor: &'m Tensor) -> Result<()>;
 }
 
@@ -22,6 +22,6 @@ pub trait VisitorMut<'m> {
     /// A slot of any kind.
     fn slot(&mut self, path: &Path<'_>, slot: &'m mut dyn AnySlot) -> Result<()>;
 
-    /// A tensor that is part of the model and of no slot. Candle's layers show theirs only by shared reference.
+    /// A tensor of the model that belongs to no slot. Candle's layers give access to theirs only by shared reference.
     fn tensor(&mut self, path: &Path<'_>, tensor: &'m Tensor) -> Result<()>;
 }

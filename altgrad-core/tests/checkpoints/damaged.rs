@@ -84,25 +84,25 @@ fn headers_that_lie() {
         move |files: &mut Files| *files.header.pointer_mut(pointer).unwrap() = value.clone()
     };
     let cases: Vec<(Break, &[&str])> = vec![
-        (Box::new(set("/a.weight/data_offsets", json!([8, 17]))), &["`a.weight`", "cannot be"]),
+        (Box::new(set("/a.weight/data_offsets", json!([8, 17]))), &["`a.weight`", "impossible"]),
         (Box::new(set("/a.weight/data_offsets", json!([7, 15]))), &["`a.weight`", "overlaps"]),
-        (Box::new(set("/a.weight/data_offsets", json!([16, 8]))), &["`a.weight`", "cannot be"]),
+        (Box::new(set("/a.weight/data_offsets", json!([16, 8]))), &["`a.weight`", "impossible"]),
         (Box::new(set("/a.weight/data_offsets", json!([u64::MAX, 4]))), &["`a.weight`"]),
-        (Box::new(set("/a.weight/data_offsets", json!([-8, 0]))), &["`a.weight`", "described wrongly"]),
+        (Box::new(set("/a.weight/data_offsets", json!([-8, 0]))), &["`a.weight`", "invalid description"]),
         (Box::new(set("/a.weight/shape", json!([2, 5]))), &["`a.weight`", "[2, 5]"]),
-        (Box::new(set("/a.weight/shape", json!([u64::MAX, u64::MAX]))), &["`a.weight`", "cannot be"]),
-        (Box::new(set("/a.weight/shape", json!([1_u64 << 62, 4]))), &["`a.weight`", "cannot be"]),
+        (Box::new(set("/a.weight/shape", json!([u64::MAX, u64::MAX]))), &["`a.weight`", "impossible"]),
+        (Box::new(set("/a.weight/shape", json!([1_u64 << 62, 4]))), &["`a.weight`", "impossible"]),
         (
             Box::new(set(
                 "/a.weight",
                 json!({ "dtype": "F8_E4M3", "shape": [0, 1_u64 << 40, 1_u64 << 40], "data_offsets": [8, 8] }),
             )),
-            &["`a.weight`", "cannot be"],
+            &["`a.weight`", "impossible"],
         ),
         (Box::new(set("/a.weight/dtype", json!("F9"))), &["`a.weight`", "F9"]),
-        (Box::new(set("/a.weight/dtype", json!("BF16"))), &["`a.weight`", "cannot be"]),
+        (Box::new(set("/a.weight/dtype", json!("BF16"))), &["`a.weight`", "impossible"]),
         (Box::new(set("/a.weight/dtype", json!("I8"))), &["`a.weight_scale`", "`a.weight` is of dtype I8"]),
-        (Box::new(set("/a.weight", json!(null))), &["`a.weight`", "described wrongly"]),
+        (Box::new(set("/a.weight", json!(null))), &["`a.weight`", "invalid description"]),
         (Box::new(set("/a.weight_scale/dtype", json!("I32"))), &["`a.weight_scale`", "I32"]),
         (Box::new(set("/a.weight_scale/shape", json!([1, 2]))), &["`a.weight_scale`", "[1, 2]", "[2, 4]"]),
         (Box::new(|files| files.header["__metadata__"] = json!({ "a": 1 })), &["__metadata__"]),
@@ -187,16 +187,16 @@ fn indexes_that_lie() {
     let all = |name: &str| json!({ "a.weight": name, "a.weight_scale": name });
     for (map, parts) in [
         (all("two.safetensors"), &["`a.weight`", "`two.safetensors`", "missing"][..]),
-        (all("../one.safetensors"), &["`a.weight`", "no name of a file"]),
-        (all("/etc/passwd"), &["`a.weight`", "no name of a file"]),
+        (all("../one.safetensors"), &["`a.weight`", "not the name of a file"]),
+        (all("/etc/passwd"), &["`a.weight`", "not the name of a file"]),
         (json!({ "b.weight": "one.safetensors" }), &["`b.weight`", "is not"]),
-        (json!([1]), &["no index"]),
+        (json!([1]), &["not an index"]),
     ] {
         fs::write(&index, serde_json::to_vec(&json!({ "weight_map": map })).unwrap()).unwrap();
         assert_says(read(&[files.folder.path()]), "index.json", parts);
     }
     fs::write(&index, b"{").unwrap();
-    assert_says(read(&[files.folder.path()]), "index.json", &["no index"]);
+    assert_says(read(&[files.folder.path()]), "index.json", &["not an index"]);
 
     fs::write(&index, serde_json::to_vec(&json!({ "weight_map": all("one.safetensors") })).unwrap()).unwrap();
     assert_eq!(read(&[files.folder.path()]).unwrap().len(), 8);
@@ -214,7 +214,7 @@ fn configurations_that_cannot_be() {
         ("/quantization_config", json!({ "bits": 4 }), &["no `quant_method`"]),
         ("/quantization_config/config_groups", json!(3), &["quantization_config.config_groups"]),
         (group, json!({ "targets": 1 }), &["config_groups.group_0.targets"]),
-        (group, json!({ "targets": ["re:("], "weights": null }), &["`re:(`", "no regular expression"]),
+        (group, json!({ "targets": ["re:("], "weights": null }), &["`re:(`", "not a regular expression"]),
     ] {
         let mut files = Files::new();
         *files.config.pointer_mut(pointer).unwrap() = value;
@@ -246,7 +246,7 @@ fn configurations_that_cannot_be() {
         let files = Files::new();
         files.write();
         fs::write(files.folder.path().join("config.json"), text).unwrap();
-        assert_says(read(&[files.folder.path()]), "config.json", &["no JSON"]);
+        assert_says(read(&[files.folder.path()]), "config.json", &["it is not"]);
     }
 }
 

@@ -92,7 +92,7 @@ fn nesting_without_end() {
     let deep = "[".repeat(200_000) + "NaN";
     let folder = write(&[ones("l.weight", &[2, 2])], &deep);
     let error = Checkpoint::open(&[folder.path()]).unwrap_err().to_string();
-    assert!(error.contains("it is no JSON"), "{error}");
+    assert!(error.contains("it is not valid JSON"), "{error}");
     let tensors = [ones("l.weight", &[2, 2]), f32s("l.scale_weight", &[], &[1.0]), text("l.comfy_quant", &deep)];
     let folder = write(&tensors, "");
     Checkpoint::open(&[folder.path()]).iter().for_each(read_all);

@@ -98,7 +98,7 @@ fn what_a_dialect_cannot_say_is_an_error_that_names_one_that_can() {
             "inputs in E2M1",
             "the dialect altgrad can",
         ),
-        (Dialect::CompressedTensors, e4m3(block(1, 36)), None, "no multiple", "the dialect altgrad can"),
+        (Dialect::CompressedTensors, e4m3(block(1, 36)), None, "not a multiple", "the dialect altgrad can"),
         (Dialect::CompressedTensors, e4m3(ROW), Some(stochastic), "stochastically", "the dialect altgrad can"),
         (
             Dialect::CompressedTensors,

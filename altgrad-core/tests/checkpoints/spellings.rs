@@ -178,7 +178,7 @@ fn weights_of_four_bits_are_called_so() {
     let config = json!({ "quant_method": "compressed-tensors", "config_groups": { "group_0": group } });
     assert_refused(tensors, &config, &["config.json", "`group_0`", "4 bits"]);
     let config = json!({ "quant_method": "compressed-tensors" });
-    assert_refused(tensors, &config, &["`a.weight_scale`", "F8_E4M3", "4 bits"]);
+    assert_refused(tensors, &config, &["`a.weight_scale`", "F8_E4M3", "4-bit"]);
 }
 
 #[test]

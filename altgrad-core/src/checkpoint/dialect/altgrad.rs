@@ -1,5 +1,5 @@
-//! altgrad's own dialect, for what no other can say: any format, granularity and quantizer of inputs. Codes of formats
-//! that have no dtype are bytes as [`Fp8`] has them, also those of 6 and 4 bits.
+//! altgrad's own dialect, for what no other can express: any format, granularity and quantizer of inputs. Codes of
+//! formats without a safetensors dtype, including those of 6 and 4 bits, are bytes as [`Fp8`] encodes them.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ struct Config {
     layers: BTreeMap<String, Layer>,
 }
 
-/// What it says of a layer.
+/// What it says about a layer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Layer {

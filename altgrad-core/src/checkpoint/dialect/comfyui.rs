@@ -1,5 +1,5 @@
-//! The dialect of ComfyUI: diffusion models in one file, each quantized layer marked by a `comfy_quant` tensor, and
-//! before that all of them by one `scaled_fp8`.
+//! The dialect of ComfyUI: diffusion models in one file. A `comfy_quant` tensor marks each quantized layer; older files
+//! have one `scaled_fp8` tensor for all.
 
 use std::collections::HashMap;
 
@@ -37,18 +37,18 @@ pub(super) const FACTS: Facts = Facts {
     holds: Holds::DiffusionModels,
 };
 
-/// What the tensor beside a weight is called that says how it is quantized.
+/// The name of the tensor beside a weight that says how the weight is quantized.
 const MARK: &str = "comfy_quant";
-/// The tensor that says of a whole file that it is quantized.
+/// The name of the tensor that marks a whole file as quantized.
 const OLD_MARK: &str = "scaled_fp8";
-/// Where the header of a file says of all layers what their marks would.
+/// The key in the header of a file under which all layers are described as by their marks.
 const METADATA: &str = "_quantization_metadata";
 
-/// What is said of a layer.
+/// The description of a layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Layer {
     format: String,
-    /// Whether the input is left as it is.
+    /// Whether the input stays in full precision.
     #[serde(default, skip_serializing_if = "is_false")]
     full_precision_matrix_mult: bool,
 }
@@ -58,21 +58,21 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// What the header says.
+/// The descriptions in the header.
 #[derive(Debug, Default, Deserialize)]
 struct Metadata {
     #[serde(default)]
     layers: HashMap<String, Layer>,
 }
 
-/// Whether a checkpoint says that it is one of ComfyUI.
+/// Whether a checkpoint has the marks of ComfyUI.
 pub(super) fn is_marked(shards: &Shards) -> bool {
     let is_mark = |name: &str| matches!(name.rsplit('.').next(), Some(MARK | OLD_MARK));
     shards.files().iter().any(|file| file.metadata().contains_key(METADATA))
         || shards.tensors().any(|(name, _)| is_mark(name))
 }
 
-/// Weights with their scale; those without are values.
+/// Weights with their scale; codes without a scale are the values.
 fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
     let mut layers = HashMap::new();
     for file in shards.files() {
@@ -89,7 +89,7 @@ fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
         .filter(|(name, _)| name.rsplit('.').next() == Some(OLD_MARK))
         .map(|(name, info)| (name.to_owned(), info.shape.iter().product()))
         .collect();
-    // Two elements say that products are not to be in FP8.
+    // A mark of two elements means that products must not be computed in FP8.
     let leaves_inputs = old_marks.iter().any(|(_, elements)| *elements == 2);
     let layer_of_codes = |codes: &str| -> Result<Option<Layer>> {
         if let Some(mark) = Name::Beside(MARK).of(codes).filter(|mark| shards.contains(mark)) {
@@ -114,7 +114,7 @@ fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
         stored.activations = input.map(|scale| StoredActivations::Static(Fp8::E4M3, scale));
         Ok(stored)
     };
-    // What a layer without a mark holds is what a cast made of it.
+    // The codes of a layer without a mark are its values, cast to FP8.
     let is_plain = |layer: &str| !layers.contains_key(layer) && !shards.contains(&format!("{layer}.{MARK}"));
     let pairing =
         Pairing { names: &FACTS.names, is_plain: &is_plain, keeps_full_precision: false, describe: &describe };
@@ -126,7 +126,7 @@ fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
     Ok(found)
 }
 
-/// The layout of a layer, or what of it the dialect cannot say.
+/// The layout of a layer, or what of it the dialect cannot express.
 fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     let (format, dtype) = match layer.format {
         Fp8::E4M3 => ("float8_e4m3fn", safetensors::Dtype::F8_E4M3),

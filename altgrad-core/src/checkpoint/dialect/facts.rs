@@ -1,4 +1,4 @@
-//! What a dialect is, as data: the names that it gives to the tensors around codes, and who reads and writes it.
+//! A dialect as data: the names that it gives to the tensors around codes, and the functions that read and write it.
 
 use serde_json::Value;
 
@@ -10,11 +10,11 @@ use crate::checkpoint::shards::Shards;
 
 /// A dialect.
 pub(super) struct Facts {
-    /// What it is called.
+    /// Its name.
     pub(super) name: &'static str,
-    /// The `quant_method`s of configurations in it.
+    /// The `quant_method`s that its configurations have.
     pub(super) methods: &'static [&'static str],
-    /// What the tensors around codes are called.
+    /// The names of the tensors around codes.
     pub(super) names: Names,
     /// Reads the quantized tensors of a checkpoint.
     pub(super) read: fn(&Shards, &Configs) -> Result<DialectTensors>,
@@ -23,52 +23,52 @@ pub(super) struct Facts {
     pub(super) holds: Holds,
 }
 
-/// Which models the checkpoints of a dialect are of.
+/// Which models the checkpoints of a dialect hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// Language models, in several files with a configuration, whose names tell embeddings and routers.
+    /// Language models, in several files with a configuration; embeddings and routers are recognized by name.
     LanguageModels,
     /// Diffusion models, in one file that says everything.
     DiffusionModels,
 }
 
-/// Who writes a dialect.
+/// How to write a dialect.
 pub(super) struct Write {
-    /// The layout of a layer, or what of it the dialect cannot say.
+    /// The layout of a layer, or what of it the dialect cannot express.
     pub(super) layout: fn(&LayerSpec) -> Result<TensorLayout, String>,
-    /// `quantization_config`, or `hf_quant_config.json` where that is what describes layers, from layers and the paths
-    /// of those that are left alone; or why it cannot say so.
+    /// `quantization_config`, or `hf_quant_config.json` if that describes layers, from the quantized layers and the
+    /// paths of those in full precision; or what the dialect cannot express.
     pub(super) config: fn(&[LayerSpec], &[String]) -> Result<Value, String>,
-    /// What it has instead of what it cannot express, after a semicolon.
+    /// What it can express instead, for messages; begins with a semicolon.
     pub(super) repertoire: &'static str,
 }
 
 /// The names of the tensors around codes, by role.
 pub(super) struct Names {
-    /// Scales of codes, by which a checkpoint without a configuration tells its dialect.
+    /// Scales of codes, by which the dialect of a checkpoint without a configuration is recognized.
     pub(super) scales: &'static [Name],
-    /// Further names of scales of codes, which other dialects have as well.
+    /// Further names of scales of codes, which other dialects use as well.
     pub(super) further_scales: &'static [Name],
     /// Scales of the inputs of layers.
     pub(super) inputs: &'static [Name],
-    /// What else stands beside codes and has no part in their values.
+    /// Other tensors beside codes, which do not affect their values.
     pub(super) others: &'static [Name],
 }
 
-/// Where a tensor stands and what it is called.
+/// How the name of a tensor follows from the name of its codes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Name {
-    /// The name of the codes and this.
+    /// The name of the codes, followed by this.
     After(&'static str),
-    /// Beside codes that are called `weight`; after codes of another name, such as those of fused experts, with `_`
-    /// between.
+    /// In place of `weight`, if the codes are called so; after the name of other codes, such as those of fused experts,
+    /// with `_` between.
     Beside(&'static str),
-    /// One level up, for all codes there, each of which is the `weight` of a part.
+    /// One level up, for all codes below that level, each of which is the `weight` of a part.
     Above(&'static str),
 }
 
 impl Name {
-    /// The tensor that has this role for `codes`, if it can have one.
+    /// The name of the tensor with this role for `codes`; `None` if there can be none.
     pub(super) fn of(self, codes: &str) -> Option<String> {
         let layer = layer_with_dot(codes);
         match (self, layer) {
@@ -83,7 +83,7 @@ impl Name {
         }
     }
 
-    /// The codes that a tensor may have this role for, if it is called so; nothing of roles for several.
+    /// The codes for which a tensor of this name may have the role; none for roles that are shared by several codes.
     pub(super) fn codes_of(self, name: &str) -> impl Iterator<Item = String> {
         let candidates = match self {
             Self::After(suffix) => [name.strip_suffix(suffix).map(str::to_owned), None],
@@ -99,7 +99,7 @@ impl Name {
     }
 }
 
-/// The layer that a weight is of, with the dot that follows.
+/// The layer of a weight, with the dot that follows it.
 fn layer_with_dot(codes: &str) -> Option<&str> {
     codes.strip_suffix("weight").filter(|layer| layer.is_empty() || layer.ends_with('.'))
 }
@@ -113,29 +113,29 @@ impl Names {
         self.scales.iter().chain(self.further_scales).copied()
     }
 
-    /// The tensors that may be the scale of `codes` alone, by name.
+    /// The names that the scale of `codes` alone may have.
     pub(super) fn scales_of(&self, codes: &str) -> Vec<String> {
         let own = self.all_scales().filter(|name| !matches!(name, Name::Above(_)));
         without_repeats(own.filter_map(|name| name.of(codes)))
     }
 
-    /// The tensors that may be the scale of `codes` and of others around them.
+    /// The names that a scale shared by `codes` and others around them may have.
     pub(super) fn shared_scales_of(&self, codes: &str) -> Vec<String> {
         let shared = self.all_scales().filter(|name| matches!(name, Name::Above(_)));
         without_repeats(shared.filter_map(|name| name.of(codes)))
     }
 
-    /// The tensors that may be the scale of the input of the layer of `codes`.
+    /// The names that the scale of the input of the layer of `codes` may have.
     pub(super) fn inputs_of(&self, codes: &str) -> Vec<String> {
         without_repeats(self.inputs.iter().filter_map(|name| name.of(codes)))
     }
 
-    /// Whether a tensor is called as the scale of codes is, of which there are some.
+    /// Whether a tensor is named like the scale of codes that exist.
     pub(super) fn is_scale_of_some(&self, shards: &Shards, name: &str) -> bool {
         self.all_scales().any(|scale| scale.codes_of(name).any(|codes| codes != name && shards.contains(&codes)))
     }
 
-    /// What stands beside `codes` and has no part in their values: scales of inputs and the like.
+    /// The names of tensors beside `codes` that do not affect their values, such as scales of inputs.
     pub(super) fn beside(&self, codes: &str) -> impl Iterator<Item = String> {
         self.inputs.iter().chain(self.others).filter_map(|name| name.of(codes))
     }

@@ -1,5 +1,5 @@
-//! The dialect of FBGEMM in transformers (`FbgemmFp8Config`): one `weight_scale` a row, and inputs in rows up to a
-//! bound.
+//! The dialect of FBGEMM in transformers (`FbgemmFp8Config`): one `weight_scale` per row, and inputs with one scale per
+//! row and an upper bound on amax.
 
 use serde::Deserialize;
 
@@ -31,18 +31,18 @@ pub(super) const FACTS: Facts = Facts {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Config {
-    /// The largest magnitude that a scale of inputs is made from.
+    /// An upper bound on the amax from which a scale of inputs is computed.
     activation_scale_ub: Option<f64>,
     modules_to_not_convert: Option<Vec<String>>,
 }
 
-/// Weights with one scale a row; those of fused experts, which are transposed, one a column.
+/// Weights with one scale per row; fused experts, which are transposed, have one per column.
 fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let config = configs.quantization.as_ref().map(Section::parse::<Config>).transpose()?;
     let config = config.unwrap_or_default();
     let describe = |codes: &str, scales: &str| {
         let mut stored = Stored::new(shards, codes, Some(scales), None)?;
-        // Fused experts are several layers, and each has inputs of its own.
+        // Fused experts are several layers, each with its own inputs.
         if stored.shape.len() == 2 {
             let quantizer = Quantizer::new(Fp8::E4M3).granularity(Granularity::PerRow).scaling(Scaling::Current);
             let quantizer = match config.activation_scale_ub {

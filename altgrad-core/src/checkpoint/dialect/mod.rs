@@ -1,4 +1,4 @@
-//! The dialects of FP8 checkpoints: which there are, and how to tell which one a checkpoint is written in.
+//! The dialects of FP8 checkpoints, and how to detect which one a checkpoint is written in.
 
 mod altgrad;
 mod comfyui;
@@ -31,9 +31,9 @@ use super::stored::format_of;
 use crate::error::did_you_mean;
 use crate::{CheckpointError, Error, ParseError, Result};
 
-/// One ecosystem's way to write an FP8 checkpoint. All of them mean `value = decode(code) × scale`.
+/// One ecosystem's way to write an FP8 checkpoint. In all of them, `value = decode(code) × scale`.
 ///
-/// | dialect | codes | scales | told by |
+/// | dialect | codes | scales | recognized by |
 /// |---|---|---|---|
 /// | compressed-tensors | `weight` | `weight_scale` | `quant_method` `compressed-tensors` in `config.json` |
 /// | transformers | `weight` | `weight_scale_inv`, `scale` | `quant_method` `fp8`, or the names |
@@ -44,39 +44,39 @@ use crate::{CheckpointError, Error, ParseError, Result};
 /// | mistral | `weight` | `qscale_weight` | the names |
 /// | tensorrt-llm | `weight` | `weights_scaling_factor` | the names |
 /// | comfyui | `weight` | `weight_scale`, `scale_weight` | `comfy_quant` or `scaled_fp8` tensors, or the metadata |
-/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and nothing that could be a scale |
+/// | plain | any tensor of an FP8 dtype | none | no `quant_method`, and no tensor that could be a scale |
 /// | altgrad | `weight` | `weight_scale` | `quant_method` `altgrad` |
 ///
 /// [`save`](super::save) writes compressed-tensors, transformers, modelopt, comfyui and altgrad.
 ///
-/// The dialects of other libraries do not say by which rule a dynamic scale is computed to the last bit: inputs with
+/// The dialects of other libraries do not specify the last bit of a dynamic scale: inputs with
 /// [`F32`](crate::ScaleEncoding::F32) and [`F32Reciprocal`](crate::ScaleEncoding::F32Reciprocal) scales are written
-/// alike, and an `amax_epsilon` not at all.
+/// alike, and `amax_epsilon` is not written at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
     /// Of llm-compressor and vLLM: `float-quantized`, `naive-quantized` and `mxfp8-quantized`.
     CompressedTensors,
-    /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale a tensor; and of
+    /// Of transformers' `FineGrainedFP8Config` and of DeepSeek: `fp8`, in blocks or with one scale per tensor; and of
     /// AutoFP8.
     Transformers,
-    /// Of torchao: `Float8Tensor`, and `MXTensor` with FP8 elements, its scales swizzled or not.
+    /// Of torchao: `Float8Tensor`, and `MXTensor` with FP8 elements, with or without swizzled scales.
     Torchao,
     /// Of NVIDIA ModelOpt: FP8, FP8 per channel and token, FP8 in blocks, and MXFP8.
     ModelOpt,
-    /// Of FBGEMM in transformers: one scale a row, and one a column of the experts of Llama 4.
+    /// Of FBGEMM in transformers: one scale per row, or per column for the experts of Llama 4.
     Fbgemm,
     /// Of AMD Quark: FP8 per tensor, channel or block.
     Quark,
-    /// Of Mistral's own files: one scale a tensor.
+    /// Of Mistral's own files: one scale per tensor.
     Mistral,
-    /// Of checkpoints for TensorRT-LLM: one scale a tensor or a row.
+    /// Of checkpoints for TensorRT-LLM: one scale per tensor or row.
     TensorRtLlm,
-    /// Of ComfyUI: diffusion models in one file, with one scale a tensor.
+    /// Of ComfyUI: diffusion models in one file, with one scale per tensor.
     ComfyUi,
     /// Tensors of FP8 dtypes that are the values themselves.
     Plain,
-    /// Of this library, for what the others cannot say: any format and granularity, and any quantizer of inputs.
+    /// Of this library, for what the others cannot express: any format and granularity, and any quantizer of inputs.
     Altgrad,
 }
 
@@ -112,7 +112,7 @@ impl Dialect {
         }
     }
 
-    /// The name that [`FromStr`] reads.
+    /// The name that [`FromStr`] parses.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.facts().name
@@ -124,7 +124,7 @@ impl Dialect {
         self.facts().write.is_some()
     }
 
-    /// Whether checkpoints in it are those of language models, by whose names embeddings and routers are told.
+    /// Whether its checkpoints hold language models, whose embeddings and routers are recognized by name.
     pub(super) fn has_language_models(self) -> bool {
         self.facts().holds == Holds::LanguageModels
     }
@@ -134,7 +134,7 @@ impl Dialect {
         self.facts().holds == Holds::DiffusionModels
     }
 
-    /// What it has instead of what it cannot express, if it is written.
+    /// What it can express, for messages about what it cannot; empty if altgrad does not write it.
     fn repertoire(self) -> &'static str {
         self.facts().write.as_ref().map_or("", |write| write.repertoire)
     }
@@ -195,7 +195,7 @@ impl Dialect {
                         let known = quoted(&methods().map(|method| (*method).to_owned()).collect::<Vec<_>>(), ", ");
                         section.invalid(format!(
                             "the `quant_method` is `{method}`, and altgrad reads {known}; if the tensors are named as \
-                             one of these names them, {NAME_THE_DIALECT}"
+                             in one of these, {NAME_THE_DIALECT}"
                         ))
                     })
                 }
@@ -217,7 +217,7 @@ impl Dialect {
         Self::detect_by_names(shards)
     }
 
-    /// The dialect that the names of tensors are of.
+    /// The dialect whose names the tensors have.
     fn detect_by_names(shards: &Shards) -> Result<Self> {
         let is_codes = |name: &String| shards.info(name).is_some_and(|info| format_of(info.dtype).is_some());
         let scale_in = |dialect: &Self| {
@@ -237,10 +237,10 @@ impl Dialect {
                 let mut others: Vec<&str> =
                     told.iter().map(|(_, scale)| *scale).filter(|scale| *scale != first).collect();
                 others.dedup();
-                let but = others.iter().map(|scale| format!(", but `{scale}` is one as {} names it", called_so(scale)));
+                let but = others.iter().map(|scale| format!(", but `{scale}` like one of {}", called_so(scale)));
                 let but = but.collect::<String>();
                 let why = format!(
-                    "is a scale as {} name it{but}, and no configuration beside the file says which; \
+                    "is named like a scale of {}{but}, and no configuration beside the file says which; \
                      {NAME_THE_DIALECT}",
                     called_so(first)
                 );
@@ -251,7 +251,7 @@ impl Dialect {
                 Some((scale, codes)) => Err(shards.invalid(
                     &scale,
                     format!(
-                        "looks like a scale of `{codes}`, but no dialect that altgrad reads calls scales so; if it is \
+                        "looks like a scale of `{codes}`, but no dialect that altgrad reads has such a name; if it is \
                          not a scale and the codes are the values, {NAME_THE_DIALECT}: `plain`"
                     ),
                 )),
@@ -260,11 +260,11 @@ impl Dialect {
     }
 }
 
-/// What to do where nothing tells the dialect.
-const NAME_THE_DIALECT: &str = "say the dialect with `Checkpoint::open_as` (on the command line with `--from`, of \
-                                `compare` `--first-from` or `--second-from`)";
+/// What to do if the dialect cannot be detected.
+const NAME_THE_DIALECT: &str = "give the dialect with `Checkpoint::open_as` (on the command line with `--from`; for \
+                                `compare` with `--first-from` or `--second-from`)";
 
-/// A tensor that could be a scale of codes by its name and shape, though no dialect names it so, and those codes.
+/// A tensor that could be a scale by its name and shape, although no dialect has that name; and its codes.
 fn unknown_scale(shards: &Shards) -> Option<(String, &str)> {
     let codes = shards.tensors().filter(|(_, info)| format_of(info.dtype).is_some()).map(|(name, _)| name);
     codes.into_iter().find_map(|codes| Some((like_scales(shards, codes).into_iter().next()?, codes)))
@@ -285,7 +285,7 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// Reads the [name](Dialect::name), in any case.
+/// Parses the [name](Dialect::name), ignoring case.
 impl FromStr for Dialect {
     type Err = ParseError;
 

@@ -31,13 +31,13 @@ pub(super) const FACTS: Facts = Facts {
         layout,
         config,
         repertoire: "; it has E4M3 weights per 128×128 block alone, per row with inputs per row, per tensor with a \
-                     static scale of the input, and per 1×32 block under powers of two with the same for inputs, \
+                     static scale of the input, and per 1×32 block with power-of-two scales and the same for inputs, \
                      rounded up",
     }),
     holds: Holds::LanguageModels,
 };
 
-/// What `hf_quant_config.json` says below `quantization`, and `quantization_config` in `config.json` at once.
+/// What `hf_quant_config.json` says below `quantization`, and `quantization_config` in `config.json` at the top level.
 #[derive(Debug, Default, Deserialize)]
 struct Config {
     quantization: Option<Algorithms>,
@@ -51,7 +51,7 @@ struct Algorithms {
     group_size: Option<usize>,
     quantized_layers: Option<QuantizedLayers>,
     exclude_modules: Option<Vec<String>>,
-    /// The same in other configurations.
+    /// The same, as other configurations call it.
     ignore: Option<Vec<String>>,
 }
 
@@ -85,36 +85,36 @@ struct Algorithm {
     group_size: Option<usize>,
 }
 
-/// One scale a tensor, of weights and inputs.
+/// One scale per tensor, for weights and inputs.
 const FP8: &str = "FP8";
-/// One scale an output channel, and one a token.
+/// One scale per output channel, and one per token.
 const PER_CHANNEL: &str = "FP8_PER_CHANNEL_PER_TOKEN";
-/// Weights alone, in blocks.
+/// Only weights, in blocks.
 const BLOCKS: &str = "FP8_PB_WO";
-/// The MX format, of weights and inputs.
+/// The MX format, for weights and inputs.
 const MX: &str = "MXFP8";
-/// An algorithm of its own for each layer.
+/// Each layer has its own algorithm.
 const MIXED: &str = "MIXED_PRECISION";
-/// How exponents of inputs come about.
+/// How the exponents of the scales of inputs are rounded.
 const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::RoundUp);
 
-/// The same by other names: of a model whose weights were compressed before it was exported, and in other
+/// Other names of [`BLOCKS`]: for a model whose weights were compressed before it was exported, and in other
 /// configurations.
 const OTHER_BLOCKS: [&str; 3] = ["FP8_PB_REAL", "FP8_PB", "FP8_BLOCK_SCALES"];
-/// The side of the blocks that other libraries can multiply.
+/// The side of the blocks that other libraries can compute with.
 const BLOCK: usize = 128;
-/// The sides of blocks that a checkpoint may have.
+/// The sides that blocks of a checkpoint may have.
 const SIDES: [usize; 7] = [BLOCK, 256, 512, 64, 32, 16, 8];
 /// The length of the blocks of `MXFP8`.
 const MX_BLOCK: usize = 32;
 
 impl Algorithms {
-    /// Whether each layer has an algorithm of its own, or none.
+    /// Whether algorithms are given for each layer.
     fn is_by_layer(&self) -> bool {
         self.quantized_layers.as_ref().is_some_and(|layers| !layers.0.is_empty())
     }
 
-    /// What was done to a layer, or to the module that it is in.
+    /// The algorithm of a layer, or of the nearest module around it.
     fn of(&self, layer: &str) -> Option<Algorithm> {
         let mut upwards = std::iter::successors(Some(layer), |path| path.rsplit_once('.').map(|(module, _)| module));
         let of_module = upwards.find_map(|path| self.quantized_layers.as_ref()?.get(path)).cloned();
@@ -126,8 +126,8 @@ impl Algorithms {
     }
 }
 
-/// Of the two configurations that a checkpoint may have the one that says more: an algorithm for each layer, or at
-/// least one.
+/// The more detailed of the two configurations that a checkpoint may have: one with an algorithm for each layer, or
+/// else with any algorithm.
 fn algorithms(configs: &Configs) -> Result<Algorithms> {
     let parse = |section: &Section| {
         let config = section.parse::<Config>()?;
@@ -140,7 +140,7 @@ fn algorithms(configs: &Configs) -> Result<Algorithms> {
     Ok(known.into_iter().rev().max_by_key(richness).unwrap_or_default())
 }
 
-/// Whether an algorithm is one of blocks.
+/// Whether an algorithm quantizes in blocks.
 fn is_blocks(algorithm: &str) -> bool {
     algorithm == BLOCKS || OTHER_BLOCKS.contains(&algorithm)
 }
@@ -175,7 +175,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
             }
         };
         let mut stored = Stored::new(shards, codes, Some(scales), block)?;
-        // Fused experts are several layers, and each has inputs of its own.
+        // Fused experts are several layers, each with its own inputs.
         stored.activations = activations.filter(|_| stored.shape.len() == 2);
         Ok(stored)
     };
@@ -188,7 +188,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     pairing.find(shards)
 }
 
-/// The side of blocks that fits all layers with blocks, since the configuration does not say it.
+/// The side of blocks that fits all layers with blocks, since the configuration need not give it.
 fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
     let has_blocks = |codes: &str| {
         let algorithm = algorithms.of(layer_of(codes)).map(|algorithm| algorithm.quant_algo.to_ascii_uppercase());
@@ -206,7 +206,7 @@ fn side_of_blocks(shards: &Shards, algorithms: &Algorithms) -> usize {
     SIDES.into_iter().find(|side| is_cut_by(*side)).unwrap_or(BLOCK)
 }
 
-/// The layout of a layer, or what of it the dialect cannot say.
+/// The layout of a layer, or what of it the dialect cannot express.
 fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     let [outputs, _] = layer.linear()?;
     let layout = |shape: &[usize]| layer.layout("weight_scale", shape);
@@ -221,7 +221,7 @@ fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     }
 }
 
-/// What `hf_quant_config.json` says, from which that of `config.json` follows.
+/// The content of `hf_quant_config.json`, from which `quantization_config` in `config.json` is derived.
 fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, String> {
     let algorithms = layers.iter().map(algorithm).collect::<Result<Vec<_>, _>>()?;
     let describe = |algorithm: &str| match algorithm {
@@ -243,7 +243,7 @@ fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, Stri
     Ok(json!({ "producer": producer, "quantization": quantization }))
 }
 
-/// The same as `config.json` has it.
+/// The same in the form of `config.json`.
 pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
     let mut config = hf_quant_config["quantization"].clone();
     config["quant_method"] = "modelopt".into();
@@ -260,7 +260,7 @@ pub(super) fn quantization_config(hf_quant_config: &Value) -> Value {
     config
 }
 
-/// The algorithm that a layer is quantized by, or what of it the dialect cannot say.
+/// The algorithm by which a layer is quantized, or what of it the dialect cannot express.
 fn algorithm(layer: &LayerSpec) -> Result<&'static str, String> {
     layer.check_e4m3()?;
     layer.linear()?;

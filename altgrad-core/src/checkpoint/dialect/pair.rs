@@ -1,4 +1,4 @@
-//! The one matcher of codes and scales, for all dialects that name them.
+//! Matches codes with scales, for all dialects that do so by name.
 
 use super::facts::{Name, Names};
 use super::tensors::{DialectTensors, layer_of, like_scales};
@@ -6,20 +6,20 @@ use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{Stored, StoredActivations, format_of};
 use crate::{Error, Fp8, Result};
 
-/// What a dialect makes of codes and scales that belong together.
+/// How a dialect pairs codes with scales.
 pub(super) struct Pairing<'p> {
     pub(super) names: &'p Names,
-    /// Whether the codes of a layer without a scale are its values, as far as the checkpoint says so.
+    /// Whether the checkpoint says that the codes of a layer without a scale are its values.
     pub(super) is_plain: &'p dyn Fn(&str) -> bool,
-    /// Whether scales may stand beside weights in full precision, and count for nothing.
+    /// Whether scales may lie beside weights in full precision, and are then ignored.
     pub(super) keeps_full_precision: bool,
-    /// The tensor of these codes and scales.
+    /// The quantized tensor of these codes and scales.
     pub(super) describe: &'p dyn Fn(&str, &str) -> Result<Stored>,
 }
 
 impl Pairing<'_> {
-    /// The tensors of FP8 dtypes, each with the one scale that there is of it. What does not go together is a fault of
-    /// the tensor that it is about.
+    /// The tensors of FP8 dtypes, each with its only scale. Codes and scales that do not fit together are a fault of
+    /// that tensor.
     pub(super) fn find(&self, shards: &Shards) -> Result<DialectTensors> {
         let mut found = DialectTensors::default();
         for (codes, info) in shards.tensors() {
@@ -33,7 +33,7 @@ impl Pairing<'_> {
                 (false, [scale, ..]) if self.keeps_full_precision => found.parts.extend([scale.clone()]),
                 (false, [scale, ..]) => {
                     let why = format!("is a scale, but `{codes}` is of dtype {} and not of an FP8 dtype", info.dtype);
-                    // A vector may be called like anything, such as a norm's weight and its `scale`.
+                    // A vector may have any name: a norm, for example, may have a `weight` and a `scale`.
                     if info.shape.len() > 1 {
                         found.parts.insert(scale.clone());
                         found.add(codes, Err(shards.invalid(scale, why)))?;
@@ -41,7 +41,7 @@ impl Pairing<'_> {
                 }
                 (true, [scale]) => {
                     found.add(codes, (self.describe)(codes, scale))?;
-                    // Also if the two do not go together.
+                    // Even if the two do not fit together.
                     found.parts.insert(scale.clone());
                 }
                 (true, []) => found.add(codes, self.without_scale(shards, codes))?,
@@ -73,14 +73,14 @@ impl Pairing<'_> {
         Err(shards.invalid(codes, format!("has no scale: there is no tensor {expected}{beside}")))
     }
 
-    /// Whether a name says that a tensor is a scale, and of what: that of a weight, where other parameters may be
-    /// called like scales.
+    /// Whether the name alone says that a tensor is the scale of a weight; other parameters may be named like scales,
+    /// too.
     fn is_scale_of_a_weight(&self, name: &str) -> bool {
         let is_of_weight = |scale: &Name| scale.codes_of(name).any(|codes| codes.ends_with("weight"));
         name.contains("weight") && self.names.scales.iter().any(is_of_weight)
     }
 
-    /// Scales that are left over are faults of their own: the checkpoint is not what it was taken for.
+    /// Reports scales without codes as faults: the checkpoint is not what it was taken for.
     fn find_left_over(&self, shards: &Shards, found: &mut DialectTensors) -> Result<()> {
         for (name, info) in shards.tensors() {
             let is_left_over = self.is_scale_of_a_weight(name)
@@ -89,9 +89,9 @@ impl Pairing<'_> {
                 && !self.names.is_scale_of_some(shards, name);
             if is_left_over {
                 let why = if format_of(info.dtype).is_some() {
-                    format!("is a scale of dtype {}, as weights of 4 bits have; altgrad reads those of 8", info.dtype)
+                    format!("is a scale of dtype {}, as 4-bit weights have; altgrad reads 8-bit weights", info.dtype)
                 } else {
-                    "is a scale of a tensor that is not there".to_owned()
+                    "is a scale of a tensor that is missing".to_owned()
                 };
                 found.add(name, Err(shards.invalid(name, why)))?;
             }
@@ -100,8 +100,8 @@ impl Pairing<'_> {
     }
 }
 
-/// What there is in a dialect that says everything by names: codes with a scale each, and a static scale of the layer's
-/// input where there is one.
+/// The quantized tensors in a dialect that uses names alone: codes with one scale tensor each, and a static scale of
+/// the layer's input if there is one.
 pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<DialectTensors> {
     let describe = |codes: &str, scales: &str| {
         let mut stored = Stored::new(shards, codes, Some(scales), None)?;
@@ -112,17 +112,17 @@ pub(super) fn find_by_names(shards: &Shards, names: &Names) -> Result<DialectTen
     Pairing { names, is_plain: &|_| false, keeps_full_precision: false, describe: &describe }.find(shards)
 }
 
-/// Those of some tensors that are there.
+/// The names among `names` that exist as tensors.
 pub(super) fn present(shards: &Shards, names: Vec<String>) -> Vec<String> {
     names.into_iter().filter(|name| shards.contains(name)).collect()
 }
 
-/// Names in a message.
+/// Names as part of a message.
 pub(super) fn quoted(names: &[String], between: &str) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(between)
 }
 
-/// The one static scale of an input among the names that it may have.
+/// The static scale of an input, under one of the names that it may have.
 pub(super) fn input_scale(shards: &Shards, names: &Names, codes: &str) -> Result<String, Error> {
     let candidates = names.inputs_of(codes);
     let expected = quoted(&candidates, ", ");

@@ -1,4 +1,4 @@
-//! The dialect of AMD Quark: compressed-tensors' names, and what it says of each tensor in words of its own.
+//! The dialect of AMD Quark: the tensor names of compressed-tensors, with Quark's own configuration.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(super) const FACTS: Facts = Facts {
 struct Config {
     #[serde(rename = "global_quant_config")]
     global: Scheme,
-    /// By the name of a layer, in which `*` stands for anything.
+    /// By the name of a layer, in which `*` stands for any text.
     #[serde(rename = "layer_quant_config")]
     layers: BTreeMap<String, Scheme>,
     exclude: Option<Vec<String>>,
@@ -60,7 +60,7 @@ struct Spec {
 }
 
 impl Spec {
-    /// The size of blocks, where they are neither the tensor nor its rows.
+    /// The size of blocks, unless scales are per tensor or per row.
     fn block(&self) -> Option<[usize; 2]> {
         self.block_size.or_else(|| Some([1, self.group_size?]))
     }

@@ -22,7 +22,7 @@ pub(super) const FACTS: Facts = Facts {
     holds: Holds::LanguageModels,
 };
 
-/// Weights with their scaling factor: one for all, or one a row.
+/// Weights with their scaling factor: one per tensor or per row.
 fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
     find_by_names(shards, &FACTS.names)
 }

@@ -1,4 +1,4 @@
-//! What a dialect finds in a checkpoint, and what names tell every dialect.
+//! The tensors that a dialect finds in a checkpoint, and checks of names that all dialects share.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,9 +12,9 @@ use crate::checkpoint::stored::{Fault, Stored, may_be_scale};
 /// The quantized tensors of a checkpoint, and what belongs to them.
 #[derive(Debug, Default)]
 pub(in crate::checkpoint) struct DialectTensors {
-    /// By the name that a model asks for; one that cannot be read with the reason.
+    /// By the name that a model asks for; for a tensor that cannot be read, the reason.
     pub(in crate::checkpoint) tensors: BTreeMap<String, Result<Stored, Fault>>,
-    /// Tensors that models do not ask for: parts of quantized ones, and what else stands beside codes.
+    /// Tensors that models do not ask for: parts of quantized tensors, and others that lie beside codes.
     pub(in crate::checkpoint) parts: HashSet<String>,
 }
 
@@ -33,12 +33,12 @@ impl DialectTensors {
     }
 }
 
-/// The layer that a weight of this name is of.
+/// The layer of the weight with this name.
 pub(super) fn layer_of(weight: &str) -> &str {
     weight.strip_suffix(".weight").unwrap_or(weight)
 }
 
-/// The tensors beside codes that could be their scales, going by a word in their name and by their shape.
+/// The tensors beside codes that could be their scales, judging by their names and shapes.
 pub(super) fn like_scales(shards: &Shards, codes: &str) -> Vec<String> {
     let Some(shape) = shards.info(codes).map(|info| &info.shape[..]) else { return Vec::new() };
     let module = |name: &str| name.rsplit_once('.').map(|(module, _)| module.to_owned());

@@ -1,4 +1,5 @@
-//! The dialect of torchao: tensors that are taken apart, and metadata in each file that says how to put them together.
+//! The dialect of torchao: tensors that are split into parts, and metadata in each file that says how to reassemble
+//! them.
 
 use std::collections::HashSet;
 
@@ -17,7 +18,7 @@ use crate::{Fp8, Result};
 /// The key of the metadata that lists the names of whole tensors.
 const NAMES: &str = "tensor_names";
 
-/// What the metadata says of a tensor.
+/// What the metadata says about a tensor.
 #[derive(Debug, Deserialize)]
 struct Described {
     #[serde(rename = "_type")]
@@ -30,7 +31,7 @@ struct Described {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Data {
-    /// Of a `Float8Tensor` a list, of an `MXTensor` the length of a block.
+    /// A list for a `Float8Tensor`, the length of a block for an `MXTensor`.
     block_size: Option<BlockSize>,
     act_quant_kwargs: Option<Kwargs>,
     is_swizzled_scales: bool,
@@ -52,7 +53,7 @@ struct Kwargs {
 
 #[derive(Debug, Deserialize)]
 struct KwargsData {
-    /// Of `QuantizeTensorToFloat8Kwargs`, as are the bounds of the largest magnitude.
+    /// Of `QuantizeTensorToFloat8Kwargs`, as are the bounds on amax.
     float8_dtype: Option<Word>,
     granularity: Option<Named>,
     hp_value_lb: Option<f64>,
@@ -63,7 +64,7 @@ struct KwargsData {
     scaling_mode: Option<Word>,
 }
 
-/// A value that is a word, such as that of a dtype.
+/// A value that is a word, such as a dtype.
 #[derive(Debug, Deserialize)]
 struct Word {
     #[serde(rename = "_data")]
@@ -106,10 +107,11 @@ fn read(shards: &Shards, _: &Configs) -> Result<DialectTensors> {
         found.tensors.keys().flat_map(|name| [part(name, "qdata"), part(name, "scale")]).collect();
     for (name, _) in shards.tensors().filter(|(name, _)| name.ends_with("_weight_qdata")) {
         if !parts.contains(name) && !faults.iter().any(|part| part == name) {
-            found.add(name, Err(shards.invalid(name, "is part of a tensor of torchao that no metadata describes")))?;
+            let why = "is part of a torchao tensor that the metadata does not describe";
+            found.add(name, Err(shards.invalid(name, why)))?;
         }
     }
-    // The parts of a tensor that cannot be read are no tensors of their own.
+    // The parts of a tensor that cannot be read do not count as tensors.
     found.parts.extend(faults);
     Ok(found)
 }
@@ -125,7 +127,7 @@ fn part(name: &str, part: &str) -> String {
 /// The names and descriptions in the metadata of a file.
 fn described(file: &SafetensorsFile) -> Result<Vec<(String, Described)>> {
     let invalid = |name: &str, error: serde_json::Error| {
-        invalid(file.path(), Some(name), format!("is described wrongly in the metadata: {error}"))
+        invalid(file.path(), Some(name), format!("has an invalid description in the metadata: {error}"))
     };
     let Some(names) = file.metadata().get(NAMES) else { return Ok(Vec::new()) };
     let names: Vec<String> = serde_json::from_str(names).map_err(|error| invalid(NAMES, error))?;
@@ -150,13 +152,13 @@ fn stored(shards: &Shards, name: &str, described: &Described) -> Result<Stored> 
     }
     let block = match &data.block_size {
         Some(BlockSize::Length(length)) => Some([1, *length]),
-        // Blocks as wide as the tensor are its rows, or all of it.
+        // Blocks as wide as the tensor are its rows or the whole tensor.
         Some(BlockSize::Dims(dims)) => dims.last_chunk().copied().filter(|[_, cols]| shape.last() != Some(cols)),
         None => None,
     };
     let mut stored = match block {
         None if data.is_swizzled_scales => {
-            return Err(shards.invalid(&codes, "has swizzled scales, but no size of the blocks that they are of"));
+            return Err(shards.invalid(&codes, "has swizzled scales, but the size of their blocks is missing"));
         }
         Some(block) if data.is_swizzled_scales => Stored::swizzled(shards, &codes, &scales, block)?,
         _ => Stored::new(shards, &codes, Some(&scales), block)?,
@@ -171,7 +173,7 @@ fn stored(shards: &Shards, name: &str, described: &Described) -> Result<Stored> 
 }
 
 impl KwargsData {
-    /// The quantizer of inputs, or what is not known of it.
+    /// The quantizer of inputs, or the value that altgrad does not know.
     fn quantizer(&self) -> Result<Quantizer, String> {
         let format = match self.float8_dtype.as_ref().or(self.elem_dtype.as_ref()).map(|dtype| dtype.word.as_str()) {
             Some("float8_e4m3fn") | None => Fp8::E4M3,

@@ -18,16 +18,16 @@ pub(super) const FACTS: Facts = Facts {
     name: "transformers",
     methods: &["fp8"],
     names: Names {
-        // The second is that of DeepSeek-V4.
+        // The second name is DeepSeek-V4's.
         scales: &[Name::After("_scale_inv"), Name::Beside("scale")],
-        // Mistral Large 4, the embeddings of `FP8Embedding`, AutoFP8, and embeddings that are cut into parts.
+        // Mistral Large 4, the embeddings of `FP8Embedding`, AutoFP8, and embeddings that are split into parts.
         further_scales: &[
             Name::Beside("qscale_weight"),
             Name::Beside("weight_scale"),
             Name::Above("weight_scale_inv"),
             Name::Above("weight_scale"),
         ],
-        // By transformers, by vLLM's `fp8`, in Mistral's own files, and by AutoFP8.
+        // In order: transformers, vLLM's `fp8`, Mistral's own files, and AutoFP8.
         inputs: &[
             Name::Beside("activation_scale"),
             Name::Beside("input_scale"),
@@ -40,7 +40,7 @@ pub(super) const FACTS: Facts = Facts {
     write: Some(Write {
         layout,
         config,
-        repertoire: "; it has E4M3 weights per block with inputs per row of a block, as the recipe `blockwise`, and \
+        repertoire: "; it has E4M3 weights per block with inputs per row of a block, as in the recipe `blockwise`, and \
                      E4M3 weights per tensor with inputs per row or under a static scale",
     }),
     holds: Holds::LanguageModels,
@@ -65,7 +65,7 @@ enum Scheme {
 }
 
 impl Default for Config {
-    /// The blocks of DeepSeek-V3, whose first checkpoints came without a configuration.
+    /// The blocks of DeepSeek-V3, whose first checkpoints had no configuration.
     fn default() -> Self {
         Self {
             activation_scheme: Scheme::Dynamic,
@@ -76,7 +76,7 @@ impl Default for Config {
     }
 }
 
-/// Weights with their `weight_scale_inv`, or what later checkpoints call it.
+/// Weights with their `weight_scale_inv`, or its name in later checkpoints.
 fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let section = configs.quantization.as_ref();
     let config = section.map(Section::parse::<Config>).transpose()?.unwrap_or_default();
@@ -98,7 +98,7 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     pairing.find(shards)
 }
 
-/// Where each projection has one scale: the blocks of fused experts that hold two projections, one above the other.
+/// The blocks of fused experts that hold two projections, one above the other, with one scale per projection.
 fn block_of_projections(shards: &Shards, codes: &str, scales: &str) -> Option<[usize; 2]> {
     let ([_, rows, cols], [_, 2, 1]) = (&shards.info(codes)?.shape[..], &shards.info(scales)?.shape[..]) else {
         return None;
@@ -106,8 +106,8 @@ fn block_of_projections(shards: &Shards, codes: &str, scales: &str) -> Option<[u
     (codes.ends_with("gate_up_proj") && rows.is_multiple_of(2)).then_some([rows / 2, *cols])
 }
 
-/// The quantizer of a layer's input: the kernels of transformers quantize it in rows as wide as the blocks of weights,
-/// or in whole rows.
+/// The quantizer of a layer's input: the kernels of transformers quantize it in parts of rows as wide as the blocks of
+/// weights, or in whole rows.
 fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<StoredActivations> {
     if config.activation_scheme == Scheme::Static {
         return Ok(StoredActivations::Static(Fp8::E4M3, input_scale(shards, &FACTS.names, &stored.codes)?));
@@ -119,7 +119,7 @@ fn activations(shards: &Shards, stored: &Stored, config: &Config) -> Result<Stor
     Ok(StoredActivations::Dynamic(Quantizer::new(Fp8::E4M3).granularity(granularity).scaling(Scaling::Current)))
 }
 
-/// The layout of a layer, or what of it the dialect cannot say.
+/// The layout of a layer, or what of it the dialect cannot express.
 fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     layer.check_e4m3()?;
     layer.linear()?;
@@ -140,7 +140,7 @@ fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     }
 }
 
-/// What `quantization_config` says: one block size and one scheme for all layers, or why there is none.
+/// The content of `quantization_config`: one block size and one scheme for all layers, or why that is impossible.
 fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, String> {
     let settings = |layer: &LayerSpec| {
         let block = match layer.granularity {

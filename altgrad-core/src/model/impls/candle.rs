@@ -1,8 +1,8 @@
 //! `Quantizable` for slots, for candle's values, for `candle_nn`'s layers that are not linear, and for what its models
 //! hold besides.
 //!
-//! A layer shows its tensors under the names that they have in a checkpoint, as far as `candle_nn` gives access to
-//! them: those of `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them goes unseen.
+//! A layer shows its tensors under their names in a checkpoint, as far as `candle_nn` gives access to them. Those of
+//! `GroupNorm`, `LSTM` and `GRU` are private, so a tie with one of them is not detected.
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn as nn;
@@ -40,8 +40,8 @@ impl<O: Operation> Visit for Slot<O> {
     }
 }
 
-/// Parts that show tensors: the expression makes `(name, tensor)` pairs of a part, an empty name meaning the part's
-/// own.
+/// Parts that show tensors: the expression gives the `(name, tensor)` pairs of a part; an empty name stands for the
+/// path of the part itself.
 macro_rules! holds_tensors {
     ($($type:ty: |$part:ident| $tensors:expr;)+) => {$(
         impl Visit for $type {

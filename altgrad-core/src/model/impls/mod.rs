@@ -1,6 +1,6 @@
-//! Which types of others show what they hold: the standard library's containers and values, and candle's.
+//! `Visit` for foreign types: the standard library's containers and values, and candle's types.
 //!
-//! Nothing that could hide a layer is among them.
+//! Types that could hide a layer do not implement it.
 
 mod candle;
 mod std;

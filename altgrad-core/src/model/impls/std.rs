@@ -36,8 +36,8 @@ leaf!(
     Cow<'_, str>
 );
 
-/// Sets and ranges: nothing in them can be changed, so no layer in them could be replaced, and slots cannot be
-/// compared.
+/// Sets and ranges: their elements cannot be changed, so no layer in them could be replaced; and slots cannot be
+/// compared, so they cannot be elements.
 macro_rules! values {
     ($($type:ty: $($parameter:ident),+;)+) => {$(
         impl<$($parameter),+> Visit for $type {

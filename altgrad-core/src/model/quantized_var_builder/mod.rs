@@ -1,4 +1,4 @@
-//! A `VarBuilder` that quantizes the linear weights that it hands out, for models whose source is somebody else's.
+//! A `VarBuilder` that quantizes the linear weights that it hands out, for models whose source cannot be changed.
 
 mod request;
 mod weights;
@@ -19,9 +19,9 @@ use super::rulebook::Rulebook;
 use crate::Result;
 use crate::slot::Recipe;
 
-/// Wraps a `VarBuilder` and fake-quantizes the linear weights that it hands out, so that a model that declares
-/// `candle_nn::Linear`, such as those of candle-transformers, can be evaluated in any format, and trained through the
-/// straight-through estimator, without a change of its source.
+/// Wraps a `VarBuilder` and fake-quantizes the linear weights that it hands out. A model that declares
+/// `candle_nn::Linear`, such as those of candle-transformers, can then be evaluated in any format and trained through
+/// the straight-through estimator without changing its source.
 ///
 /// ```
 /// use altgrad::{Fp8, QuantConfig, QuantizedVarBuilder};
@@ -50,34 +50,35 @@ use crate::slot::Recipe;
 /// # What is a linear weight
 ///
 /// A matrix whose name ends with `weight`, unless it is an embedding. The layer's path, which rules match and reports
-/// name, is the rest of the name from the root of the wrapped builder on, whatever its prefix. `candle_nn`'s
-/// constructors of linear layers and of embeddings initialize differently and are told apart by that. What is asked for
-/// by name alone is taken for a linear weight too, unless the last segment of its path is usual for an embedding
-/// (`wte`, `wpe`, `shared`, or a word such as `emb`, `embed_…` or `position_…`); then it is reported as
-/// [`SkipReason::Embedding`], and quantized if a rule with a recipe names it, not only an ancestor of it.
+/// name, is the rest of the name, counted from the root of the wrapped builder even if that has a prefix. `candle_nn`'s
+/// constructors of linear layers and of embeddings ask for different initializations, which tells them apart. A matrix
+/// that is requested by name alone is taken for a linear weight too, unless the last segment of its path is a usual
+/// name of an embedding (`wte`, `wpe`, `shared`, or a word such as `emb`, `embed_…` or `position_…`). Such a matrix is
+/// reported as [`SkipReason::Embedding`], and is quantized only if a rule with a recipe names it, and not just an
+/// ancestor of it.
 ///
-/// In candle-transformers 0.11 nearly all linear layers come from `candle_nn`'s constructors. By name alone it asks for
-/// the linear weights of `deepseek2` (the router), `stella_en_v5`, `blip_text`, `rwkv_v7`, the attention of
+/// In candle-transformers 0.11, nearly all linear layers come from `candle_nn`'s constructors. By name alone, it asks
+/// for the linear weights of `deepseek2` (the router), `stella_en_v5`, `blip_text`, `rwkv_v7`, the attention of
 /// `stable_diffusion` and the tied head of `modernbert`, and for the embeddings of positions of `whisper`, `voxtral`
-/// and `paddleocr_vl` and of tokens of `rwkv_v7`; all of them are told right, but the projections `…_emb_x` of
-/// `rwkv_v7`, which a rule can name. Weights of another name are left alone: the `in_proj_weight` of `siglip`,
-/// `openclip` and `mimi`, and tensors of more dimensions.
+/// and `paddleocr_vl` and of tokens of `rwkv_v7`; all of these are recognized correctly, except the projections
+/// `…_emb_x` of `rwkv_v7`, which a rule can name. Weights with other names, such as the `in_proj_weight` of `siglip`,
+/// `openclip` and `mimi`, and tensors of more dimensions are left unchanged.
 ///
 /// # Ties
 ///
 /// A linear weight that is also handed out as an embedding, or under another name, is subject to the config's
-/// [`TiePolicy`](crate::TiePolicy), in whatever order a model asks. Most models tie their head without asking twice, by
-/// a clone of the embedding's tensor; such a head goes unseen and stays in full precision. What is asked for twice in
-/// the same way is the same tensor.
+/// [`TiePolicy`](crate::TiePolicy), in whichever order a model asks. Most models do not ask twice to tie their head,
+/// but clone the embedding's tensor; such a head is not detected and stays in full precision. Repeating a request
+/// returns the same tensor.
 ///
 /// # What it cannot do
 ///
-/// A builder sees weights, not inputs or gradients, so recipes are for weights only, and a weight that is quantized
-/// takes its memory twice if the wrapped builder keeps it, as a `VarMap` does. A model that keeps something computed
-/// from a weight in its place (a transposed copy in `rwkv_v7`, a concatenation in `stella_en_v5`) does not see
-/// [`requantize`](Self::requantize), as it would not see an optimizer's steps without altgrad. Gradients go as far as a
-/// model's own operations let them: candle's fused layer norms, RMS norms, softmax and rotary embeddings have no
-/// backward pass.
+/// A builder sees weights, not inputs or gradients, so recipes are for weights only. A quantized weight takes its
+/// memory twice if the wrapped builder keeps it, as a `VarMap` does. A model that stores a result computed from a
+/// weight in the weight's place (a transposed copy in `rwkv_v7`, a concatenation in `stella_en_v5`) does not see the
+/// effect of [`requantize`](Self::requantize), just as it would not see an optimizer's steps without altgrad. Gradients
+/// pass only through operations that have a backward pass: candle's fused layer norms, RMS norms, softmax and rotary
+/// embeddings have none.
 ///
 /// [`SkipReason::Embedding`]: crate::report::SkipReason::Embedding
 pub struct QuantizedVarBuilder<'a> {
@@ -90,7 +91,7 @@ impl<'a> QuantizedVarBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// A pattern that is not well formed, an invalid recipe, or one that quantizes activations or gradients.
+    /// A malformed pattern, an invalid recipe, or one that quantizes activations or gradients.
     #[allow(clippy::needless_pass_by_value, reason = "models take their builder by value, and so does what wraps it")]
     pub fn new(vb: VarBuilder<'a>, config: impl Into<QuantConfig>) -> Result<Self> {
         let rulebook = Rulebook::new(config.into())?;
@@ -104,39 +105,40 @@ impl<'a> QuantizedVarBuilder<'a> {
         Ok(Self { builder, weights })
     }
 
-    /// The builder to build models from, with the prefix, the dtype and the device of the wrapped one. What it hands
-    /// out belongs to this `QuantizedVarBuilder`, also through builders made from it.
+    /// The builder to build models from, with the prefix, the dtype and the device of the wrapped one. This
+    /// `QuantizedVarBuilder` manages every weight that it hands out, also through builders made from it.
     ///
-    /// Besides the errors of the wrapped builder it has those of surgery, which name the layer: a weight that is not
-    /// finite, for example.
+    /// Besides those of the wrapped builder, it returns errors that name the layer: for a weight that is not finite,
+    /// for example.
     #[must_use]
     pub fn builder(&self) -> VarBuilder<'a> {
         self.builder.clone()
     }
 
-    /// What became of each linear weight that was handed out, in the order in which they were asked for; to be called
-    /// when the model is built. The distortion is that of the weights as they are now, under the scales of the last
+    /// What was done to each linear weight that was handed out, in the order in which they were asked for. Call this
+    /// when the model is built. The distortion is that of the current weights under the scales of the last
     /// quantization.
     ///
     /// # Errors
     ///
-    /// A rule that matches nothing or never applies, or [`ModelError::NoWeights`](crate::ModelError::NoWeights) if no
+    /// A rule that matches nothing or never applies; or [`ModelError::NoWeights`](crate::ModelError::NoWeights) if no
     /// linear weight was asked for.
     pub fn report(&self) -> Result<QuantReport> {
         self.weights.report()
     }
 
-    /// Quantizes the weights that models hold anew, in place: to be called when what is behind the wrapped builder has
-    /// changed, that is after each step of an optimizer. Until then models compute with the values from before.
+    /// Quantizes the weights that models hold again, in place. Call this whenever the weights behind the wrapped
+    /// builder have changed, that is, after each step of an optimizer; until then, models compute with the old values.
     ///
-    /// The first quantization of a weight, when it is handed out, and each one here is a step of its scaling's history
-    /// and of stochastic rounding, as a forward pass of a [`QuantizedLinear`](crate::QuantizedLinear) in training mode
-    /// is. On an error all weights and histories are as before, unless a device fails while values are written.
+    /// Each call, and the first quantization of a weight when it is handed out, is one step for the history of its
+    /// scaling and for stochastic rounding, like a forward pass of a [`QuantizedLinear`](crate::QuantizedLinear) in
+    /// training mode. After an error, all weights and histories are as before, unless a device fails while values are
+    /// written.
     ///
     /// # Errors
     ///
-    /// A weight that is not finite, or [`ModelError::AlreadyRequantizing`](crate::ModelError::AlreadyRequantizing)
-    /// while another thread does the same.
+    /// A weight that is not finite, or [`ModelError::AlreadyRequantizing`](crate::ModelError::AlreadyRequantizing) if
+    /// another thread is requantizing at the same time.
     pub fn requantize(&self) -> Result<()> {
         self.weights.requantize()
     }
@@ -168,7 +170,7 @@ fn check_weight_only(config: &QuantConfig) -> Result<()> {
     Ok(())
 }
 
-/// What the builder that is handed to models reads from.
+/// The backend of the builder that models get.
 struct QuantizingBackend<'a>(Arc<Weights<'a>>);
 
 impl SimpleBackend for QuantizingBackend<'_> {

@@ -1,4 +1,4 @@
-//! What a model asks a `VarBuilder` for, and what that tells about the tensor.
+//! What a model asks a `VarBuilder` for, and what the request reveals about the tensor.
 
 use altgrad_kernels::lock;
 use candle_core::{DType, Device, Shape, Tensor};
@@ -12,42 +12,42 @@ use crate::slot::slot_codes::of_candle;
 pub(super) struct Request {
     /// The tensor's full name.
     pub(super) name: String,
-    /// The shape that it must have, if the model says so.
+    /// The shape that the tensor must have, if the model says so.
     pub(super) shape: Option<Shape>,
     pub(super) init: Init,
     pub(super) dtype: DType,
     pub(super) device: Device,
 }
 
-/// What a matrix is, by the way in which it is asked for.
+/// What a matrix is used as, judged by how a model asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The weight of a linear layer.
     Linear,
     /// An embedding's table.
     Embedding,
-    /// One of the two: nothing but its name was said.
+    /// Either of the two: the request tells only its name.
     Unsaid,
 }
 
 impl Request {
-    /// The tensor that `vb`, which must be at its root, has under the name.
+    /// The tensor of this name in `vb`, which must be at its root.
     pub(super) fn fetch(&self, vb: &VarBuilder<'_>) -> candle_core::Result<Tensor> {
-        debug_assert!(lock::nothing_is_held(), "no lock is held while a builder of somebody else's is asked");
+        debug_assert!(lock::nothing_is_held(), "no lock is held while foreign code runs");
         let vb = vb.clone().set_device(self.device.clone());
         match &self.shape {
-            // Codes of a checkpoint are none: a slot that was given them would be frozen in the checkpoint's format.
+            // Never the codes of a checkpoint: a slot that got them would be frozen in the checkpoint's format.
             Some(shape) => vb.get_with_hints_dtype(shape.clone(), &self.name, of_candle(self.init), self.dtype),
             None => vb.get_unchecked_dtype(&self.name, self.dtype),
         }
     }
 
-    /// The path of the layer whose weight this is, if the name is that of a weight.
+    /// The path of the layer, if the name is that of a weight.
     pub(super) fn layer(&self) -> Option<&str> {
         layer_of_weight(&self.name)
     }
 
-    /// What a matrix is. `candle_nn`'s constructors tell by how they initialize.
+    /// What a matrix is used as, judged by the initialization that `candle_nn`'s constructors ask for.
     pub(super) fn kind(&self) -> Kind {
         match self.init {
             Init::Kaiming { .. } => Kind::Linear,
@@ -56,7 +56,7 @@ impl Request {
         }
     }
 
-    /// Whether this asks again for what `other` asked for and got as `tensor`.
+    /// Whether this repeats the request `other`, which got `tensor`.
     pub(super) fn repeats(&self, other: &Self, tensor: &Tensor) -> bool {
         self.name == other.name
             && self.dtype == other.dtype

@@ -1,4 +1,4 @@
-//! The linear weights that a builder handed out: how each is quantized, and the values that its model holds.
+//! Manages the linear weights that a builder handed out: how each is quantized, and the values that its model holds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ use crate::quantizer::{InPlace, Layout, Operand, check_finite};
 use crate::slot::{Operation, Recipe};
 use crate::{Error, ModelError, Result};
 
-/// Where weights come from, what is to become of them, and those that a model has.
+/// The source of weights, the rules for them, and the weights that models hold.
 ///
-/// Threads may ask for weights at the same time. Each looks at what was handed out, computes, and records what it has
-/// if what it saw still holds; else it looks again.
+/// Threads may ask for weights at the same time. Each reads what was handed out so far, computes, and records its
+/// result if nothing relevant has changed meanwhile; otherwise it starts over.
 pub(super) struct Weights<'a> {
     /// At its root.
     vb: VarBuilder<'a>,
@@ -45,7 +45,7 @@ struct Use {
     is_linear: bool,
 }
 
-/// One linear weight, and how it is quantized now.
+/// One linear weight, and how it is currently quantized.
 #[derive(Clone)]
 struct LinearWeight {
     held: Arc<ModelWeight>,
@@ -56,7 +56,7 @@ struct LinearWeight {
 struct ModelWeight {
     path: String,
     request: Request,
-    /// That of the tensor in the wrapped builder.
+    /// The id of the tensor in the wrapped builder.
     id: TensorId,
     tensor: ModelTensor,
 }
@@ -65,7 +65,7 @@ struct ModelWeight {
 enum ModelTensor {
     /// The wrapped builder's own tensor.
     Own(Tensor),
-    /// A tensor that is computed from it, and the variable that it is, if it is one.
+    /// A tensor that is computed from it; and the wrapped builder's tensor, if that is a variable.
     Computed(InPlace, Option<Tensor>),
 }
 
@@ -76,20 +76,20 @@ struct WeightQuantization {
     operand: Operand,
 }
 
-/// What the next step makes of a weight.
+/// The next step of a weight.
 struct Next {
     source: Tensor,
-    /// What the weight's operand will be, and how the source is converted; nothing if it is only copied.
+    /// The weight's operand after the step, and how the source is converted; `None` if it is only copied.
     step: Option<(Operand, Conversion)>,
 }
 
-/// What came of recording a weight.
+/// The outcome of recording a weight.
 enum Recorded {
     /// It was recorded, and the model gets this tensor.
     Now(Tensor),
-    /// Another thread was given this tensor for the same request meanwhile.
+    /// Meanwhile, another thread got this tensor for the same request.
     Before(Tensor),
-    /// What it was made from does not hold any more.
+    /// The state from which it was computed has changed.
     Outdated,
 }
 
@@ -150,7 +150,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// The linear weight that a request is for, if it is; says of `this` whether it is linear.
+    /// The linear weight that a request is for, if it is for one; sets `this.is_linear`.
     fn weight(
         &self,
         request: &Request,
@@ -172,7 +172,7 @@ impl<'a> Weights<'a> {
         LinearWeight::new(path, request.clone(), tensor.clone(), decision).map_err(|error| error.at(path)).map(Some)
     }
 
-    /// Computes all weights anew, or on an error none.
+    /// Recomputes all weights or, if there is an error, none.
     pub(super) fn requantize(&self) -> Result<()> {
         if self.is_requantizing.swap(true, Ordering::Acquire) {
             return Err(Error::Model(ModelError::AlreadyRequantizing));
@@ -201,7 +201,7 @@ impl<'a> Weights<'a> {
             }
             true
         });
-        // Another thread has given it its full precision back meanwhile.
+        // Meanwhile, another thread has put the weight back into full precision.
         if is_quantized { Ok(()) } else { held.restore(&source) }
     }
 
@@ -221,7 +221,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Calls a function when it goes out of scope, however that happens.
+/// Calls a function when it goes out of scope, even by a panic.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {
@@ -245,7 +245,7 @@ impl BuilderState {
         self.uses.iter().find(|other| other.is_tie(&weight.name, weight.id)).map(|other| other.name.clone())
     }
 
-    /// The quantized weights that `other` turns out to be tied to, if those are to be in full precision.
+    /// The quantized weights that `other` turns out to be tied to, if ties are kept in full precision.
     fn quantized_ties(&self, other: &Use, keeps_ties: bool) -> Vec<Arc<ModelWeight>> {
         let is_tie = |weight: &&LinearWeight| {
             keeps_ties && weight.quantized.is_ok() && other.is_tie(&weight.held.request.name, weight.held.id)
@@ -253,7 +253,8 @@ impl BuilderState {
         self.weights.iter().filter(is_tie).map(|weight| Arc::clone(&weight.held)).collect()
     }
 
-    /// Adds a use of a matrix, and the weight that it is. Because of it, `ties` are not quantized any more.
+    /// Adds a use of a matrix and, if it is a linear weight, that weight. Because of this use, `ties` are no longer
+    /// quantized.
     fn record(&mut self, this: Use, weight: Option<LinearWeight>, ties: &[Arc<ModelWeight>]) {
         for other in &mut self.weights {
             if ties.iter().any(|tie| Arc::ptr_eq(tie, &other.held)) {
@@ -261,7 +262,7 @@ impl BuilderState {
             }
         }
         if let Some(weight) = weight {
-            // What was taken for an embedding turns out to be a linear weight as well.
+            // A matrix that was taken for an embedding turns out to be a linear weight as well.
             self.weights.retain(|other| other.held.request.name != this.name || !other.is_embedding());
             self.weights.push(weight);
         }
@@ -270,8 +271,8 @@ impl BuilderState {
 }
 
 impl Use {
-    /// Whether this is another use of the matrix of a linear weight. A builder may load what has one name several
-    /// times, and hand out one tensor under several.
+    /// Whether this is another use of the matrix of a linear weight. A builder may load a name several times, and may
+    /// hand out one tensor under several names.
     fn is_tie(&self, name: &str, id: TensorId) -> bool {
         if self.name == name { !self.is_linear } else { self.id == id }
     }
@@ -301,7 +302,7 @@ impl LinearWeight {
         matches!(self.quantized, Err(SkipReason::Embedding))
     }
 
-    /// What is to be computed next; nothing if the model holds the weight itself.
+    /// What to compute next; `None` if the model holds the weight itself.
     fn next(&self, vb: &VarBuilder<'_>) -> Result<Option<Next>> {
         let ModelTensor::Computed(..) = self.held.tensor else { return Ok(None) };
         let source = self.held.source(vb)?;
@@ -309,7 +310,7 @@ impl LinearWeight {
             Err(_) => None,
             Ok(WeightQuantization { recipe, operand }) => {
                 check_finite(&source, "the weight")?;
-                // The clone's state moves, until it is known that all weights have a next step.
+                // Only the clone advances until all weights are known to have a next step.
                 let operand = operand.clone();
                 let (conversion, _) = operand.advance(&recipe.weights, &source, true)?;
                 Some((operand, conversion))
@@ -358,8 +359,8 @@ impl ModelWeight {
         }
     }
 
-    /// The full-precision weight as it is now. What is no variable is asked for anew: it may be a copy of one that has
-    /// moved, in another dtype, and if not, nobody else needs it in memory.
+    /// The current full-precision weight. A weight that is not a variable is fetched again: it may be an outdated copy
+    /// of a variable in another dtype; and if it is not, nothing else needs it in memory.
     fn source(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
         match &self.tensor {
             ModelTensor::Own(tensor) | ModelTensor::Computed(_, Some(tensor)) => Ok(tensor.clone()),
@@ -367,7 +368,7 @@ impl ModelWeight {
         }
     }
 
-    /// Computes the values anew, if they are not the wrapped builder's own.
+    /// Recomputes the values, unless they are the wrapped builder's own.
     fn update(&self, source: &Tensor, conversion: Option<Conversion>) -> Result<()> {
         match &self.tensor {
             ModelTensor::Own(_) => Ok(()),
@@ -375,7 +376,7 @@ impl ModelWeight {
         }
     }
 
-    /// Gives the model the full precision back.
+    /// Puts the model's weight back into full precision.
     fn restore(&self, source: &Tensor) -> Result<()> {
         self.update(source, None)
     }

@@ -1,17 +1,18 @@
-//! Writing the dialect of compressed-tensors.
+//! Writes the dialect of compressed-tensors.
 
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::layer_spec::{Inputs, Kind, LayerSpec, TensorLayout};
 use crate::quantizer::{E8M0Rule, Granularity, ScaleEncoding};
 
-/// How exponents of inputs come about. Its own rule rounds up from 1.9375 on, as no other does; this is the nearest.
+/// How the exponents of the scales of inputs are rounded. The library's own rule rounds up from 1.9375 on, unlike any
+/// other; this is the nearest.
 pub(super) const MX_INPUTS: ScaleEncoding = ScaleEncoding::E8M0(E8M0Rule::Floor);
 
-/// The dtype of exponents for scales.
+/// The dtype of scales that are exponents.
 const MX_SCALES: &str = "torch.uint8";
 
-/// The layout of a layer, or what of it the dialect cannot say.
+/// The layout of a layer, or what of it the dialect cannot express.
 pub(in crate::checkpoint::dialect) fn layout(layer: &LayerSpec) -> Result<TensorLayout, String> {
     layer.check_e4m3()?;
     input_args(layer)?;
@@ -21,7 +22,7 @@ pub(in crate::checkpoint::dialect) fn layout(layer: &LayerSpec) -> Result<Tensor
         Granularity::PerTensor => layout(&[1]),
         Granularity::PerRow | Granularity::PerChannel => layout(&[outputs, 1]),
         Granularity::PerBlock { cols, .. } if !inputs.is_multiple_of(cols) => {
-            return Err(format!("blocks of {cols} columns in a weight of {inputs}, which is no multiple"));
+            return Err(format!("blocks of {cols} columns in a weight of {inputs}, which is not a multiple"));
         }
         Granularity::PerBlock { .. } if layer.is_mx() => layout(&layer.grid()).with_exponents(),
         Granularity::PerBlock { .. } => layout(&layer.grid()),
@@ -32,7 +33,7 @@ pub(in crate::checkpoint::dialect) fn layout(layer: &LayerSpec) -> Result<Tensor
     })
 }
 
-/// What `quantization_config` says: a group for each way in which layers are quantized.
+/// The content of `quantization_config`: a group for each way in which layers are quantized.
 pub(in crate::checkpoint::dialect) fn config(layers: &[LayerSpec], full_precision: &[String]) -> Result<Value, String> {
     let mut schemes: Vec<(Value, bool, Vec<&str>)> = Vec::new();
     for layer in layers {
@@ -42,7 +43,7 @@ pub(in crate::checkpoint::dialect) fn config(layers: &[LayerSpec], full_precisio
             (false, Value::Null) => "naive-quantized",
             (false, _) => "float-quantized",
         };
-        // An embedding is not of the class of linear layers, so its name has to be said.
+        // An embedding is not of the class of linear layers, so it must be listed by name.
         let may_be_embedding = layer.kind != Kind::Linear;
         let scheme = json!({
             "weights": weight_args(layer),
@@ -66,7 +67,8 @@ pub(in crate::checkpoint::dialect) fn config(layers: &[LayerSpec], full_precisio
         .into_iter()
         .enumerate()
         .map(|(number, (mut scheme, may_be_embedding, paths))| {
-            // One way for all layers is said of their class, so that fused layers of other frameworks find it.
+            // If all layers are quantized in one way, the target is their class, so that fused layers of other
+            // frameworks match it.
             scheme["targets"] = if is_one && !may_be_embedding { json!(["Linear"]) } else { json!(paths) };
             (format!("group_{number}"), scheme)
         })
@@ -103,7 +105,7 @@ fn weight_args(layer: &LayerSpec) -> Value {
     args
 }
 
-/// `QuantizationArgs` of a layer's input, null for one in full precision, or what of it the dialect cannot say.
+/// `QuantizationArgs` of a layer's input, null if it is in full precision, or what of it the dialect cannot express.
 fn input_args(layer: &LayerSpec) -> Result<Value, String> {
     match layer.inputs()? {
         Inputs::Full => Ok(Value::Null),
@@ -122,7 +124,7 @@ fn input_args(layer: &LayerSpec) -> Result<Value, String> {
             args["scale_dtype"] = MX_SCALES.into();
             Ok(args)
         }
-        Inputs::Mx(encoding) => Err(format!("inputs with exponents by {encoding:?}, where it rounds exponents down")),
+        Inputs::Mx(encoding) => Err(format!("inputs with exponents by {encoding:?}, but it rounds exponents down")),
     }
 }
 

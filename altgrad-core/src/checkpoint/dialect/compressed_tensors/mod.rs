@@ -43,12 +43,13 @@ pub(super) const FACTS: Facts = Facts {
     holds: Holds::LanguageModels,
 };
 
-/// Weights with their `weight_scale`. In a model that was saved uncompressed they are in full precision, as they are.
+/// Weights with their `weight_scale`. If a model was saved uncompressed, its weights are in full precision and are read
+/// as they are.
 fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     let section = configs.quantization.as_ref();
     let known = section.map(groups).transpose()?.unwrap_or_default();
     let (groups, ignored) = (Groups::new(shards, &known.groups, section)?, known.ignore);
-    // Of a model that is not compressed, weights are in full precision, and scales stand beside them.
+    // In an uncompressed model, weights are in full precision, and scales lie beside them.
     let is_uncompressed = section.is_some_and(|section| {
         section.text("format") == Some("dense")
             || section.text("quantization_status").is_some_and(|status| status != "compressed")
@@ -73,28 +74,27 @@ fn read(shards: &Shards, configs: &Configs) -> Result<DialectTensors> {
     pairing.find(shards)
 }
 
-/// What a configuration says of groups, and which layers are in none.
+/// The groups of a configuration, and the layers that are in none.
 #[derive(Default)]
 struct Known {
     groups: Vec<(String, Group)>,
     ignore: Option<Vec<String>>,
 }
 
-/// The groups of a configuration with their names. Fails if the weights of one are no FP8.
+/// The groups of a configuration with their names. Fails if the weights of a group are not FP8.
 fn groups(section: &Section) -> Result<Known> {
     let read = |(name, group): (String, Value)| {
         let group = if group.is_array() {
             preset(&name, &group).ok_or_else(|| {
-                section
-                    .invalid(format!("the scheme `{name}` is none of FP8, FP8_DYNAMIC, FP8_BLOCK, MXFP8 and MXFP8A16"))
+                section.invalid(format!("the scheme `{name}` is not FP8, FP8_DYNAMIC, FP8_BLOCK, MXFP8 or MXFP8A16"))
             })?
         } else {
             group
         };
         let group: Group = section.parse_part(&format!("config_groups.{name}"), &group)?;
-        // What is stored in place of codes could only be misread.
+        // Whatever is stored in place of FP8 codes would be misread.
         if let Some(Err(why)) = group.weights.as_ref().map(Args::check) {
-            return Err(section.invalid(format!("the weights of `{name}` are not read by altgrad: {why}")));
+            return Err(section.invalid(format!("altgrad does not read the weights of `{name}`: {why}")));
         }
         Ok((name, group))
     };
@@ -102,13 +102,12 @@ fn groups(section: &Section) -> Result<Known> {
     Ok(Known { groups: config_groups.into_iter().map(read).collect::<Result<_>>()?, ignore })
 }
 
-/// The groups by their targets, in the order in which a target is looked for (compressed-tensors, `match_targets`): the
-/// name of a layer, a regular expression over names, of which the first in alphabetical order counts, and a class of
-/// modules.
+/// The groups by their targets, in order of precedence (compressed-tensors, `match_targets`): the name of a layer; a
+/// regular expression over names, the first in alphabetical order; and a class of modules.
 ///
-/// Tensors do not tell classes. All weights with codes are taken to be of `Linear`, or, if no group targets that, of
-/// the first class that one does, such as one of fused experts. A layer of no group is one whose input is left as it
-/// is.
+/// Tensors do not reveal the classes of their modules. All weights with codes are assumed to be of the class `Linear`
+/// or, if no group targets that, of the first class that a group targets, such as one of fused experts. The input of a
+/// layer without a group stays in full precision.
 #[derive(Default)]
 struct Groups<'c> {
     named: Vec<(&'c str, &'c Group)>,
@@ -132,9 +131,9 @@ impl<'c> Groups<'c> {
                     }
                     continue;
                 };
-                // Python's `re.match` is bound to the beginning alone.
+                // Python's `re.match` matches only at the beginning.
                 let pattern = Regex::new(&format!("^(?:{pattern})")).map_err(|error| {
-                    let why = format!("the target `{target}` of `{name}` is no regular expression: {error}");
+                    let why = format!("the target `{target}` of `{name}` is not a regular expression: {error}");
                     match section {
                         Some(section) => section.invalid(why),
                         None => Error::Config(ConfigError::InvalidPattern { pattern: target.clone(), why }),
@@ -149,7 +148,7 @@ impl<'c> Groups<'c> {
 
     fn of(&self, layer: &str) -> Option<&'c Group> {
         let named = self.named.iter().find(|(name, _)| *name == layer).map(|(_, group)| *group);
-        // Matching gives up, and fails, on a pattern that would take too long.
+        // Matching fails with an error if a pattern would take too long.
         let is_match = |pattern: &Regex| pattern.is_match(layer).unwrap_or(false);
         let matched = || self.patterns.iter().find(|(_, pattern, _)| is_match(pattern)).map(|(.., group)| *group);
         named.or_else(matched).or(self.class)

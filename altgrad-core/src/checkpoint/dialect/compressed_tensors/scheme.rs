@@ -1,4 +1,4 @@
-//! What a configuration of compressed-tensors says: groups of layers, and how each of their tensors is quantized.
+//! The configuration of compressed-tensors: groups of layers, and how each of their tensors is quantized.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ fn block_structure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
         Some(Spelled::Sides(sides)) => Ok(Some(sides)),
         Some(Spelled::Text(text)) => {
             let sides = text.split_once('x').and_then(|(rows, cols)| Some([rows.parse().ok()?, cols.parse().ok()?]));
-            sides.map(Some).ok_or_else(|| D::Error::custom(format!("`{text}` is no block; it should be like 128x128")))
+            sides.map(Some).ok_or_else(|| D::Error::custom(format!("`{text}` is not a block; write it like 128x128")))
         }
     }
 }
@@ -85,18 +85,18 @@ fn yes() -> bool {
 }
 
 impl Args {
-    /// Whether it is what altgrad reads, or why not.
+    /// Fails with the reason if altgrad does not read it.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.num_bits != 8 || !self.kind.eq_ignore_ascii_case("float") {
-            return Err(format!("{} bits of type {} are no FP8", self.num_bits, self.kind));
+            return Err(format!("{} bits of type {} are not FP8", self.num_bits, self.kind));
         }
         if !self.symmetric {
-            return Err("a zero point is not for FP8".to_owned());
+            return Err("FP8 has no zero point".to_owned());
         }
         Ok(())
     }
 
-    /// The size of blocks, where they are neither the tensor nor its rows.
+    /// The size of blocks, unless scales are per tensor or per row.
     pub(super) fn block(&self) -> Option<[usize; 2]> {
         match (self.block_structure, self.group_size) {
             (Some(block), _) => Some(block),
@@ -110,8 +110,8 @@ impl Args {
     }
 }
 
-/// The group that a list of targets under the name of a scheme stands for (`PRESET_SCHEMES`), if it is one with FP8
-/// weights.
+/// The group that a list of targets under the name of a preset scheme stands for (`PRESET_SCHEMES`), if its weights are
+/// FP8.
 pub(super) fn preset(name: &str, targets: &Value) -> Option<Value> {
     let args = |strategy: &str, more: Value| {
         let mut args = json!({ "num_bits": 8, "type": "float", "strategy": strategy });
