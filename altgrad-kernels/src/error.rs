@@ -17,7 +17,7 @@ pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// [`Fp8::new`] was given numbers that do not make a format.
+    /// [`Fp8::new`](crate::Fp8::new) was given numbers that do not make a format.
     #[error("not a format: {why}")]
     InvalidFormat {
         /// The rule that was broken.
