@@ -14,6 +14,7 @@ pub mod kernels {
         Blocks, Conversion, Draws, Element, Level, Result, Scale, amax, decode, encode, fake_quantize,
     };
 }
+mod kv_cache;
 mod model;
 pub mod nn;
 mod quantizer;
@@ -33,6 +34,7 @@ pub mod visit {
 pub use altgrad_kernels::{FormatError, ParseError};
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
 pub use error::{CheckpointError, ConfigError, Error, ModelError, QuantizerError, Result, TensorError};
+pub use kv_cache::KvCache;
 pub use model::{
     CalibrationConfig, Constant, IdleLayers, QuantConfig, Quantizable, QuantizedVarBuilder, Rule, TiePolicy, Trainable,
 };

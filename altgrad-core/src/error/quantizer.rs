@@ -77,6 +77,13 @@ pub enum QuantizerError {
     )]
     NoSteps,
 
+    /// A quantizer of a [`KvCache`](crate::KvCache) that does not quantize each token once and by itself.
+    #[error(
+        "a key-value cache quantizes each token once and by itself; use one scale per row (`Granularity::PerRow`) or \
+         `Scaling::Static`, and `Rounding::NearestEven`"
+    )]
+    NotForCache,
+
     /// Blocks that span more than one row of a weight, viewed as a matrix with a row for each index of its first
     /// dimension.
     #[error(

@@ -54,6 +54,16 @@ impl Codes {
         Self { bytes: Arc::new(packed.codes()), format: packed.format(), blocks, scales }
     }
 
+    /// The codes row by row.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The scales in the order of the blocks.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
     pub(crate) fn view(&self) -> CodeMatrix<'_> {
         CodeMatrix::new(&self.bytes, self.format, self.blocks, &self.scales)
     }
