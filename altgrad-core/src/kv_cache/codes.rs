@@ -99,18 +99,18 @@ impl CodeBlocks {
     /// dim)`.
     pub(super) fn mix(&self, weights: &[f32], rows: usize, to: &mut [f32]) {
         let (len, dim) = (self.len(), self.dim);
-        let (mut scaled, mut part) = (Vec::new(), vec![0.0; rows * dim]);
+        let (mut of_codes, mut part) = (Vec::new(), vec![0.0; rows * dim]);
         let mut first = 0;
         for block in &self.blocks {
             for (stream, to) in to.chunks_exact_mut((rows * dim).max(1)).enumerate() {
                 let (codes, scales) = block.of(stream, dim);
                 // A scale belongs to an index of the sum, so the weights take it.
-                scaled.clear();
+                of_codes.clear();
                 for weights in weights[stream * rows * len..][..rows * len].chunks_exact(len) {
                     let weights = &weights[first..first + block.len];
-                    scaled.extend(weights.iter().zip(scales).map(|(weight, scale)| weight * scale));
+                    of_codes.extend(weights.iter().zip(scales).map(|(weight, scale)| weight * scale));
                 }
-                let lhs = Lhs::Floats(FloatMatrix::new(&scaled, rows, block.len));
+                let lhs = Lhs::Floats(FloatMatrix::new(&of_codes, rows, block.len));
                 let blocks = Blocks::per_tensor(block.len, dim);
                 let rhs = Rhs::Codes(CodeMatrix::new(codes, self.format, blocks, &[1.0]).transposed());
                 if first == 0 {

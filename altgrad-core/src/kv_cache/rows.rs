@@ -132,18 +132,15 @@ impl Rows {
         }
         let x = &x.detach();
         let by_kernels = has_kernels(x.dtype(), x.device());
-        let mut store = match self.store.take() {
-            Some(store) => store,
-            None => {
-                let blocks = match &self.encoding {
-                    Encoding::Dynamic(Quantizer { format, .. }) | Encoding::Static(format, _) if by_kernels => {
-                        Stored::Codes(CodeBlocks::new(*format, batch * heads, dim))
-                    }
-                    _ => Stored::Values(ValueBlocks::default()),
-                };
-                Store { batch, heads, dim, dtype: x.dtype(), device: x.device().clone(), blocks }
-            }
-        };
+        let mut store = self.store.take().unwrap_or_else(|| {
+            let blocks = match &self.encoding {
+                Encoding::Dynamic(Quantizer { format, .. }) | Encoding::Static(format, _) if by_kernels => {
+                    Stored::Codes(CodeBlocks::new(*format, batch * heads, dim))
+                }
+                _ => Stored::Values(ValueBlocks::default()),
+            };
+            Store { batch, heads, dim, dtype: x.dtype(), device: x.device().clone(), blocks }
+        });
         let appended = self.encoding.append(x, &mut store.blocks);
         // A cache that is still empty has no shape to keep to.
         let is_empty = appended.is_err() && store.is_empty();
