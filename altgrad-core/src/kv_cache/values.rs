@@ -1,5 +1,7 @@
 //! Rows of values in blocks of tokens, and candle's products with them.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::Result;
@@ -15,6 +17,9 @@ pub(super) struct ValueBlocks {
 struct ValueBlock {
     len: usize,
     values: Tensor,
+    /// Held by each clone of the block. Tensors share their memory with their clones, so only a block without clones
+    /// may write to it.
+    owner: Arc<()>,
 }
 
 /// Tokens of a block that follows `len` others, when `tokens` are to be appended: blocks get longer, so that there are
@@ -48,10 +53,11 @@ impl ValueBlocks {
                 if self.blocks.last().is_none_or(|block| block.values.dims()[2] == block.len) {
                     let room = room(self.len(), tokens - first);
                     let values = Tensor::zeros((batch, heads, room, dim), x.dtype(), x.device())?;
-                    self.blocks.push(ValueBlock { len: 0, values });
+                    self.blocks.push(ValueBlock { len: 0, values, owner: Arc::new(()) });
                 }
                 let Some(block) = self.blocks.last_mut() else { break };
                 let count = (block.values.dims()[2] - block.len).min(tokens - first);
+                block.own()?;
                 block.values.slice_set(&x.narrow(2, first, count)?.contiguous()?, 2, block.len)?;
                 block.len += count;
                 first += count;
@@ -92,11 +98,20 @@ impl ValueBlocks {
     /// All rows.
     pub(super) fn tensor(&self) -> Result<Tensor> {
         let parts = self.blocks.iter().map(ValueBlock::tokens).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&parts, 2)?.contiguous()?)
+        // A copy in any case, which later tokens do not reach.
+        Ok(Tensor::cat(&parts, 2)?.force_contiguous()?)
     }
 }
 
 impl ValueBlock {
+    /// Copies the values if a clone of the block shares them.
+    fn own(&mut self) -> Result<()> {
+        if Arc::get_mut(&mut self.owner).is_none() {
+            (self.values, self.owner) = (self.values.copy()?, Arc::new(()));
+        }
+        Ok(())
+    }
+
     /// The tokens that there are.
     fn tokens(&self) -> Result<Tensor> {
         Ok(self.values.narrow(2, 0, self.len)?)

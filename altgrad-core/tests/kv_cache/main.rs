@@ -179,6 +179,30 @@ fn forgotten_tokens_leave_no_trace() {
 }
 
 #[test]
+fn clones_go_separate_ways() {
+    for cache in [KvCache::new(Fp8::E4M3).unwrap(), KvCache::full_precision()] {
+        for heads in [1, 2] {
+            let x = |tokens, seed| values((1, heads, tokens, 16), seed, DType::F32);
+            let mut first = cache.clone();
+            first.append(&x(10, 1), &x(10, 2)).unwrap();
+            let (keys, both) = (first.keys().unwrap(), (all(&first.keys().unwrap()), all(&first.values().unwrap())));
+            let mut second = first.clone();
+            second.append(&x(5, 3), &x(5, 4)).unwrap();
+            let of_second = (all(&second.keys().unwrap()), all(&second.values().unwrap()));
+            first.append(&x(5, 5), &x(5, 6)).unwrap();
+            assert_eq!(of_second, (all(&second.keys().unwrap()), all(&second.values().unwrap())));
+            assert_ne!(of_second.0, all(&first.keys().unwrap()));
+            first.truncate(10);
+            assert_eq!(both, (all(&first.keys().unwrap()), all(&first.values().unwrap())));
+            // What was handed out stays, whatever is written where it came from.
+            first.truncate(1);
+            first.append(&x(9, 7), &x(9, 8)).unwrap();
+            assert_eq!(both.0, all(&keys));
+        }
+    }
+}
+
+#[test]
 fn an_element_takes_a_byte_and_its_share_of_a_scale() {
     let mut cache = KvCache::new(Fp8::E4M3).unwrap();
     let x = values((1, 8, 1000, 64), 1, DType::F32);
