@@ -34,7 +34,7 @@ pub mod visit {
 pub use altgrad_kernels::{FormatError, ParseError};
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
 pub use error::{CheckpointError, ConfigError, Error, ModelError, QuantizerError, Result, TensorError};
-pub use kv_cache::KvCache;
+pub use kv_cache::{KvCache, Mask};
 pub use model::{
     CalibrationConfig, Constant, IdleLayers, QuantConfig, Quantizable, QuantizedVarBuilder, Rule, TiePolicy, Trainable,
 };

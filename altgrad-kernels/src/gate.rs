@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 #[allow(clippy::disallowed_types, reason = "a condition variable needs it; nothing is done while it is held")]
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::lock::Lock;
 
@@ -26,21 +27,17 @@ pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
     #[allow(clippy::transmute_ptr_to_ptr, reason = "a cast may not extend the lifetime of a trait object")]
     let work_ptr =
         Work(unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(work) });
-    for _ in 0..Pending::room(helpers) {
-        let (gate, pending) = (Arc::clone(&gate), Pending::new());
+    let task = Task { gate: Arc::clone(&gate), work: work_ptr };
+    let board = Board::current();
+    // Those that linger are at once there; only for the others are jobs spawned.
+    let lingering = board.post(&task);
+    for _ in 0..board.room(helpers).min(helpers.saturating_sub(lingering)) {
+        let (board, task) = (Arc::clone(&board), task.clone());
+        board.pending.fetch_add(1, Ordering::Relaxed);
         rayon::spawn(move || {
-            drop(pending);
-            let Work(work) = { work_ptr };
-            if gate.enter() {
-                // SAFETY: `work` is still borrowed. This is between `enter` and `leave`; `enter` fails once the gate is
-                // closed, and `Closing` closes it and waits for every `leave` on each way out of `share`, unwinding
-                // included.
-                let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)() }));
-                if let Err(panic) = outcome {
-                    gate.panic.replace(Some(panic));
-                }
-                gate.leave();
-            }
+            board.pending.fetch_sub(1, Ordering::Relaxed);
+            task.help();
+            board.linger();
         });
     }
     work();
@@ -50,13 +47,114 @@ pub(super) fn share(helpers: usize, work: &(dyn Fn() + Sync)) {
     }
 }
 
-/// What helpers call.
+/// What helpers call, and the gate that they enter for it.
+#[derive(Clone)]
+struct Task {
+    gate: Arc<Gate>,
+    work: Work,
+}
+
+impl Task {
+    /// Calls the work, unless it is too late.
+    #[allow(unsafe_code, reason = "see the proof")]
+    fn help(&self) {
+        let Work(work) = self.work;
+        if self.gate.enter() {
+            // SAFETY: `work` is still borrowed. This is between `enter` and `leave`; `enter` fails once the gate is
+            // closed, and `Closing` closes it and waits for every `leave` on each way out of `share`, unwinding
+            // included.
+            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*work)() }));
+            if let Err(panic) = outcome {
+                self.gate.panic.replace(Some(panic));
+            }
+            self.gate.leave();
+        }
+    }
+}
+
+/// A pointer to what helpers call.
 #[derive(Clone, Copy)]
 struct Work(*const (dyn Fn() + Sync));
 
 // SAFETY: what it points to is `Sync`, so any thread may call it through a shared reference; `share` says when.
 #[allow(unsafe_code, reason = "a pointer is never `Send` by itself")]
 unsafe impl Send for Work {}
+
+// SAFETY: as above; a shared reference to the pointer gives nothing but the pointer.
+#[allow(unsafe_code, reason = "a pointer is never `Sync` by itself")]
+unsafe impl Sync for Work {}
+
+/// Where a thread that shares work posts it for helpers that linger: a model is one product after another, and waking
+/// a thread that went to sleep takes longer than many of them.
+#[derive(Default)]
+struct Board {
+    /// The latest task, and how many there have been.
+    task: Lock<Option<Task>>,
+    posted: AtomicUsize,
+    lingering: AtomicUsize,
+    /// Jobs that were spawned and that no other thread has begun yet. While all threads of a pool are busy, jobs pile
+    /// up that will do nothing when their turn comes, so there is a limit.
+    pending: AtomicUsize,
+}
+
+/// Jobs that may wait for each helper: some of the calls before this one may have ended before their helpers woke up.
+const PENDING_PER_HELPER: usize = 4;
+
+/// How long a helper lingers: what a model computes on one thread between two products rarely takes longer.
+const LINGER: Duration = Duration::from_micros(100);
+
+impl Board {
+    thread_local! {
+        static BOARD: Cell<Option<Arc<Board>>> = const { Cell::new(None) };
+        static LINGERS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// That of this thread.
+    fn current() -> Arc<Self> {
+        let board = Self::BOARD.take().unwrap_or_default();
+        Self::BOARD.set(Some(Arc::clone(&board)));
+        board
+    }
+
+    /// Posts a task, and returns how many helpers linger.
+    fn post(&self, task: &Task) -> usize {
+        self.task.replace(Some(task.clone()));
+        self.posted.fetch_add(1, Ordering::Release);
+        self.lingering.load(Ordering::Relaxed)
+    }
+
+    /// How many of `helpers` jobs can be spawned.
+    fn room(&self, helpers: usize) -> usize {
+        (helpers * PENDING_PER_HELPER).saturating_sub(self.pending.load(Ordering::Relaxed)).min(helpers)
+    }
+
+    /// Helps with what is posted, as long as something is posted every now and then.
+    fn linger(&self) {
+        // A job that runs while the thread lingers for another board does not keep it from that.
+        if Self::LINGERS.replace(true) {
+            return;
+        }
+        self.lingering.fetch_add(1, Ordering::Relaxed);
+        let mut seen = self.posted.load(Ordering::Acquire);
+        let mut start = Instant::now();
+        while start.elapsed() < LINGER {
+            let posted = self.posted.load(Ordering::Acquire);
+            if posted == seen {
+                // Other jobs of the pool are not kept waiting.
+                rayon::yield_now();
+                std::hint::spin_loop();
+                continue;
+            }
+            seen = posted;
+            if let Some(task) = self.task.get() {
+                task.help();
+            }
+            start = Instant::now();
+        }
+        self.lingering.fetch_sub(1, Ordering::Relaxed);
+        Self::LINGERS.set(false);
+    }
+}
 
 /// Counts the helpers inside, and lets no more in once it is closed.
 #[derive(Default)]
@@ -116,44 +214,6 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// A job that a thread has spawned and no other thread has begun yet.
-///
-/// While all threads of a pool are busy, jobs pile up that will do nothing when their turn comes, so there is a
-/// limit.
-struct Pending(Arc<AtomicUsize>);
-
-/// Jobs that may wait for each helper: some of the calls before this one may have ended before their helpers woke up.
-const PENDING_PER_HELPER: usize = 4;
-
-impl Pending {
-    thread_local! {
-        static JOBS: Cell<Option<Arc<AtomicUsize>>> = const { Cell::new(None) };
-    }
-
-    fn jobs() -> Arc<AtomicUsize> {
-        let jobs = Self::JOBS.take().unwrap_or_default();
-        Self::JOBS.set(Some(Arc::clone(&jobs)));
-        jobs
-    }
-
-    /// How many of `helpers` jobs can be spawned.
-    fn room(helpers: usize) -> usize {
-        (helpers * PENDING_PER_HELPER).saturating_sub(Self::jobs().load(Ordering::Relaxed)).min(helpers)
-    }
-
-    fn new() -> Self {
-        let jobs = Self::jobs();
-        jobs.fetch_add(1, Ordering::Relaxed);
-        Self(jobs)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -162,7 +222,7 @@ mod tests {
 
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
-    use super::{Gate, Pending, share};
+    use super::{Board, Gate, share};
 
     fn pool(threads: usize) -> ThreadPool {
         ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool")
@@ -264,7 +324,7 @@ mod tests {
             for _ in 0..100 {
                 share(1, &|| {});
             }
-            assert!(Pending::jobs().load(Ordering::Relaxed) <= super::PENDING_PER_HELPER);
+            assert!(Board::current().pending.load(Ordering::Relaxed) <= super::PENDING_PER_HELPER);
             done.store(1, Ordering::Relaxed);
         });
     }

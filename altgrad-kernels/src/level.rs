@@ -136,13 +136,13 @@ macro_rules! for_every_level {
                 Level::Scalar => $loop($($argument),*),
                 // SAFETY: `Avx2` exists only where `available` detected avx2, fma and f16c.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2(_) => unsafe { avx2($($argument),*) },
+                Level::Avx2(_) => unsafe { avx2::<T>($($argument),*) },
                 // SAFETY: `Avx512` exists only where `available` detected these and avx512f, bw, dq and vl.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512(_) => unsafe { avx512($($argument),*) },
+                Level::Avx512(_) => unsafe { avx512::<T>($($argument),*) },
                 // SAFETY: `Avx512Bf16` exists only where `available` detected all that `Avx512` proves.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512Bf16(_) => unsafe { avx512($($argument),*) },
+                Level::Avx512Bf16(_) => unsafe { avx512::<T>($($argument),*) },
             }
         }
     )+};

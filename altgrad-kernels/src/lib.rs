@@ -56,6 +56,8 @@ mod memory;
 mod product;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+mod softmax;
 mod specials;
 #[cfg(test)]
 mod tests;
@@ -75,7 +77,7 @@ pub use error::{FormatError, ParseError, Result};
 pub use format::{Fp8, Infinity, Overflow, Specials};
 pub use level::Level;
 pub use memory::zeroed;
-pub use product::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs};
+pub use product::{CodeMatrix, FloatMatrix, Lhs, PackedCodes, Rhs, Role, TokenPanels, attention};
 pub use transpose::transpose;
 pub use windows::Windows;
 

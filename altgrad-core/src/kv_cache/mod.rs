@@ -1,46 +1,48 @@
 //! The keys and values of the tokens that an attention layer has seen, in FP8 or in full precision.
 
-mod codes;
+mod mask;
+mod panels;
 mod rows;
 mod values;
 
+use altgrad_kernels::Role;
 use candle_core::Tensor;
 
 use crate::quantizer::Quantizer;
 use crate::slot::OrFull;
 use crate::{Fp8, Result};
+pub use mask::Mask;
 use rows::{Encoding, Rows};
 
 /// The keys and values of the tokens that an attention layer has seen.
 ///
-/// Attention appends those of new tokens and multiplies by all: [`scores`](Self::scores) are the products of queries
-/// and keys, [`mix`](Self::mix) is the sum of the values under the weights that a softmax makes of the scores. A head
-/// of queries belongs to the head of keys and values whose number is its own divided by the number of query heads per
-/// key head, as in grouped-query attention; the keys are not repeated for it. What is appended is copied; what is there
-/// stays where it is, whatever the cache grows to.
+/// Attention appends those of new tokens and [attends](Self::attend) to all: it sums the values under the softmax of the
+/// products of queries and keys, with nothing of that size in memory between. Attention of another kind computes the two
+/// products on their own, [`scores`](Self::scores) and [`mix`](Self::mix). A head of queries belongs to the head of keys
+/// and values whose number is its own divided by the number of query heads per key head, as in grouped-query attention;
+/// the keys are not repeated for it. What is appended is copied; what is there stays where it is, whatever the cache
+/// grows to.
 ///
 /// On the CPU, a quantized cache of `f32`, `f16` or `bf16` tensors holds one byte per element and a scale per token and
 /// head, and the products read the codes. Elsewhere, and for `f64`, it holds the values that the codes stand for.
 /// Gradients do not pass: the cache is for generation.
 ///
 /// ```
-/// use altgrad::{Fp8, KvCache};
+/// use altgrad::{Fp8, KvCache, Mask};
 /// use candle_core::{Device, Tensor};
-/// use candle_nn::ops::softmax_last_dim;
 ///
 /// let mut cache = KvCache::new(Fp8::E4M3)?;
-/// for _ in 0..3 {
-///     // Of one sequence and one token: four heads of queries share two of keys and values.
-///     let queries = Tensor::randn(0f32, 1.0, (1, 4, 1, 64), &Device::Cpu)?;
-///     let keys = Tensor::randn(0f32, 1.0, (1, 2, 1, 64), &Device::Cpu)?;
-///     let values = Tensor::randn(0f32, 1.0, (1, 2, 1, 64), &Device::Cpu)?;
+/// for tokens in [5, 1, 1] {
+///     // Of one sequence: four heads of queries share two of keys and values.
+///     let queries = Tensor::randn(0f32, 1.0, (1, 4, tokens, 64), &Device::Cpu)?;
+///     let keys = Tensor::randn(0f32, 1.0, (1, 2, tokens, 64), &Device::Cpu)?;
+///     let values = Tensor::randn(0f32, 1.0, (1, 2, tokens, 64), &Device::Cpu)?;
 ///     cache.append(&keys, &values)?;
-///     let scores = (cache.scores(&queries)? / 8.0)?;
-///     let y = cache.mix(&softmax_last_dim(&scores)?)?;
-///     assert_eq!(y.dims(), [1, 4, 1, 64]);
+///     let y = cache.attend(&queries, 1.0 / 8.0, Mask::Causal)?;
+///     assert_eq!(y.dims(), [1, 4, tokens, 64]);
 /// }
-/// assert_eq!(cache.len(), 3);
-/// assert_eq!(cache.bytes(), 2 * 3 * 2 * (64 + 4));
+/// assert_eq!(cache.len(), 7);
+/// assert_eq!(cache.bytes(), 2 * 7 * 2 * (64 + 4));
 /// # Ok::<(), altgrad::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -82,7 +84,7 @@ impl KvCache {
     }
 
     fn of(keys: Encoding, values: Encoding) -> Self {
-        Self { keys: Rows::new("the keys", keys), values: Rows::new("the values", values) }
+        Self { keys: Rows::new(Role::Keys, keys), values: Rows::new(Role::Values, values) }
     }
 
     /// Appends the keys and values of tokens, both `(batch, heads, tokens, head size)`.
@@ -99,6 +101,20 @@ impl KvCache {
         let before = self.len();
         self.keys.append(keys)?;
         self.values.append(values).inspect_err(|_| self.keys.truncate(before))
+    }
+
+    /// The sums of the values under the softmax of the products of queries and keys, times `scale`. Takes queries
+    /// `(batch, query heads, queries, head size)` of the last tokens, and gives as many rows of values.
+    ///
+    /// In `f32`, an output is within `(2⁻¹⁸ + 4·t·2⁻²⁴ + 8·d·2⁻²⁴·s)·Σ p·|v|` of that of the values that the codes stand
+    /// for, with `t` tokens of weight `p`, a head size of `d`, and `s` the largest `scale·Σ|q||k|`.
+    ///
+    /// # Errors
+    ///
+    /// Another batch, head size, dtype or device than the keys have, a number of heads that is not a multiple of
+    /// theirs, more queries than tokens under a mask, or an empty cache.
+    pub fn attend(&self, queries: &Tensor, scale: f64, mask: Mask) -> Result<Tensor> {
+        self.keys.attend(&self.values, queries, scale, mask)
     }
 
     /// The products of queries `(batch, query heads, queries, head size)` and all keys: `(batch, query heads, queries,

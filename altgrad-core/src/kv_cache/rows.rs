@@ -1,9 +1,11 @@
 //! Keys or values: how they are encoded, what shape they have, and where they are.
 
-use altgrad_kernels::{Blocks, Conversion};
+use altgrad_kernels::{Blocks, Conversion, Role, attention};
 use candle_core::{DType, Device, Storage, Tensor};
+use candle_nn::ops::softmax_last_dim;
 
-use super::codes::CodeBlocks;
+use super::mask::Mask;
+use super::panels::PanelBlocks;
 use super::values::ValueBlocks;
 use crate::quantizer::{
     Codes, Fp8Tensor, Granularity, Quantizer, Rounding, fake_quantize, has_kernels, to_storage, with_floats,
@@ -50,6 +52,7 @@ impl Encoding {
 /// Keys or values.
 #[derive(Clone, Debug)]
 pub(super) struct Rows {
+    role: Role,
     what: &'static str,
     encoding: Encoding,
     store: Option<Store>,
@@ -68,25 +71,31 @@ struct Store {
 
 #[derive(Clone, Debug)]
 enum Stored {
-    Codes(CodeBlocks),
+    /// By kernels.
+    Panels(PanelBlocks),
+    /// By candle.
     Values(ValueBlocks),
 }
 
 impl Rows {
-    pub(super) fn new(what: &'static str, encoding: Encoding) -> Self {
-        Self { what, encoding, store: None }
+    pub(super) fn new(role: Role, encoding: Encoding) -> Self {
+        let what = match role {
+            Role::Keys => "the keys",
+            Role::Values => "the values",
+        };
+        Self { role, what, encoding, store: None }
     }
 
     pub(super) fn len(&self) -> usize {
         self.store.as_ref().map_or(0, |store| match &store.blocks {
-            Stored::Codes(blocks) => blocks.len(),
+            Stored::Panels(blocks) => blocks.len(),
             Stored::Values(blocks) => blocks.len(),
         })
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.store.as_ref().map_or(0, |store| match &store.blocks {
-            Stored::Codes(blocks) => blocks.bytes(),
+            Stored::Panels(blocks) => blocks.bytes(),
             Stored::Values(blocks) => {
                 store.batch * store.heads * store.dim * blocks.len() * store.dtype.size_in_bytes()
             }
@@ -96,7 +105,7 @@ impl Rows {
     pub(super) fn truncate(&mut self, len: usize) {
         match &mut self.store {
             _ if len == 0 => self.store = None,
-            Some(Store { blocks: Stored::Codes(blocks), .. }) => blocks.truncate(len),
+            Some(Store { blocks: Stored::Panels(blocks), .. }) => blocks.truncate(len),
             Some(Store { blocks: Stored::Values(blocks), .. }) => blocks.truncate(len),
             None => {}
         }
@@ -133,10 +142,13 @@ impl Rows {
         let x = &x.detach();
         let by_kernels = has_kernels(x.dtype(), x.device());
         let mut store = self.store.take().unwrap_or_else(|| {
+            let panels = |format| Stored::Panels(PanelBlocks::new(self.role, format, batch * heads, dim));
             let blocks = match &self.encoding {
                 Encoding::Dynamic(Quantizer { format, .. }) | Encoding::Static(format, _) if by_kernels => {
-                    Stored::Codes(CodeBlocks::new(*format, batch * heads, dim))
+                    panels(Some(*format))
                 }
+                // Panels hold floats as `f32`, in which the values of other dtypes would take more memory.
+                Encoding::Full if by_kernels && x.dtype() == DType::F32 => panels(None),
                 _ => Stored::Values(ValueBlocks::default()),
             };
             Store { batch, heads, dim, dtype: x.dtype(), device: x.device().clone(), blocks }
@@ -155,11 +167,38 @@ impl Rows {
         let len = self.len();
         match &store.blocks {
             Stored::Values(blocks) => blocks.scores(&queries.detach(), store.heads),
-            Stored::Codes(blocks) => {
+            Stored::Panels(blocks) => {
                 let shape = (dims[0], dims[1], dims[2], len);
-                store.compute(queries, shape, |queries, scores| blocks.scores(queries, rows, scores))
+                store.compute(queries, shape, |queries, scores| {
+                    attention::scores(blocks.blocks(), store.dim, queries, rows, scores);
+                })
             }
         }
+    }
+
+    /// What queries attend to in `values`; these are the keys.
+    pub(super) fn attend(&self, values: &Self, queries: &Tensor, scale: f64, mask: Mask) -> Result<Tensor> {
+        const WHAT: &str = "the queries";
+        let (store, of_values) = (self.store()?, values.store()?);
+        let (rows, dims) = store.rows_of(queries, WHAT, store.dim, "head size")?;
+        let (len, count) = (self.len(), dims[2]);
+        if mask != Mask::All && count > len {
+            let expected = format!("queries of the last of {len} tokens");
+            return Err(Error::Tensor(TensorError::ShapeMismatch { what: WHAT, expected, actual: dims.to_vec() }));
+        }
+        let (Stored::Panels(keys), Stored::Panels(blocks)) = (&store.blocks, &of_values.blocks) else {
+            let mut scores = (self.scores(queries)? * scale)?;
+            if mask != Mask::All {
+                scores = scores.broadcast_add(&mask.tensor(count, len, scores.dtype(), scores.device())?)?;
+            }
+            return values.mix(&softmax_last_dim(&scores)?);
+        };
+        let shape = (dims[0], dims[1], count, of_values.dim);
+        let visible = |row: usize| mask.visible(row % count, count, len);
+        store.compute(queries, shape, |queries, sums| {
+            let (dims, scale) = ((store.dim, of_values.dim), scale as f32);
+            attention::attend(keys.blocks(), blocks.blocks(), dims, queries, (rows, count), scale, &visible, sums);
+        })
     }
 
     pub(super) fn mix(&self, weights: &Tensor) -> Result<Tensor> {
@@ -168,9 +207,11 @@ impl Rows {
         let (rows, dims) = store.rows_of(weights, WHAT, self.len(), "tokens of the cache")?;
         match &store.blocks {
             Stored::Values(blocks) => blocks.mix(&weights.detach(), store.heads),
-            Stored::Codes(blocks) => {
+            Stored::Panels(blocks) => {
                 let shape = (dims[0], dims[1], dims[2], store.dim);
-                store.compute(weights, shape, |weights, sums| blocks.mix(weights, rows, sums))
+                store.compute(weights, shape, |weights, sums| {
+                    attention::mix(blocks.blocks(), store.dim, weights, rows, sums);
+                })
             }
         }
     }
@@ -179,8 +220,8 @@ impl Rows {
         let store = self.store()?;
         match &store.blocks {
             Stored::Values(blocks) => blocks.tensor(),
-            Stored::Codes(blocks) => {
-                let values = to_storage(blocks.values()?, store.dtype)?;
+            Stored::Panels(blocks) => {
+                let values = to_storage(blocks.values(), store.dtype)?;
                 let shape = (store.batch, store.heads, blocks.len(), store.dim);
                 Ok(Tensor::from_storage(Storage::Cpu(values), shape, candle_core::op::BackpropOp::none(), false))
             }
@@ -198,7 +239,7 @@ impl Rows {
 impl Store {
     fn is_empty(&self) -> bool {
         match &self.blocks {
-            Stored::Codes(blocks) => blocks.len() == 0,
+            Stored::Panels(blocks) => blocks.len() == 0,
             Stored::Values(blocks) => blocks.len() == 0,
         }
     }
@@ -257,12 +298,15 @@ impl Store {
 impl Encoding {
     fn append(&self, x: &Tensor, to: &mut Stored) -> Result<()> {
         match to {
-            Stored::Codes(blocks) => {
+            Stored::Panels(blocks) => {
                 let (_, _, tokens, _) = x.dims4()?;
+                if matches!(self, Self::Full) {
+                    return with_floats(x, |values| blocks.append_floats(values, tokens));
+                }
                 let conversion = self.conversion(x)?;
                 let codes = conversion.map(|conversion| Codes::encode(x, &conversion, None)).transpose()?.flatten();
                 let codes = codes.ok_or_else(|| self.no_nan())?;
-                blocks.append(codes.bytes(), codes.scales(), tokens);
+                blocks.append_codes(&codes, tokens);
                 Ok(())
             }
             Stored::Values(blocks) => match self {

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod attend;
 mod errors;
 
 use altgrad_core::{Fp8, Granularity, KvCache, Quantizer, Scaling, Ste, fake_quantize, fake_quantize_with_scale};

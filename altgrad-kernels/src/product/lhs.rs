@@ -58,8 +58,8 @@ pub(super) struct PackedLhs {
 }
 
 impl PackedLhs {
-    /// Decodes and arranges `lhs` for products by `dot`; codes have the values of `table`.
-    pub(super) fn new(level: Level, lhs: &Lhs<'_>, table: &Table, dot: Dot) -> Self {
+    /// Decodes and arranges `lhs` for products by `dot`; the values of codes are divided by `2^fold`.
+    pub(super) fn new(level: Level, lhs: &Lhs<'_>, fold: i32, dot: Dot) -> Self {
         let (rows, length) = lhs.shape();
         let depth = length.div_ceil(dot.elements());
         let tiles = rows.div_ceil(MR);
@@ -73,18 +73,20 @@ impl PackedLhs {
             groups.push((cuts, group));
             rest = after;
         }
-        let floats = |floats: &FloatMatrix<'_>, (cuts, mut group): Group<'_>, bits: fn(f32) -> u32| {
-            for ends in cuts.windows(2) {
-                let (tile, after) = group.split_at_mut((ends[1] - ends[0]) * depth);
-                interleave_floats(&floats.stored(), ends[0]..ends[1], dot, tile, bits);
-                group = after;
-            }
-        };
+        let table = if let Lhs::Codes(codes) = lhs { Some((codes, Table::new(codes.format(), fold))) } else { None };
         threads::for_each_with(groups, rows * length, Scratch::default, |scratch, group| match (lhs, dot) {
-            (Lhs::Codes(codes), _) => decode(level, codes, table, dot, scratch, group),
-            (Lhs::Floats(matrix), Dot::Singles) => floats(matrix, group, f32::to_bits),
-            (Lhs::RoundedFloats(matrix), Dot::Singles) => floats(matrix, group, |value| rounded(value) << 16),
-            (Lhs::Floats(matrix) | Lhs::RoundedFloats(matrix), Dot::Pairs) => floats(matrix, group, rounded),
+            (Lhs::Codes(_), _) => {
+                if let Some((codes, table)) = &table {
+                    decode(level, codes, table, dot, scratch, group);
+                }
+            }
+            (Lhs::Floats(matrix), Dot::Singles) => arrange(&matrix.stored(), depth, dot, group, f32::to_bits),
+            (Lhs::RoundedFloats(matrix), Dot::Singles) => {
+                arrange(&matrix.stored(), depth, dot, group, |value| rounded(value) << 16);
+            }
+            (Lhs::Floats(matrix) | Lhs::RoundedFloats(matrix), Dot::Pairs) => {
+                arrange(&matrix.stored(), depth, dot, group, rounded);
+            }
         });
         Self { dwords, cuts, depth }
     }
@@ -160,34 +162,69 @@ fn rounded(value: f32) -> u32 {
     if value.is_nan() { bits >> 16 | 0x40 } else { (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 }
 }
 
-/// Writes the dwords of `rows`, of one or two floats each, to a tile.
-fn interleave_floats(
+/// Writes the dwords of floats, `depth` for each row, to the tiles of a group.
+fn arrange(
     stored: &Strided<'_, f32>,
-    rows: Range<usize>,
+    depth: usize,
+    dot: Dot,
+    (cuts, mut group): Group<'_>,
+    bits: impl Fn(f32) -> u32 + Copy,
+) {
+    for ends in cuts.windows(2) {
+        let height = ends[1] - ends[0];
+        let (tile, after) = group.split_at_mut(height * depth);
+        match height {
+            1 => arrange_tile::<1>(stored, ends[0], dot, tile, bits),
+            2 => arrange_tile::<2>(stored, ends[0], dot, tile, bits),
+            3 => arrange_tile::<3>(stored, ends[0], dot, tile, bits),
+            4 => arrange_tile::<4>(stored, ends[0], dot, tile, bits),
+            5 => arrange_tile::<5>(stored, ends[0], dot, tile, bits),
+            _ => arrange_tile::<MR>(stored, ends[0], dot, tile, bits),
+        }
+        group = after;
+    }
+}
+
+/// Writes the dwords of rows, of one or two floats each, to a tile; the first row is number `first`.
+fn arrange_tile<const ROWS: usize>(
+    stored: &Strided<'_, f32>,
+    first: usize,
     dot: Dot,
     tile: &mut [u32],
     bits: impl Fn(f32) -> u32,
 ) {
     let Strided { elements, stride, transposed, length } = *stored;
-    let height = rows.len();
+    let (tile, _) = tile.as_chunks_mut::<ROWS>();
     if transposed {
-        for (dwords, index) in tile.chunks_exact_mut(height).zip((0..length).step_by(dot.elements())) {
+        for (dwords, index) in tile.iter_mut().zip((0..length).step_by(dot.elements())) {
             for place in 0..dot.elements().min(length - index) {
-                let source = &elements[(index + place) * stride..][rows.clone()];
+                let source = &elements[(index + place) * stride + first..][..ROWS];
                 for (dword, element) in dwords.iter_mut().zip(source) {
                     *dword |= bits(*element) << (16 * place);
                 }
             }
         }
-    } else {
-        for (place, row) in rows.enumerate() {
-            let source = &elements[row * stride..][..length];
-            let dwords = tile[place..].iter_mut().step_by(height);
-            match dot {
-                Dot::Singles => dwords.zip(source).for_each(|(dword, element)| *dword = bits(*element)),
-                Dot::Pairs => dwords.zip(source.chunks(2)).for_each(|(dword, pair)| {
-                    *dword = pair.iter().rev().fold(0, |dword, element| dword << 16 | bits(*element));
-                }),
+        return;
+    }
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|place| &elements[(first + place) * stride..][..length]);
+    match dot {
+        Dot::Singles => {
+            for (index, dwords) in tile.iter_mut().enumerate().take(length) {
+                for (dword, row) in dwords.iter_mut().zip(rows) {
+                    *dword = bits(row[index]);
+                }
+            }
+        }
+        Dot::Pairs => {
+            let pairs = rows.map(|row| row.as_chunks::<2>());
+            for (index, dwords) in tile.iter_mut().enumerate() {
+                for (dword, (pairs, rest)) in dwords.iter_mut().zip(pairs) {
+                    *dword = match (pairs.get(index), rest) {
+                        (Some([first, second]), _) => bits(*second) << 16 | bits(*first),
+                        (None, [last]) => bits(*last),
+                        (None, _) => 0,
+                    };
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +20,7 @@ mod matrix;
 mod microkernel;
 mod output_tile;
 mod packed;
+mod panels;
 #[cfg(test)]
 mod peak;
 mod plan;
@@ -32,9 +34,11 @@ mod widening;
 pub use lhs::Lhs;
 pub use matrix::{CodeMatrix, FloatMatrix};
 pub use packed::PackedCodes;
+pub use panels::{Role, TokenPanels};
 use rhs::NearColumn;
 pub use rhs::Rhs;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::level::Level;
@@ -90,7 +94,7 @@ struct Product<'a> {
     dot: Dot,
     rhs: &'a Rhs<'a>,
     outline: CodeMatrix<'a>,
-    table: Table,
+    table: Cow<'a, Table>,
     lhs: PackedLhs,
     /// The left operand's scales, if it has any.
     lhs_scales: Option<CodeMatrix<'a>>,
@@ -128,7 +132,8 @@ pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
         let values = codes.decoded(level);
         return multiply(level, &Lhs::Floats(codes.with_values(&values)), b, c);
     }
-    let work = (rows * cols).saturating_mul(length) / 32;
+    // To bring a code into a register takes as long as to multiply it by several rows.
+    let work = (rows.max(8) * cols).saturating_mul(length) / 32;
     let product = Product::new(level, a, b);
     // If there are too few panels for all threads, rows are divided as well; each part then decodes the panel again.
     let tiles = product.lhs.cuts();
@@ -168,14 +173,13 @@ impl<'a> Product<'a> {
             let runs = plan::runs(length, [].into_iter(), KC).unwrap_or_default();
             (Dot::Singles, 0, runs, RunScaling::Done, None)
         });
-        let left_table = Table::new(lhs_scales.unwrap_or(outline).format(), fold);
         Self {
             level,
             dot,
             rhs,
             outline,
-            table: Table::new(outline.format(), 0),
-            lhs: PackedLhs::new(level, a, &left_table, dot),
+            table: rhs.table(),
+            lhs: PackedLhs::new(level, a, fold, dot),
             lhs_scales,
             runs,
             scaling,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::NR;
 use super::matrix::CodeMatrix;
+use super::table::Table;
 use super::widening::Census;
 use crate::format::Fp8;
 use crate::{Blocks, memory};
@@ -31,6 +32,7 @@ pub struct PackedCodes {
     blocks: Blocks,
     scales: Vec<f32>,
     census: Census,
+    table: Box<Table>,
 }
 
 impl PackedCodes {
@@ -39,7 +41,8 @@ impl PackedCodes {
     pub fn new(codes: &[u8], format: Fp8, blocks: Blocks, scales: Vec<f32>) -> Self {
         let (rows, length) = blocks.shape();
         let bytes = memory::zeroed(rows * length.next_multiple_of(2));
-        let mut packed = Self { bytes, format, blocks, scales, census: Census::of(format, codes) };
+        let table = Box::new(Table::new(format, 0));
+        let mut packed = Self { bytes, format, blocks, scales, census: Census::of(format, codes), table };
         for (row, source) in codes.chunks_exact(length.max(1)).enumerate() {
             let (panel, width) = packed.panel_of(row);
             let place = place(row, width);
@@ -106,6 +109,11 @@ impl PackedCodes {
         CodeMatrix::outline(self.format, self.blocks, &self.scales)
     }
 
+    /// The values of the codes.
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// What kinds of codes there are.
     pub(super) fn census(&self) -> Census {
         self.census
@@ -126,12 +134,7 @@ impl PackedCodes {
         }
         scratch.resize(scratch.len().max(pairs.len()), [0; 2 * NR]);
         let scratch = &mut scratch[..pairs.len()];
-        for (to, from) in scratch.iter_mut().zip(panel.chunks_exact(2 * width).skip(pairs.start)) {
-            *to = [0; 2 * NR];
-            for (col, pair) in from.chunks_exact(2).enumerate() {
-                to[position(col)..][..2].copy_from_slice(pair);
-            }
-        }
+        widened(&panel[pairs.start * 2 * width..], width, scratch);
         scratch
     }
 
@@ -155,8 +158,18 @@ impl PackedCodes {
     }
 }
 
+/// Brings the pair rows of a narrow panel, of `width`, into the order of whole ones.
+pub(super) fn widened(panel: &[u8], width: usize, to: &mut [PairRow]) {
+    for (to, from) in to.iter_mut().zip(panel.chunks_exact(2 * width)) {
+        *to = [0; 2 * NR];
+        for (col, pair) in from.chunks_exact(2).enumerate() {
+            to[position(col)..][..2].copy_from_slice(pair);
+        }
+    }
+}
+
 /// Where in the pair rows of a panel of `width` the codes of a row are.
-fn place(row: usize, width: usize) -> usize {
+pub(super) fn place(row: usize, width: usize) -> usize {
     if width == NR { position(row % NR) } else { 2 * (row % NR) }
 }
 

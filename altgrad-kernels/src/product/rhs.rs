@@ -1,10 +1,12 @@
 //! The right operand, decoded a panel of columns at a time.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::matrix::{CodeMatrix, Strided};
 use super::packed::{PackedCodes, PairRow};
 use super::plan::KC;
+use super::table::Table;
 use super::widening::Census;
 use super::{NR, interleave};
 use crate::level::Level;
@@ -28,6 +30,14 @@ impl<'a> Rhs<'a> {
         match self {
             Self::Codes(codes) => *codes,
             Self::Packed(packed) => packed.outline(),
+        }
+    }
+
+    /// The values of the codes.
+    pub(super) fn table(&self) -> Cow<'a, Table> {
+        match self {
+            Self::Codes(codes) => Cow::Owned(Table::new(codes.format(), 0)),
+            Self::Packed(packed) => Cow::Borrowed(packed.table()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What `config.json` of a hub folder says of a model of the LLaMA family.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,7 +57,7 @@ pub struct Config {
     /// Whether the MLP's layers have biases.
     pub mlp_bias: bool,
     /// Number of tokens that attention looks back over, if that is limited.
-    pub window: Option<usize>,
+    pub window: Option<NonZeroUsize>,
     /// The tokens that a text ends with.
     pub eos: Vec<u32>,
 }
@@ -125,7 +126,7 @@ struct Fields {
     #[serde(default)]
     mlp_bias: bool,
     hidden_act: Option<String>,
-    sliding_window: Option<usize>,
+    sliding_window: Option<NonZeroUsize>,
     use_sliding_window: Option<bool>,
     eos_token_id: Option<TokenIds>,
 }

@@ -1,8 +1,8 @@
 //! The model: blocks of attention and MLP between an embedding and a head, all of whose layers can be quantized.
 
 use altgrad::nn::{Embedding, Linear, RmsNorm, VarBuilder, embedding, linear_b, ops, rms_norm};
-use altgrad::{KvCache, Quantizable};
-use candle_core::{DType, Device, Module, Result, Tensor};
+use altgrad::{KvCache, Mask, Quantizable};
+use candle_core::{Module, Result, Tensor};
 
 use crate::config::{Config, Family};
 use crate::rotary::{Angles, Rotary};
@@ -52,6 +52,8 @@ struct Attention {
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
     head_dim: usize,
+    #[quant(ignore)]
+    mask: Mask,
 }
 
 #[derive(Debug, Quantizable)]
@@ -91,6 +93,11 @@ impl Llama {
     /// Logits for tokens `(batch, tokens)` that follow those in `caches`, of which there is one for each block, in
     /// order. Gives `(batch, tokens, vocabulary)`, with one token for [`Logits::Last`].
     pub fn forward(&self, tokens: &Tensor, caches: &mut [KvCache], logits: Logits) -> Result<Tensor> {
+        // From outside of the thread pool, each of candle's operations would hand its work in and wait to be woken up.
+        rayon::scope(|_| self.forward_in_pool(tokens, caches, logits))
+    }
+
+    fn forward_in_pool(&self, tokens: &Tensor, caches: &mut [KvCache], logits: Logits) -> Result<Tensor> {
         let (_, count) = tokens.dims2()?;
         let Decoder { embed_tokens, layers, norm } = &self.model;
         if caches.len() != layers.len() {
@@ -99,29 +106,13 @@ impl Llama {
         let past = caches.first().map_or(0, KvCache::len);
         let angles = self.rotary.angles(past, count)?;
         let mut x = embed_tokens.forward(tokens)?;
-        let mask = self.mask(past, count, x.dtype(), x.device())?;
         for (block, cache) in layers.iter().zip(caches) {
-            x = block.forward(&x, &angles, mask.as_ref(), cache)?;
+            x = block.forward(&x, &angles, cache)?;
         }
         if logits == Logits::Last {
             x = x.narrow(1, count - 1, 1)?;
         }
         self.lm_head.forward(&norm.forward(&x.contiguous()?)?)
-    }
-
-    /// What is added to scores, so that a token sees itself and those before it, as far as the window reaches; `None`
-    /// if it sees all.
-    fn mask(&self, past: usize, count: usize, dtype: DType, device: &Device) -> Result<Option<Tensor>> {
-        let total = past + count;
-        let window = self.config.window.unwrap_or(total);
-        if count == 1 && window >= total {
-            return Ok(None);
-        }
-        let of_pair = |query: usize, key: usize| {
-            if key <= query && query < key + window { 0f32 } else { f32::NEG_INFINITY }
-        };
-        let mask: Vec<f32> = (past..total).flat_map(|query| (0..total).map(move |key| of_pair(query, key))).collect();
-        Ok(Some(Tensor::from_vec(mask, (count, total), device)?.to_dtype(dtype)?))
     }
 }
 
@@ -136,8 +127,8 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, angles: &Angles, mask: Option<&Tensor>, cache: &mut KvCache) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.input_layernorm.forward(x)?, angles, mask, cache)?)?;
+    fn forward(&self, x: &Tensor, angles: &Angles, cache: &mut KvCache) -> Result<Tensor> {
+        let x = (x + self.self_attn.forward(&self.input_layernorm.forward(x)?, angles, cache)?)?;
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?
     }
 }
@@ -158,10 +149,11 @@ impl Attention {
             q_norm: norm("q_norm")?,
             k_norm: norm("k_norm")?,
             head_dim,
+            mask: config.window.map_or(Mask::Causal, Mask::Window),
         })
     }
 
-    fn forward(&self, x: &Tensor, angles: &Angles, mask: Option<&Tensor>, cache: &mut KvCache) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, angles: &Angles, cache: &mut KvCache) -> Result<Tensor> {
         let (batch, tokens, _) = x.dims3()?;
         let split = |x: Tensor| x.reshape((batch, tokens, (), self.head_dim))?.transpose(1, 2)?.contiguous();
         let norm = |norm: &Option<RmsNorm>, x: Tensor| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
@@ -169,13 +161,8 @@ impl Attention {
         let k = norm(&self.k_norm, split(self.k_proj.forward(x)?)?)?;
         let v = split(self.v_proj.forward(x)?)?;
         cache.append(&angles.turn(&k)?, &v)?;
-        // Scaled before the product, where there is less to scale.
-        let q = (angles.turn(&q)? / (self.head_dim as f64).sqrt())?;
-        let mut scores = cache.scores(&q)?;
-        if let Some(mask) = mask {
-            scores = scores.broadcast_add(mask)?;
-        }
-        let y = cache.mix(&ops::softmax_last_dim(&scores)?)?;
+        let scale = 1.0 / (self.head_dim as f64).sqrt();
+        let y = cache.attend(&angles.turn(&q)?, scale, self.mask)?;
         self.o_proj.forward(&y.transpose(1, 2)?.flatten_from(2)?)
     }
 }

@@ -1,0 +1,207 @@
+//! Attention over the keys and values of a cache: the products of queries and keys, the sum of values under weights, and
+//! both with a softmax between, a few queries at a time, so that what lies between stays in the cache.
+
+use std::ops::Range;
+
+use super::lhs::{Lhs, PackedLhs};
+use super::matrix::FloatMatrix;
+use super::microkernel::{Epilogue, Panel};
+use super::output_tile::OutputTile;
+use super::panels::{PanelScratch, TokenPanels};
+use super::{Dot, MR, NR, RunScaling, tile};
+use crate::level::Level;
+use crate::softmax::softmax;
+use crate::threads;
+
+/// Rows of queries that are computed at a time: their scores of some thousand tokens stay in the second-level cache,
+/// and panels are decoded once for all of them.
+const ROWS: usize = 8 * MR;
+
+/// Tokens whose values are multiplied at a time: 32 KiB of floats stay in the first-level cache.
+const DEPTH: usize = 128;
+
+/// Which tokens a row of queries sees: from the first to before the last, of those that there are.
+pub type Visible<'a> = &'a (dyn Fn(usize) -> Range<usize> + Sync);
+
+/// Buffers of a thread.
+#[derive(Default)]
+struct Scratch {
+    panels: PanelScratch,
+    queries: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+/// Rows of queries of one stream, and their part of the result.
+struct Part<'a> {
+    stream: usize,
+    rows: Range<usize>,
+    to: &'a mut [f32],
+}
+
+/// The parts of a result `(streams, rows, cols)`. If there are many `queries`, which are those of one head, a part has
+/// none of another head: rows that are next to one another see the same tokens.
+fn parts(to: &mut [f32], rows: usize, queries: usize, cols: usize) -> Vec<Part<'_>> {
+    let unit = if queries >= ROWS { queries } else { rows };
+    let pieces = unit.div_ceil(ROWS).max(1);
+    let mut parts = Vec::new();
+    for (stream, mut rest) in to.chunks_exact_mut((rows * cols).max(1)).enumerate() {
+        for first in (0..rows).step_by(unit.max(1)) {
+            for piece in 0..pieces {
+                let rows = first + piece * unit / pieces..first + (piece + 1) * unit / pieces;
+                let (to, after) = rest.split_at_mut(rows.len() * cols);
+                parts.push(Part { stream, rows, to });
+                rest = after;
+            }
+        }
+    }
+    parts
+}
+
+/// The products of `rows` queries of each stream, `(streams, rows, dim)`, and the keys in all blocks, each but the last
+/// of which is full: `(streams, rows, tokens)`.
+pub fn scores(keys: &[TokenPanels], dim: usize, queries: &[f32], rows: usize, to: &mut [f32]) {
+    let (level, tokens) = (Level::detect(), tokens(keys));
+    let work = to.len().saturating_mul(dim) / 32;
+    threads::for_each_with(parts(to, rows, rows, tokens), work, Scratch::default, |scratch, part| {
+        let queries = &queries[(part.stream * rows + part.rows.start) * dim..][..part.rows.len() * dim];
+        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(queries, part.rows.len(), dim)), 0, Dot::Singles);
+        add_scores(level, keys, part.stream, &lhs, 0, part.to, tokens, &mut scratch.panels);
+    });
+}
+
+/// The sums of the values in all blocks, each but the last of which is full, under `rows` lists of weights for each
+/// stream, `(streams, rows, tokens)`: `(streams, rows, dim)`.
+pub fn mix(values: &[TokenPanels], dim: usize, weights: &[f32], rows: usize, to: &mut [f32]) {
+    let (level, tokens) = (Level::detect(), tokens(values));
+    let work = to.len().saturating_mul(tokens) / 32;
+    threads::for_each_with(parts(to, rows, rows, dim), work, Scratch::default, |scratch, part| {
+        let weights = &weights[(part.stream * rows + part.rows.start) * tokens..][..part.rows.len() * tokens];
+        let weights = FloatMatrix::new(weights, part.rows.len(), tokens);
+        let lhs = PackedLhs::new(level, &Lhs::Floats(weights), 0, Dot::Singles);
+        add_values(level, values, part.stream, &lhs, 0..tokens, part.to, dim, &mut scratch.panels);
+    });
+}
+
+/// The sums of values under the softmax of the products of queries, times `scale`, and keys; `visible` says which
+/// tokens a row sees, of which there must be one. Queries and result are `(streams, rows, dim)`, where rows are those of
+/// one head after another.
+///
+/// The values of codes are rounded to `f32` before they are multiplied, so the result is that of the values.
+pub fn attend(
+    keys: &[TokenPanels],
+    values: &[TokenPanels],
+    (key_dim, value_dim): (usize, usize),
+    queries: &[f32],
+    (rows, queries_of_head): (usize, usize),
+    scale: f32,
+    visible: Visible<'_>,
+    to: &mut [f32],
+) {
+    let level = Level::detect();
+    let work = to.len().saturating_mul(2 * tokens(keys)) / 32;
+    threads::for_each_with(parts(to, rows, queries_of_head, value_dim), work, Scratch::default, |scratch, part| {
+        let Scratch { panels, queries: scaled, scores } = scratch;
+        let queries = &queries[(part.stream * rows + part.rows.start) * key_dim..][..part.rows.len() * key_dim];
+        scaled.clear();
+        scaled.extend(queries.iter().map(|query| query * scale));
+        let count = part.rows.len();
+        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scaled, count, key_dim)), 0, Dot::Singles);
+        let seen = part.rows.clone().map(visible);
+        let all = seen.clone().reduce(|all, next| all.start.min(next.start)..all.end.max(next.end));
+        let Some(all) = all else { return };
+        let first = all.start / NR * NR;
+        let width = (all.end - first).next_multiple_of(NR);
+        scores.resize(scores.len().max(count * width), 0.0);
+        let scores = &mut scores[..count * width];
+        add_scores(level, keys, part.stream, &lhs, first, scores, width, panels);
+        for (row, seen) in scores.chunks_exact_mut(width).zip(seen) {
+            let (before, rest) = row.split_at_mut(seen.start - first);
+            let (row, after) = rest.split_at_mut(seen.len());
+            before.fill(0.0);
+            after.fill(0.0);
+            softmax::<f32>(level, row);
+        }
+        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scores, count, width)), 0, Dot::Singles);
+        add_values(level, values, part.stream, &lhs, first..all.end, part.to, value_dim, panels);
+    });
+}
+
+fn tokens(blocks: &[TokenPanels]) -> usize {
+    blocks.iter().map(TokenPanels::len).sum()
+}
+
+/// The block of a token and its number there.
+fn block_of(blocks: &[TokenPanels], token: usize) -> Option<(&TokenPanels, usize)> {
+    let mut rest = token;
+    for block in blocks {
+        if rest < block.room() {
+            return Some((block, rest));
+        }
+        rest -= block.room();
+    }
+    None
+}
+
+/// Computes the products of `lhs` and keys from number `first` on, a multiple of [`NR`]: rows of `width`.
+#[allow(clippy::too_many_arguments, reason = "a step of three functions")]
+fn add_scores(
+    level: Level,
+    keys: &[TokenPanels],
+    stream: usize,
+    lhs: &PackedLhs,
+    first: usize,
+    to: &mut [f32],
+    width: usize,
+    scratch: &mut PanelScratch,
+) {
+    let rows = lhs.cuts().last().copied().unwrap_or_default();
+    for mut output_tile in OutputTile::divide(to, width, &[0, rows], NR) {
+        let Some((block, token)) = block_of(keys, first + output_tile.cols().start) else { return };
+        let panel = block.keys(level, stream, token, scratch);
+        multiply(level, lhs, 0, panel, false, &mut output_tile);
+    }
+}
+
+/// Computes the sums of the values of `tokens`, which start at a multiple of [`NR`], under `lhs`: rows of `dim`.
+#[allow(clippy::too_many_arguments, reason = "a step of three functions")]
+fn add_values(
+    level: Level,
+    values: &[TokenPanels],
+    stream: usize,
+    lhs: &PackedLhs,
+    tokens: Range<usize>,
+    to: &mut [f32],
+    dim: usize,
+    scratch: &mut PanelScratch,
+) {
+    let rows = lhs.cuts().last().copied().unwrap_or_default();
+    for mut output_tile in OutputTile::divide(to, dim, &[0, rows], NR) {
+        let element = output_tile.cols().start;
+        let mut token = tokens.start;
+        while token < tokens.end {
+            let Some((block, start)) = block_of(values, token) else { return };
+            let end = (start + DEPTH).min(block.room()).min(start + tokens.end - token);
+            let panel = block.values(level, stream, element, start..end, scratch);
+            multiply(level, lhs, token - tokens.start, panel, token > tokens.start, &mut output_tile);
+            token += end - start;
+        }
+    }
+}
+
+/// Multiplies the indices of `lhs` from number `first` on by those of a panel.
+fn multiply(
+    level: Level,
+    lhs: &PackedLhs,
+    first: usize,
+    panel: &Panel,
+    accumulate: bool,
+    output_tile: &mut OutputTile<'_>,
+) {
+    let cols = &[1.0; NR];
+    let epilogue = Epilogue { scaling: RunScaling::Done, rows: &[], cols, factor: 1.0, accumulate };
+    for ends in lhs.cuts().windows(2) {
+        let rows = ends[0]..ends[1];
+        let dwords = lhs.tile(rows.clone(), first..first + panel.len());
+        tile::tile(level, Dot::Singles, dwords, tile::Columns::Decoded(panel), &epilogue, rows, output_tile);
+    }
+}
