@@ -26,7 +26,7 @@ use rayon::prelude::*;
 
 const PROMPT: usize = 256;
 const GENERATED: usize = 64;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// Shapes of published models.
 const MODELS: [(&str, &str); 2] = [

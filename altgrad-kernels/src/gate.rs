@@ -140,9 +140,9 @@ impl Board {
         while start.elapsed() < LINGER {
             let posted = self.posted.load(Ordering::Acquire);
             if posted == seen {
-                // Other jobs of the pool are not kept waiting.
+                // Neither other jobs of the pool nor other threads are kept waiting: candle has threads of its own.
                 rayon::yield_now();
-                std::hint::spin_loop();
+                std::thread::yield_now();
                 continue;
             }
             seen = posted;

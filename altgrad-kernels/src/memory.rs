@@ -1,5 +1,8 @@
 //! Memory for large results: zeroed, not touched before it is written, and in huge pages where there are any.
 
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
 /// `len` times zero, for a `T` whose default is all bits zero.
 ///
 /// The memory of a large buffer comes from the operating system when it is first written, page by page, which takes
@@ -13,6 +16,86 @@ pub fn zeroed<T: Copy + Default>(len: usize) -> Vec<T> {
     #[cfg(target_os = "linux")]
     huge_pages::advise(&mut values);
     values
+}
+
+/// Elements that start at a line of the cache. Loads of vectors that lie across two lines take twice as long.
+#[derive(Clone, Debug)]
+pub(crate) struct Aligned<T> {
+    lines: Vec<Line>,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+/// A line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+/// Types all of whose bits are valid, whatever they are.
+///
+/// # Safety
+///
+/// The type has no padding, an alignment of at most 64, and every pattern of bits is a value.
+#[allow(unsafe_code, reason = "that is what makes views of bytes sound")]
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: numbers have no padding and no invalid values, and neither have arrays of them.
+#[allow(unsafe_code, reason = "see the proof")]
+unsafe impl Plain for u8 {}
+
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "see the proof")]
+unsafe impl Plain for u32 {}
+
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "see the proof")]
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+impl<T: Plain> Aligned<T> {
+    /// As [`zeroed`].
+    pub(crate) fn zeroed(len: usize) -> Self {
+        Self { lines: zeroed((len * size_of::<T>()).div_ceil(size_of::<Line>())), len, elements: PhantomData }
+    }
+
+    /// The first `len` elements of a buffer that is made as long as that; what they are is not specified.
+    pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
+        if self.len < len {
+            *self = Self::zeroed(len);
+        }
+        &mut self[..len]
+    }
+}
+
+impl<T: Plain> Default for Aligned<T> {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
+}
+
+impl<T: Plain> Deref for Aligned<T> {
+    type Target = [T];
+
+    #[allow(unsafe_code, reason = "see the proof")]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the lines have at least `len` elements' bytes, all initialized, which are valid for `T` and aligned
+        // for it, since `T` is `Plain`. The result borrows the lines.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Aligned<T> {
+    #[allow(unsafe_code, reason = "see the proof")]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, with the lines borrowed mutably. Whatever is written is valid as bytes, since `T` has
+        // no padding.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -47,7 +130,21 @@ mod huge_pages {
 
 #[cfg(test)]
 mod tests {
-    use super::zeroed;
+    use super::{Aligned, zeroed};
+
+    #[test]
+    fn aligned_elements_are_zero_and_start_at_a_line() {
+        for len in [0, 1, 63, 64, 65, 1000, 1 << 20] {
+            let mut values = Aligned::<u32>::zeroed(len);
+            assert!(values.iter().all(|value| *value == 0) && values.len() == len);
+            assert!(values.as_ptr().addr().is_multiple_of(64));
+            values.fill(7);
+            assert_eq!(values.at_least(len), vec![7; len]);
+            assert_eq!(values.at_least(len + 1).len(), len + 1);
+            assert!(values.as_ptr().addr().is_multiple_of(64));
+            assert_eq!(values.clone().to_vec(), values.to_vec());
+        }
+    }
 
     #[test]
     fn buffers_of_all_sizes_are_zero_and_writable() {

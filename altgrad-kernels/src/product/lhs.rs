@@ -125,8 +125,7 @@ fn decode(
         let run = start..(start + KC * dot.elements()).min(length);
         let (pair_count, run_depth) = (run.len().div_ceil(2), run.len().div_ceil(dot.elements()));
         scratch.pairs.resize(scratch.pairs.len().max(pair_count), [0; 2 * NR]);
-        scratch.decoded.resize(scratch.decoded.len().max(run_depth), [0; NR]);
-        let (pairs, decoded) = (&mut scratch.pairs[..pair_count], &mut scratch.decoded[..run_depth]);
+        let (pairs, decoded) = (&mut scratch.pairs[..pair_count], scratch.decoded.at_least(run_depth));
         fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
         tile::decode(level, dot, table, pairs, decoded);
         for ends in cuts.windows(2) {

@@ -42,6 +42,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::level::Level;
+use super::memory::Aligned;
 use super::threads;
 use lhs::PackedLhs;
 use microkernel::Epilogue;
@@ -112,7 +113,7 @@ struct Product<'a> {
 struct Scratch {
     near: Vec<NearColumn>,
     pairs: Vec<PairRow>,
-    decoded: Vec<[u32; NR]>,
+    decoded: Aligned<[u32; NR]>,
     row_scales: Vec<f32>,
 }
 
@@ -203,8 +204,7 @@ impl<'a> Product<'a> {
                 Columns::Codes(pairs, table)
             } else {
                 let depth = run.len().div_ceil(dot.elements());
-                decoded.resize(decoded.len().max(depth), [0; NR]);
-                let decoded = &mut decoded[..depth];
+                let decoded = decoded.at_least(depth);
                 tile::decode(level, dot, table, pairs, decoded);
                 if self.scaling == RunScaling::Done {
                     self.scale(cols.clone(), run.clone(), decoded);

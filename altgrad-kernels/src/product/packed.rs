@@ -7,6 +7,7 @@ use super::matrix::CodeMatrix;
 use super::table::Table;
 use super::widening::Census;
 use crate::format::Fp8;
+use crate::memory::Aligned;
 use crate::{Blocks, memory};
 
 /// The codes of two successive indices of the sum for each column of a panel.
@@ -27,7 +28,7 @@ pub(super) const fn position(col: usize) -> usize {
 /// odd length.
 #[derive(Clone, Debug)]
 pub struct PackedCodes {
-    bytes: Vec<u8>,
+    bytes: Aligned<u8>,
     format: Fp8,
     blocks: Blocks,
     scales: Vec<f32>,
@@ -40,7 +41,7 @@ impl PackedCodes {
     #[must_use]
     pub fn new(codes: &[u8], format: Fp8, blocks: Blocks, scales: Vec<f32>) -> Self {
         let (rows, length) = blocks.shape();
-        let bytes = memory::zeroed(rows * length.next_multiple_of(2));
+        let bytes = Aligned::zeroed(rows * length.next_multiple_of(2));
         let table = Box::new(Table::new(format, 0));
         let mut packed = Self { bytes, format, blocks, scales, census: Census::of(format, codes), table };
         for (row, source) in codes.chunks_exact(length.max(1)).enumerate() {

@@ -9,7 +9,7 @@ use super::{Dot, NR, tile};
 use crate::element::Scalar;
 use crate::format::Fp8;
 use crate::level::{Level, for_every_level};
-use crate::memory;
+use crate::memory::{self, Aligned};
 
 /// What the rows of tokens are to attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +37,16 @@ pub struct TokenPanels {
 enum Elements {
     /// The bits of floats. Keys: for each panel of [`NR`] tokens and each element of a row those of all tokens. Values:
     /// for each panel of up to [`NR`] elements of a row and each token those elements.
-    Floats(Vec<u32>),
+    Floats(Aligned<u32>),
     /// The same with pair rows: codes of two successive elements of keys, or tokens of values, next to one another.
-    Codes { table: Box<Table>, codes: Vec<u8>, scales: Vec<f32> },
+    Codes { table: Box<Table>, codes: Aligned<u8>, scales: Vec<f32> },
 }
 
 /// Buffers of a thread for panels that have to be decoded first.
 #[derive(Debug, Default)]
 pub(super) struct PanelScratch {
-    pairs: Vec<PairRow>,
-    decoded: Vec<[u32; NR]>,
+    pairs: Aligned<PairRow>,
+    decoded: Aligned<[u32; NR]>,
 }
 
 impl TokenPanels {
@@ -55,11 +55,11 @@ impl TokenPanels {
     pub fn new(role: Role, format: Option<Fp8>, streams: usize, dim: usize, tokens: usize) -> Self {
         let room = tokens.next_multiple_of(NR);
         let elements = match format {
-            None => Elements::Floats(memory::zeroed(streams * room * dim)),
+            None => Elements::Floats(Aligned::zeroed(streams * room * dim)),
             Some(format) => Elements::Codes {
                 table: Box::new(Table::new(format, 0)),
                 // Pairs of elements of keys; the number of tokens is even.
-                codes: memory::zeroed(streams * room * if role == Role::Keys { dim.next_multiple_of(2) } else { dim }),
+                codes: Aligned::zeroed(streams * room * if role == Role::Keys { dim.next_multiple_of(2) } else { dim }),
                 scales: memory::zeroed(streams * room),
             },
         };
@@ -148,7 +148,7 @@ impl TokenPanels {
             Elements::Floats(bits) => bits[start..start + NR * self.dim].as_chunks().0,
             Elements::Codes { table, codes, scales } => {
                 let pairs = codes[start..start + NR * self.dim.next_multiple_of(2)].as_chunks().0;
-                let decoded = resized(&mut scratch.decoded, self.dim);
+                let decoded = scratch.decoded.at_least(self.dim);
                 tile::decode(level, Dot::Singles, table, pairs, decoded);
                 if let Some(scales) = scales[stream * self.room + first..].first_chunk() {
                     tile::scale(level, scales, decoded);
@@ -176,7 +176,7 @@ impl TokenPanels {
                 if width == NR {
                     return bits.as_chunks().0;
                 }
-                let decoded = resized(&mut scratch.decoded, tokens.len());
+                let decoded = scratch.decoded.at_least(tokens.len());
                 for (to, from) in decoded.iter_mut().zip(bits.chunks_exact(width)) {
                     *to = [0; NR];
                     to[..width].copy_from_slice(from);
@@ -189,11 +189,11 @@ impl TokenPanels {
                 let pairs = if width == NR {
                     codes.as_chunks().0
                 } else {
-                    let pairs = resized(&mut scratch.pairs, codes.len() / (2 * width));
+                    let pairs = scratch.pairs.at_least(codes.len() / (2 * width));
                     widened(codes, width, pairs);
                     pairs
                 };
-                let decoded = resized(&mut scratch.decoded, tokens.len());
+                let decoded = scratch.decoded.at_least(tokens.len());
                 tile::decode(level, Dot::Singles, table, pairs, decoded);
                 scale_rows::<f32>(level, decoded, &scales[stream * self.room + tokens.start..]);
                 decoded
@@ -207,11 +207,6 @@ impl TokenPanels {
         let unit = if role == Role::Keys && matches!(self.elements, Elements::Codes { .. }) { 2 } else { 1 };
         Outline { role, streams, dim, row: dim.next_multiple_of(unit), room, len }
     }
-}
-
-fn resized<T: Copy + Default, const N: usize>(buffer: &mut Vec<[T; N]>, len: usize) -> &mut [[T; N]] {
-    buffer.resize(buffer.len().max(len), [T::default(); N]);
-    &mut buffer[..len]
 }
 
 for_every_level! {
