@@ -242,6 +242,19 @@ fn someone_elses_model_is_quantized_and_trained() -> Result<()> {
 }
 
 #[test]
+fn a_cache_holds_keys_and_values() -> Result<()> {
+    let random = |heads| Tensor::randn(0f32, 1.0, (1, heads, 3, 64), &Device::Cpu);
+    let (queries, keys, values) = (random(4)?, random(2)?, random(2)?);
+    use altgrad::{Fp8, KvCache, Mask};
+
+    let mut cache = KvCache::new(Fp8::E4M3)?;
+    cache.append(&keys, &values)?; // of new tokens: (batch, heads, tokens, head size)
+    let y = cache.attend(&queries, 0.125, Mask::Causal)?;
+    assert_eq!(y.dims(), [1, 4, 3, 64]);
+    Ok(())
+}
+
+#[test]
 fn rules_are_data() {
     use altgrad::{Fp8, QuantConfig, Recipe};
 

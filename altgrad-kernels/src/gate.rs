@@ -299,6 +299,27 @@ mod tests {
     }
 
     #[test]
+    fn helpers_linger_and_leave() {
+        let pool = pool(2);
+        pool.install(|| {
+            let lingering = || Board::current().lingering.load(Ordering::Relaxed);
+            while lingering() == 0 {
+                let begun = AtomicUsize::new(0);
+                share(1, &|| {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    // The caller waits for the helper, so there is one to linger.
+                    while begun.load(Ordering::Relaxed) < 2 {
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            while lingering() != 0 {
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
     fn nobody_enters_a_closed_gate() {
         let gate = Gate::default();
         assert!(gate.enter());

@@ -82,8 +82,10 @@ use crate::{Fp8, Result};
 /// | `scaling` | `"current"`, `{ window.len = 16 }`, `{ delayed = { len = 1024, margin = 0 } }`, `{ static = 0.05 }` |
 /// | `scale_encoding` | `"f32"`, `"f32_reciprocal"`, `"power_of_two"`, `{ e8m0 = "floor" }`, `{ e8m0 = "round_up" }` |
 /// | `amax_epsilon` | `0.0`, `1e-12` |
+/// | `amax_bound` | `1200.0`; no bound if it is left out |
 /// | `rounding` | `"nearest_even"`, `{ stochastic = { seed = 1 } }` |
 /// | `overflow` | `"saturate"`, `"special"` |
+/// | `infinity` | `"propagate"`, `"saturate"` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a config: a table with a `recipe`, and perhaps `rules` and `ties`")]
 #[non_exhaustive]

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::microkernel::{CHUNK, Epilogue, Panel, add, decode_portable, scale_each};
 use super::output_tile::OutputTile;
-use super::packed::PairRow;
+use super::pair_row::PairRow;
 use super::plan::KC;
 use super::table::Table;
 use super::widening::{Short, Widening};

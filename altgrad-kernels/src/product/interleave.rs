@@ -1,9 +1,13 @@
 //! From codes as they lie in memory to pair rows: portable code, and the choice between it and that for the instruction
 //! sets of a processor.
 
+use std::ops::Range;
+
 use super::NR;
+use super::matrix::Strided;
 use super::microkernel::LINE;
-use super::packed::{PairRow, position};
+use super::pair_row::{PairRow, position};
+use super::plan::KC;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::level::Level;
@@ -58,5 +62,47 @@ pub(super) fn transpose(level: Level, columns: &[&[u8]; NR], to: &mut [PairRow])
             let code = |place: usize| pair.get(place).copied().unwrap_or_default();
             to[position(col)..][..2].copy_from_slice(&[code(0), code(1)]);
         }
+    }
+}
+
+/// The codes of a column in the current run. It is one cache line longer than the longest run, so that columns are
+/// not a power of two apart.
+pub(super) type NearColumn = [u8; 2 * KC + 64];
+
+/// Brings codes into the order of pair rows; positions beyond the columns or the run get the code 0.
+pub(super) fn fill(
+    level: Level,
+    stored: &Strided<'_, u8>,
+    cols: Range<usize>,
+    run: Range<usize>,
+    near: &mut Vec<NearColumn>,
+    to: &mut [PairRow],
+) {
+    let Strided { elements, stride, transposed, .. } = *stored;
+    if transposed {
+        let mut padded = [[0; NR]; 2];
+        for (start, pair) in run.clone().step_by(2).zip(to) {
+            let row = |index: usize| &elements[index * stride..][cols.clone()];
+            let rows = [row(start), if start + 1 < run.end { row(start + 1) } else { &[] }];
+            let whole = rows.map(|row| row.first_chunk());
+            if let [Some(first), Some(second)] = whole {
+                interleave(level, [first, second], pair);
+            } else {
+                for (padded, row) in padded.iter_mut().zip(rows) {
+                    *padded = [0; NR];
+                    padded[..row.len()].copy_from_slice(row);
+                }
+                let [first, second] = &padded;
+                interleave(level, [first, second], pair);
+            }
+        }
+    } else {
+        // Rows that lie a multiple of 4 KiB apart would drive one another out of the first-level cache.
+        near.resize(NR, [0; size_of::<NearColumn>()]);
+        for (row, near) in cols.clone().zip(&mut *near) {
+            near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
+        }
+        let rows = std::array::from_fn(|place| if place < cols.len() { &near[place][..run.len()] } else { &[] });
+        transpose(level, &rows, to);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use super::interleave::fill;
 use super::matrix::{CodeMatrix, FloatMatrix, Strided};
 use super::microkernel::Panel;
 use super::plan::{ExponentRange, KC};
-use super::rhs::fill;
 use super::table::Table;
 use super::tile;
 use super::{Dot, MR, NR, Scratch};

@@ -1,7 +1,7 @@
 //! What the loops of a tile work on, on every instruction set, and the portable parts that they share.
 
 use super::output_tile::OutputTile;
-use super::packed::{PairRow, position};
+use super::pair_row::{PairRow, position};
 use super::table::Table;
 use super::{Dot, NR, RunScaling};
 

@@ -20,6 +20,7 @@ mod matrix;
 mod microkernel;
 mod output_tile;
 mod packed;
+mod pair_row;
 mod panels;
 #[cfg(test)]
 mod peak;
@@ -31,11 +32,11 @@ mod tests;
 mod tile;
 mod widening;
 
+use interleave::NearColumn;
 pub use lhs::Lhs;
 pub use matrix::{CodeMatrix, FloatMatrix};
 pub use packed::PackedCodes;
 pub use panels::{Role, TokenPanels};
-use rhs::NearColumn;
 pub use rhs::Rhs;
 
 use std::borrow::Cow;
@@ -47,7 +48,7 @@ use super::threads;
 use lhs::PackedLhs;
 use microkernel::Epilogue;
 use output_tile::OutputTile;
-use packed::PairRow;
+use pair_row::PairRow;
 use plan::KC;
 use table::Table;
 use tile::Columns;

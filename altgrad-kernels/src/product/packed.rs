@@ -1,27 +1,18 @@
-//! The order in which codes of a right operand are decoded, and a matrix that is kept in it.
+//! A matrix of codes that is kept in the order in which they are decoded as a right operand.
 
 use std::ops::Range;
 
 use super::NR;
-use super::matrix::CodeMatrix;
+use super::interleave::fill;
+use super::matrix::{CodeMatrix, Strided};
+use super::pair_row::{PairRow, place, widened};
+use super::plan::KC;
 use super::table::Table;
 use super::widening::Census;
 use crate::format::Fp8;
+use crate::level::Level;
 use crate::memory::Aligned;
-use crate::{Blocks, memory};
-
-/// The codes of two successive indices of the sum for each column of a panel.
-pub(super) type PairRow = [u8; 2 * NR];
-
-/// Where in a [`PairRow`] the codes of a column are: the first of two bytes.
-///
-/// Interleaving the lower, then the upper halves of the four 16-byte lanes of 64 such bytes with as many others gives
-/// the columns in order, 16 to a vector. That is what a decoder on AVX-512 does with the upper and lower bytes of
-/// values.
-pub(super) const fn position(col: usize) -> usize {
-    let (half, quarter, lane, place) = (col / 32, col / 16 % 2, col / 4 % 4, col % 4);
-    64 * half + 16 * lane + 8 * quarter + 2 * place
-}
+use crate::{Blocks, memory, threads};
 
 /// A matrix of codes in panels of 64 rows, as a right operand is read: the rows of the matrix are the columns of the
 /// panel. The last panel is only as wide as there are rows left. Takes one byte per element, and one more per row of
@@ -41,17 +32,31 @@ impl PackedCodes {
     #[must_use]
     pub fn new(codes: &[u8], format: Fp8, blocks: Blocks, scales: Vec<f32>) -> Self {
         let (rows, length) = blocks.shape();
-        let bytes = Aligned::zeroed(rows * length.next_multiple_of(2));
-        let table = Box::new(Table::new(format, 0));
-        let mut packed = Self { bytes, format, blocks, scales, census: Census::of(format, codes), table };
-        for (row, source) in codes.chunks_exact(length.max(1)).enumerate() {
-            let (panel, width) = packed.panel_of(row);
-            let place = place(row, width);
-            for (pair, codes) in packed.bytes[panel].chunks_exact_mut(2 * width).zip(source.chunks(2)) {
-                pair[place..place + codes.len()].copy_from_slice(codes);
+        let row_bytes = length.next_multiple_of(2);
+        let mut bytes = Aligned::zeroed(rows * row_bytes);
+        let level = Level::detect();
+        let stored = Strided { elements: codes, stride: length, transposed: false, length };
+        let panels = bytes.chunks_mut((NR * row_bytes).max(1)).enumerate().collect();
+        threads::for_each_with(panels, rows * length / 2, Vec::new, |near, (number, panel)| {
+            let first = number * NR;
+            if panel.len() == NR * row_bytes {
+                let (pairs, _) = panel.as_chunks_mut();
+                for start in (0..length).step_by(2 * KC) {
+                    let run = start..(start + 2 * KC).min(length);
+                    let pairs = &mut pairs[start / 2..run.end.div_ceil(2)];
+                    fill(level, &stored, first..first + NR, run, near, pairs);
+                }
+                return;
             }
-        }
-        packed
+            let width = rows - first;
+            for (row, source) in codes[first * length..].chunks_exact(length).enumerate() {
+                for (pair, codes) in panel.chunks_exact_mut(2 * width).zip(source.chunks(2)) {
+                    pair[2 * row..][..codes.len()].copy_from_slice(codes);
+                }
+            }
+        });
+        let table = Box::new(Table::new(format, 0));
+        Self { bytes, format, blocks, scales, census: Census::of(format, codes), table }
     }
 
     /// The codes row by row.
@@ -159,33 +164,11 @@ impl PackedCodes {
     }
 }
 
-/// Brings the pair rows of a narrow panel, of `width`, into the order of whole ones.
-pub(super) fn widened(panel: &[u8], width: usize, to: &mut [PairRow]) {
-    for (to, from) in to.iter_mut().zip(panel.chunks_exact(2 * width)) {
-        *to = [0; 2 * NR];
-        for (col, pair) in from.chunks_exact(2).enumerate() {
-            to[position(col)..][..2].copy_from_slice(pair);
-        }
-    }
-}
-
-/// Where in the pair rows of a panel of `width` the codes of a row are.
-pub(super) fn place(row: usize, width: usize) -> usize {
-    if width == NR { position(row % NR) } else { 2 * (row % NR) }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{PackedCodes, position};
+    use super::PackedCodes;
     use crate::Blocks;
     use crate::Fp8;
-
-    #[test]
-    fn every_column_has_two_bytes_of_its_own() {
-        let mut places: Vec<usize> = (0..64).map(position).collect();
-        places.sort_unstable();
-        assert_eq!(places, (0..128).step_by(2).collect::<Vec<_>>());
-    }
 
     #[test]
     fn codes_come_back_from_all_shapes() {

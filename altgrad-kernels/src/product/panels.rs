@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::microkernel::Panel;
-use super::packed::{PairRow, place, widened};
+use super::pair_row::{PairRow, place, widened};
 use super::table::Table;
 use super::{Dot, NR, tile};
 use crate::element::Scalar;

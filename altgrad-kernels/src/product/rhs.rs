@@ -4,16 +4,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::matrix::{CodeMatrix, Strided};
-use super::packed::{PackedCodes, PairRow};
-use super::plan::KC;
+use super::packed::PackedCodes;
+use super::pair_row::PairRow;
 use super::table::Table;
 use super::widening::Census;
 use super::{NR, interleave};
 use crate::level::Level;
-
-/// The codes of a column in the current run. It is one cache line longer than the longest run, so that columns are
-/// not a power of two apart.
-pub(super) type NearColumn = [u8; 2 * KC + 64];
 
 /// The right operand of a product; its rows are the columns of the result.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +51,7 @@ impl<'a> Rhs<'a> {
         cols: Range<usize>,
         run: Range<usize>,
         level: Level,
-        near: &mut Vec<NearColumn>,
+        near: &mut Vec<interleave::NearColumn>,
         scratch: &'s mut Vec<PairRow>,
     ) -> &'s [PairRow] {
         let pairs = run.start / 2..run.end.div_ceil(2);
@@ -64,7 +60,7 @@ impl<'a> Rhs<'a> {
             Self::Codes(codes) => {
                 scratch.resize(scratch.len().max(pairs.len()), [0; 2 * NR]);
                 let scratch = &mut scratch[..pairs.len()];
-                fill(level, &codes.stored(), cols, run, near, scratch);
+                interleave::fill(level, &codes.stored(), cols, run, near, scratch);
                 scratch
             }
         }
@@ -84,43 +80,5 @@ impl<'a> Rhs<'a> {
                 }
             }
         }
-    }
-}
-
-/// Brings codes into the order of pair rows; positions beyond the columns or the run get the code 0.
-pub(super) fn fill(
-    level: Level,
-    stored: &Strided<'_, u8>,
-    cols: Range<usize>,
-    run: Range<usize>,
-    near: &mut Vec<NearColumn>,
-    to: &mut [PairRow],
-) {
-    let Strided { elements, stride, transposed, .. } = *stored;
-    if transposed {
-        let mut padded = [[0; NR]; 2];
-        for (start, pair) in run.clone().step_by(2).zip(to) {
-            let row = |index: usize| &elements[index * stride..][cols.clone()];
-            let rows = [row(start), if start + 1 < run.end { row(start + 1) } else { &[] }];
-            let whole = rows.map(|row| row.first_chunk());
-            if let [Some(first), Some(second)] = whole {
-                interleave::interleave(level, [first, second], pair);
-            } else {
-                for (padded, row) in padded.iter_mut().zip(rows) {
-                    *padded = [0; NR];
-                    padded[..row.len()].copy_from_slice(row);
-                }
-                let [first, second] = &padded;
-                interleave::interleave(level, [first, second], pair);
-            }
-        }
-    } else {
-        // Rows that lie a multiple of 4 KiB apart would drive one another out of the first-level cache.
-        near.resize(NR, [0; size_of::<NearColumn>()]);
-        for (row, near) in cols.clone().zip(&mut *near) {
-            near[..run.len()].copy_from_slice(&elements[row * stride..][run.clone()]);
-        }
-        let rows = std::array::from_fn(|place| if place < cols.len() { &near[place][..run.len()] } else { &[] });
-        interleave::transpose(level, &rows, to);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::microkernel::{Epilogue, Panel, add, decode_portable, scale_each};
 use super::output_tile::OutputTile;
-use super::packed::PairRow;
+use super::pair_row::PairRow;
 use super::table::Table;
 use super::widening::Widening;
 use super::{Dot, MR, NR};
