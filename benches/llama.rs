@@ -2,7 +2,7 @@
 //! prompt (prefill) and generating (decode).
 //!
 //! `cargo bench --bench llama -- 135M` measures the models with that in their names. `llama_peers.py` measures llama.cpp
-//! and PyTorch.
+//! and `PyTorch`.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -276,9 +276,9 @@ impl Weight {
 fn resident<T>(make: impl FnOnce() -> T) -> (T, usize) {
     let pages = || fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<usize>().ok();
     let before = pages();
-    let made = make();
+    let result = make();
     let pages = before.zip(pages()).map_or(0, |(before, after)| after.saturating_sub(before));
-    (made, pages * 4096)
+    (result, pages * 4096)
 }
 
 /// Bytes per second of reading memory with all threads.

@@ -49,7 +49,7 @@ fn exp(x: f32) -> f32 {
     /// 1.5·2²³: adding it leaves an integer in the lower bits.
     const MAGIC: f32 = 12_582_912.0;
     /// `ln 2` in two parts, the first of which has few enough bits for `n·LN2_HIGH` to be exact (Cody and Waite).
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
     let n = shifted - MAGIC;

@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let start = Instant::now();
     let loaded = Loaded::new(&args)?;
-    eprintln!("loaded in {:.1} s: {}", start.elapsed().as_secs_f64(), loaded.description()?);
+    eprintln!("loaded in {:.2} s: {}", start.elapsed().as_secs_f64(), loaded.description()?);
     match &args.task {
         Task::Generate { prompt, tokens, temperature, seed } => {
             generate(&loaded, &args, prompt, *tokens, *temperature, *seed)

@@ -52,7 +52,9 @@ impl CheckpointBackend {
         let shards = self.0.shards();
         let (format, granularity) = (stored.format, stored.granularity);
         let slot_codes = SlotCodes { format, granularity, activations: self.0.activations_of(stored)? };
-        slot_codes.to_tensor(&stored.scale_values(shards)?, &shards.read(&stored.codes)?, device).map(Some)
+        let read = |codes: &mut [u8]| shards.read_into(&stored.codes, codes);
+        let codes = stored.shape.iter().product();
+        slot_codes.to_tensor(&stored.scale_values(shards)?, codes, read, device).map(Some)
     }
 }
 

@@ -86,14 +86,19 @@ impl SafetensorsFile {
 
     /// `length` bytes of a tensor, starting at `offset`.
     pub(super) fn read_part(&self, name: &str, offset: usize, length: usize) -> Result<Vec<u8>> {
-        let (begin, end) = self.info(name)?.data_offsets;
+        let mut bytes = vec![0; length];
+        self.read_into(name, offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `bytes` with those of a tensor from number `offset` on.
+    pub(super) fn read_into(&self, name: &str, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        let ((begin, end), length) = (self.info(name)?.data_offsets, bytes.len());
         if offset.checked_add(length).is_none_or(|stop| stop > end - begin) {
             return Err(invalid(&self.path, Some(name), format!("does not have {length} bytes from byte {offset} on")));
         }
-        let mut bytes = vec![0; length];
-        read_exact_at(&self.file, &mut bytes, self.start + (begin + offset) as u64)
-            .map_err(|source| Error::Checkpoint(CheckpointError::Unreadable { file: self.path.clone(), source }))?;
-        Ok(bytes)
+        read_exact_at(&self.file, bytes, self.start + (begin + offset) as u64)
+            .map_err(|source| Error::Checkpoint(CheckpointError::Unreadable { file: self.path.clone(), source }))
     }
 
     /// The bytes of a tensor.

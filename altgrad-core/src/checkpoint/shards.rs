@@ -171,6 +171,11 @@ impl Shards {
         self.file_with(name)?.read_part(name, offset, length)
     }
 
+    /// Fills `bytes` with those of a tensor, from its first on.
+    pub(super) fn read_into(&self, name: &str, bytes: &mut [u8]) -> Result<()> {
+        self.file_with(name)?.read_into(name, 0, bytes)
+    }
+
     /// The bytes of a tensor.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
         self.file_with(name)?.read(name)

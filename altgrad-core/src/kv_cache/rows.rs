@@ -170,7 +170,7 @@ impl Rows {
             Stored::Panels(blocks) => {
                 let shape = (dims[0], dims[1], dims[2], len);
                 store.compute(queries, shape, |queries, scores| {
-                    attention::scores(blocks.blocks(), store.dim, queries, rows, scores);
+                    attention::scores(blocks.blocks(), queries, rows, scores);
                 })
             }
         }
@@ -196,8 +196,8 @@ impl Rows {
         let shape = (dims[0], dims[1], count, of_values.dim);
         let visible = |row: usize| mask.visible(row % count, count, len);
         store.compute(queries, shape, |queries, sums| {
-            let (dims, scale) = ((store.dim, of_values.dim), scale as f32);
-            attention::attend(keys.blocks(), blocks.blocks(), dims, queries, (rows, count), scale, &visible, sums);
+            let heads = (rows, count);
+            attention::attend(keys.blocks(), blocks.blocks(), queries, heads, scale as f32, &visible, sums);
         })
     }
 
@@ -210,7 +210,7 @@ impl Rows {
             Stored::Panels(blocks) => {
                 let shape = (dims[0], dims[1], dims[2], store.dim);
                 store.compute(weights, shape, |weights, sums| {
-                    attention::mix(blocks.blocks(), store.dim, weights, rows, sums);
+                    attention::mix(blocks.blocks(), weights, rows, sums);
                 })
             }
         }

@@ -57,15 +57,23 @@ pub(crate) struct SlotCodes {
 const PREFIX: usize = size_of::<u32>();
 
 impl SlotCodes {
-    /// The one tensor: the length of the description, the description as JSON, the scales as `f32`, and the codes.
-    pub(crate) fn to_tensor(&self, scales: &[f32], codes: &[u8], device: &Device) -> Result<Tensor> {
+    /// The one tensor: the length of the description, the description as JSON, the scales as `f32`, and the codes,
+    /// which `read` writes to where they belong.
+    pub(crate) fn to_tensor(
+        &self,
+        scales: &[f32],
+        codes: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<()>,
+        device: &Device,
+    ) -> Result<Tensor> {
         let description = serde_json::to_vec(self).map_err(candle_core::Error::wrap)?;
-        let mut bytes = Vec::with_capacity(PREFIX + description.len() + size_of_val(scales) + codes.len());
-        bytes.extend((description.len() as u32).to_le_bytes());
-        bytes.extend(description);
-        bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
-        bytes.extend(codes);
-        let length = bytes.len();
+        let before = (description.len() as u32).to_le_bytes().into_iter().chain(description);
+        let before: Vec<u8> = before.chain(scales.iter().flat_map(|scale| scale.to_le_bytes())).collect();
+        let length = before.len() + codes;
+        let mut bytes = altgrad_kernels::zeroed(length);
+        let (start, rest) = bytes.split_at_mut(before.len());
+        start.copy_from_slice(&before);
+        read(rest)?;
         Ok(Tensor::from_vec(bytes, length, device)?)
     }
 

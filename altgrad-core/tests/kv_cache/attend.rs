@@ -7,7 +7,7 @@ use altgrad_core::{Mask, TensorError};
 use super::*;
 
 /// What attention gives, and `Σ p·|v|` and the largest `scale·Σ|q||k|` of each output.
-fn reference(cache: &KvCache, q: &Tensor, scale: f64, sees: impl Fn(usize, usize) -> bool) -> Vec<[f64; 3]> {
+fn reference(cache: &KvCache, q: &Tensor, scale: f64, is_visible: impl Fn(usize, usize) -> bool) -> Vec<[f64; 3]> {
     let (batch, query_heads, queries, dim) = q.dims4().unwrap();
     let (_, heads, tokens, _) = cache.keys().unwrap().dims4().unwrap();
     let (q, keys, values) = (all(q), all(&cache.keys().unwrap()), all(&cache.values().unwrap()));
@@ -19,7 +19,7 @@ fn reference(cache: &KvCache, q: &Tensor, scale: f64, sees: impl Fn(usize, usize
             let q = &q[(head * queries + query) * dim..][..dim];
             let key = |token: usize| &keys[(stream * tokens + token) * dim..][..dim];
             let product = |token, of: fn(f64) -> f64| q.iter().zip(key(token)).map(|(q, k)| of(q * k)).sum::<f64>();
-            let seen: Vec<usize> = (0..tokens).filter(|token| sees(query, *token)).collect();
+            let seen: Vec<usize> = (0..tokens).filter(|token| is_visible(query, *token)).collect();
             let scores: Vec<f64> = seen.iter().map(|token| scale * product(*token, |x| x)).collect();
             let magnitude = seen.iter().map(|token| scale * product(*token, f64::abs)).fold(0.0, f64::max);
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -40,7 +40,7 @@ fn reference(cache: &KvCache, q: &Tensor, scale: f64, sees: impl Fn(usize, usize
 fn check_attention(cache: &KvCache, q: &Tensor, scale: f64, mask: Mask, what: &str) {
     let (_, _, queries, dim) = q.dims4().unwrap();
     let tokens = cache.len();
-    let sees = |query: usize, token: usize| {
+    let is_visible = |query: usize, token: usize| {
         let own = tokens - queries + query;
         match mask {
             Mask::All => true,
@@ -50,7 +50,7 @@ fn check_attention(cache: &KvCache, q: &Tensor, scale: f64, mask: Mask, what: &s
         }
     };
     let found = all(&cache.attend(q, scale, mask).unwrap());
-    let expected = reference(cache, q, scale, sees);
+    let expected = reference(cache, q, scale, is_visible);
     assert_eq!(found.len(), expected.len(), "{what}");
     let unit = 1.0 / f64::from(1 << 24);
     for (place, (found, [sum, magnitude, score])) in found.iter().zip(expected).enumerate() {

@@ -59,8 +59,8 @@ fn parts(to: &mut [f32], rows: usize, queries: usize, cols: usize) -> Vec<Part<'
 
 /// The products of `rows` queries of each stream, `(streams, rows, dim)`, and the keys in all blocks, each but the last
 /// of which is full: `(streams, rows, tokens)`.
-pub fn scores(keys: &[TokenPanels], dim: usize, queries: &[f32], rows: usize, to: &mut [f32]) {
-    let (level, tokens) = (Level::detect(), tokens(keys));
+pub fn scores(keys: &[TokenPanels], queries: &[f32], rows: usize, to: &mut [f32]) {
+    let (level, tokens, dim) = (Level::detect(), tokens(keys), dim(keys));
     let work = to.len().saturating_mul(dim) / 32;
     threads::for_each_with(parts(to, rows, rows, tokens), work, Scratch::default, |scratch, part| {
         let queries = &queries[(part.stream * rows + part.rows.start) * dim..][..part.rows.len() * dim];
@@ -71,8 +71,8 @@ pub fn scores(keys: &[TokenPanels], dim: usize, queries: &[f32], rows: usize, to
 
 /// The sums of the values in all blocks, each but the last of which is full, under `rows` lists of weights for each
 /// stream, `(streams, rows, tokens)`: `(streams, rows, dim)`.
-pub fn mix(values: &[TokenPanels], dim: usize, weights: &[f32], rows: usize, to: &mut [f32]) {
-    let (level, tokens) = (Level::detect(), tokens(values));
+pub fn mix(values: &[TokenPanels], weights: &[f32], rows: usize, to: &mut [f32]) {
+    let (level, tokens, dim) = (Level::detect(), tokens(values), dim(values));
     let work = to.len().saturating_mul(tokens) / 32;
     threads::for_each_with(parts(to, rows, rows, dim), work, Scratch::default, |scratch, part| {
         let weights = &weights[(part.stream * rows + part.rows.start) * tokens..][..part.rows.len() * tokens];
@@ -90,7 +90,6 @@ pub fn mix(values: &[TokenPanels], dim: usize, weights: &[f32], rows: usize, to:
 pub fn attend(
     keys: &[TokenPanels],
     values: &[TokenPanels],
-    (key_dim, value_dim): (usize, usize),
     queries: &[f32],
     (rows, queries_of_head): (usize, usize),
     scale: f32,
@@ -98,6 +97,7 @@ pub fn attend(
     to: &mut [f32],
 ) {
     let level = Level::detect();
+    let (key_dim, value_dim) = (dim(keys), dim(values));
     let work = to.len().saturating_mul(2 * tokens(keys)) / 32;
     threads::for_each_with(parts(to, rows, queries_of_head, value_dim), work, Scratch::default, |scratch, part| {
         let Scratch { panels, queries: scaled, scores } = scratch;
@@ -128,6 +128,11 @@ pub fn attend(
 
 fn tokens(blocks: &[TokenPanels]) -> usize {
     blocks.iter().map(TokenPanels::len).sum()
+}
+
+/// Elements of a row.
+fn dim(blocks: &[TokenPanels]) -> usize {
+    blocks.first().map_or(0, TokenPanels::dim)
 }
 
 /// The block of a token and its number there.

@@ -78,6 +78,12 @@ impl TokenPanels {
         self.len == 0
     }
 
+    /// Elements of a row.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Number of tokens that there is room for.
     #[must_use]
     pub fn room(&self) -> usize {
