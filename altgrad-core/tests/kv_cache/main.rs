@@ -182,8 +182,9 @@ fn forgotten_tokens_leave_no_trace() {
 #[test]
 fn clones_go_separate_ways() {
     for cache in [KvCache::new(Fp8::E4M3).unwrap(), KvCache::full_precision()] {
-        for heads in [1, 2] {
-            let x = |tokens, seed| values((1, heads, tokens, 16), seed, DType::F32);
+        // Floats that the kernels read, and tensors that candle does.
+        for (heads, dtype) in [(1, DType::F32), (2, DType::F32), (1, DType::F64), (2, DType::F64)] {
+            let x = |tokens, seed| values((1, heads, tokens, 16), seed, dtype);
             let mut first = cache.clone();
             first.append(&x(10, 1), &x(10, 2)).unwrap();
             let (keys, both) = (first.keys().unwrap(), (all(&first.keys().unwrap()), all(&first.values().unwrap())));
