@@ -5,9 +5,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use altgrad_kernels::zeroed;
+use bytemuck::cast_slice_mut;
 use candle_core::safetensors::Load;
-use candle_core::{Device, Tensor};
-use safetensors::tensor::{TensorInfo, TensorView};
+use candle_core::{Device, Tensor, WithDType};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, TensorInfo, TensorView};
 use serde_json::Value;
 
 use crate::{CheckpointError, Error, Result};
@@ -110,6 +114,17 @@ impl SafetensorsFile {
     /// A tensor in its own dtype, which candle must have.
     pub(super) fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let info = self.info(name)?;
+        // Floats lie in files as they do in the memory of most machines.
+        if cfg!(target_endian = "little") {
+            let (shape, count) = (info.shape.as_slice(), info.shape.iter().product());
+            match info.dtype {
+                Dtype::F32 => return self.floats::<f32>(name, shape, zeroed(count), cast_slice_mut, device),
+                Dtype::F64 => return self.floats::<f64>(name, shape, zeroed(count), cast_slice_mut, device),
+                Dtype::F16 => return self.floats::<f16>(name, shape, zeroed(count), of_halves, device),
+                Dtype::BF16 => return self.floats::<bf16>(name, shape, zeroed(count), of_halves, device),
+                _ => {}
+            }
+        }
         let bytes = self.read(name)?;
         let view = TensorView::new(info.dtype, info.shape.clone(), &bytes)
             .map_err(|error| invalid(&self.path, Some(name), error.to_string()))?;
@@ -119,9 +134,30 @@ impl SafetensorsFile {
         })
     }
 
+    /// A tensor whose values are read to where they stay.
+    fn floats<T: WithDType>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        mut values: Vec<T>,
+        bytes: impl FnOnce(&mut [T]) -> &mut [u8],
+        device: &Device,
+    ) -> Result<Tensor> {
+        self.read_into(name, 0, bytes(&mut values))?;
+        Ok(Tensor::from_vec(values, shape, device)?)
+    }
+
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors.get(name).ok_or_else(|| invalid(&self.path, Some(name), "is not there".to_owned()))
     }
+}
+
+/// The bytes of floats of 16 bits.
+fn of_halves<T>(values: &mut [T]) -> &mut [u8]
+where
+    [T]: HalfFloatSliceExt,
+{
+    cast_slice_mut(values.reinterpret_cast_mut())
 }
 
 /// Fills `bytes` from a file, starting at `offset`; other threads may read from the same file meanwhile.

@@ -65,7 +65,8 @@ pub fn scores(keys: &[TokenPanels], queries: &[f32], rows: usize, to: &mut [f32]
     threads::for_each_with(parts(to, rows, rows, tokens), work, Scratch::default, |scratch, part| {
         let queries = &queries[(part.stream * rows + part.rows.start) * dim..][..part.rows.len() * dim];
         let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(queries, part.rows.len(), dim)), 0, Dot::Singles);
-        add_scores(level, keys, part.stream, &lhs, 0, part.to, tokens, &mut scratch.panels);
+        let keys = Stream { level, blocks: keys, number: part.stream };
+        keys.scores(&lhs, 0, part.to, tokens, &mut scratch.panels);
     });
 }
 
@@ -78,7 +79,8 @@ pub fn mix(values: &[TokenPanels], weights: &[f32], rows: usize, to: &mut [f32])
         let weights = &weights[(part.stream * rows + part.rows.start) * tokens..][..part.rows.len() * tokens];
         let weights = FloatMatrix::new(weights, part.rows.len(), tokens);
         let lhs = PackedLhs::new(level, &Lhs::Floats(weights), 0, Dot::Singles);
-        add_values(level, values, part.stream, &lhs, 0..tokens, part.to, dim, &mut scratch.panels);
+        let values = Stream { level, blocks: values, number: part.stream };
+        values.sums(&lhs, 0..tokens, part.to, &mut scratch.panels);
     });
 }
 
@@ -113,7 +115,8 @@ pub fn attend(
         let width = (all.end - first).next_multiple_of(NR);
         scores.resize(scores.len().max(count * width), 0.0);
         let scores = &mut scores[..count * width];
-        add_scores(level, keys, part.stream, &lhs, first, scores, width, panels);
+        let stream = |blocks| Stream { level, blocks, number: part.stream };
+        stream(keys).scores(&lhs, first, scores, width, panels);
         for (row, seen) in scores.chunks_exact_mut(width).zip(seen) {
             let (before, rest) = row.split_at_mut(seen.start - first);
             let (row, after) = rest.split_at_mut(seen.len());
@@ -122,7 +125,7 @@ pub fn attend(
             softmax::<f32>(level, row);
         }
         let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scores, count, width)), 0, Dot::Singles);
-        add_values(level, values, part.stream, &lhs, first..all.end, part.to, value_dim, panels);
+        stream(values).sums(&lhs, first..all.end, part.to, panels);
     });
 }
 
@@ -135,60 +138,48 @@ fn dim(blocks: &[TokenPanels]) -> usize {
     blocks.first().map_or(0, TokenPanels::dim)
 }
 
-/// The block of a token and its number there.
-fn block_of(blocks: &[TokenPanels], token: usize) -> Option<(&TokenPanels, usize)> {
-    let mut rest = token;
-    for block in blocks {
-        if rest < block.room() {
-            return Some((block, rest));
+/// The keys or values of one stream.
+struct Stream<'a> {
+    level: Level,
+    blocks: &'a [TokenPanels],
+    number: usize,
+}
+
+impl<'a> Stream<'a> {
+    /// The block of a token and its number there.
+    fn block_of(&self, token: usize) -> Option<(&'a TokenPanels, usize)> {
+        let mut rest = token;
+        for block in self.blocks {
+            if rest < block.room() {
+                return Some((block, rest));
+            }
+            rest -= block.room();
         }
-        rest -= block.room();
+        None
     }
-    None
-}
 
-/// Computes the products of `lhs` and keys from number `first` on, a multiple of [`NR`]: rows of `width`.
-#[allow(clippy::too_many_arguments, reason = "a step of three functions")]
-fn add_scores(
-    level: Level,
-    keys: &[TokenPanels],
-    stream: usize,
-    lhs: &PackedLhs,
-    first: usize,
-    to: &mut [f32],
-    width: usize,
-    scratch: &mut PanelScratch,
-) {
-    let rows = lhs.cuts().last().copied().unwrap_or_default();
-    for mut output_tile in OutputTile::divide(to, width, &[0, rows], NR) {
-        let Some((block, token)) = block_of(keys, first + output_tile.cols().start) else { return };
-        let panel = block.keys(level, stream, token, scratch);
-        multiply(level, lhs, 0, panel, false, &mut output_tile);
+    /// Computes the products of queries and keys from number `first` on, a multiple of [`NR`]: rows of `width`.
+    fn scores(&self, queries: &PackedLhs, first: usize, to: &mut [f32], width: usize, scratch: &mut PanelScratch) {
+        for mut output_tile in OutputTile::divide(to, width, &[0, queries.rows()], NR) {
+            let Some((block, token)) = self.block_of(first + output_tile.cols().start) else { return };
+            let panel = block.keys(self.level, self.number, token, scratch);
+            multiply(self.level, queries, 0, panel, false, &mut output_tile);
+        }
     }
-}
 
-/// Computes the sums of the values of `tokens`, which start at a multiple of [`NR`], under `lhs`: rows of `dim`.
-#[allow(clippy::too_many_arguments, reason = "a step of three functions")]
-fn add_values(
-    level: Level,
-    values: &[TokenPanels],
-    stream: usize,
-    lhs: &PackedLhs,
-    tokens: Range<usize>,
-    to: &mut [f32],
-    dim: usize,
-    scratch: &mut PanelScratch,
-) {
-    let rows = lhs.cuts().last().copied().unwrap_or_default();
-    for mut output_tile in OutputTile::divide(to, dim, &[0, rows], NR) {
-        let element = output_tile.cols().start;
-        let mut token = tokens.start;
-        while token < tokens.end {
-            let Some((block, start)) = block_of(values, token) else { return };
-            let end = (start + DEPTH).min(block.room()).min(start + tokens.end - token);
-            let panel = block.values(level, stream, element, start..end, scratch);
-            multiply(level, lhs, token - tokens.start, panel, token > tokens.start, &mut output_tile);
-            token += end - start;
+    /// Computes the sums of the values of `tokens`, which start at a multiple of [`NR`], under weights.
+    fn sums(&self, weights: &PackedLhs, tokens: Range<usize>, to: &mut [f32], scratch: &mut PanelScratch) {
+        for mut output_tile in OutputTile::divide(to, dim(self.blocks), &[0, weights.rows()], NR) {
+            let element = output_tile.cols().start;
+            let mut token = tokens.start;
+            while token < tokens.end {
+                let Some((block, start)) = self.block_of(token) else { return };
+                let end = (start + DEPTH).min(block.room()).min(start + tokens.end - token);
+                let panel = block.values(self.level, self.number, element, start..end, scratch);
+                let first = token - tokens.start;
+                multiply(self.level, weights, first, panel, first > 0, &mut output_tile);
+                token += end - start;
+            }
         }
     }
 }

@@ -96,6 +96,11 @@ impl PackedLhs {
         &self.cuts
     }
 
+    /// Number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.cuts.last().copied().unwrap_or_default()
+    }
+
     /// The dwords `run` of a tile, which consists of these `rows`.
     pub(super) fn tile(&self, rows: Range<usize>, run: Range<usize>) -> &[u32] {
         let start = rows.start * self.depth;
