@@ -2,7 +2,7 @@
 //! prompt (prefill) and generating (decode).
 //!
 //! `cargo bench --bench llama -- 135M` measures the models with that in their names. `llama_peers.py` measures llama.cpp
-//! and `PyTorch`.
+//! and PyTorch.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
