@@ -50,7 +50,7 @@ pub(super) struct PanelScratch {
 }
 
 impl TokenPanels {
-    /// No tokens yet, and room for `tokens`, rounded up; codes of `format`, or floats if there is none.
+    /// Empty panels with room for `tokens`, rounded up to whole panels: of codes of `format`, or of floats for `None`.
     #[must_use]
     pub fn new(role: Role, format: Option<Fp8>, streams: usize, dim: usize, tokens: usize) -> Self {
         let room = tokens.next_multiple_of(NR);
@@ -72,7 +72,7 @@ impl TokenPanels {
         self.len
     }
 
-    /// Whether there are no tokens.
+    /// Whether it holds no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -154,7 +154,7 @@ impl Config {
     pub fn from_json(text: &str) -> Result<Self> {
         let json: Value = serde_json::from_str(text).context("this is not JSON")?;
         let Some(model_type) = json.get("model_type").and_then(Value::as_str) else {
-            bail!("there is no `model_type`, so nothing says what model this is");
+            bail!("the field `model_type` is missing, which says what model this is");
         };
         let Ok(family) = Family::deserialize(Value::from(model_type)) else {
             bail!("the model type `{model_type}` is not one of {}, which this example has", Family::KNOWN);

@@ -27,7 +27,7 @@ fn what_the_example_does_not_have() {
             json!({"model_type": "gemma3"}),
             "the model type `gemma3` is not one of llama, mistral, qwen2 and qwen3",
         ),
-        ("llama", json!({"model_type": null}), "there is no `model_type`"),
+        ("llama", json!({"model_type": null}), "the field `model_type` is missing"),
         ("llama", json!({"hidden_act": "gelu"}), "`hidden_act` is `gelu`"),
         ("llama", json!({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}), "`yarn`"),
         ("llama", json!({"rope_parameters": {"rope_type": "linear"}}), "no `factor`"),
