@@ -1,8 +1,8 @@
 //! How fast is a whole model? A LLaMA in FP8 against full precision and candle's `quantized_llama` in `Q8_0`: reading a
 //! prompt (prefill) and generating (decode).
 //!
-//! `cargo bench --bench llama -- 135M` measures the models with that in their names. `llama_peers.py` measures llama.cpp
-//! and PyTorch.
+//! `cargo bench --bench llama -- 135M` measures the models with that in their names. `llama_peers.py` measures
+//! llama.cpp and PyTorch.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -272,7 +272,8 @@ impl Weight {
     }
 }
 
-/// What a function makes, and by how much it raised the resident memory of the process; 0 where the system does not say.
+/// What a function makes, and by how much it raised the resident memory of the process; 0 where the system does not
+/// say.
 fn resident<T>(make: impl FnOnce() -> T) -> (T, usize) {
     let pages = || fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse::<usize>().ok();
     let before = pages();

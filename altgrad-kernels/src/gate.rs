@@ -100,7 +100,8 @@ struct Board {
 /// Jobs that may wait for each helper: some of the calls before this one may have ended before their helpers woke up.
 const PENDING_PER_HELPER: usize = 4;
 
-/// How long a helper lingers. When a model generates, what it computes between two products takes some ten microseconds.
+/// How long a helper lingers. When a model generates, what it computes between two products takes some ten
+/// microseconds.
 const LINGER: Duration = Duration::from_micros(100);
 
 impl Board {

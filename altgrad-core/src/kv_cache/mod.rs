@@ -106,8 +106,8 @@ impl KvCache {
     /// The sums of the values under the softmax of the products of queries and keys, times `scale`. Takes queries
     /// `(batch, query heads, queries, head size)` of the last tokens, and gives as many rows of values.
     ///
-    /// In `f32`, an output is within `(2⁻¹⁸ + 4·t·2⁻²⁴ + 8·d·2⁻²⁴·s)·Σ p·|v|` of that of the values that the codes stand
-    /// for, with `t` tokens of weight `p`, a head size of `d`, and `s` the largest `scale·Σ|q||k|`.
+    /// In `f32`, an output is within `(2⁻¹⁸ + 4·t·2⁻²⁴ + 8·d·2⁻²⁴·s)·Σ p·|v|` of that of the values that the codes
+    /// stand for, with `t` tokens of weight `p`, a head size of `d`, and `s` the largest `scale·Σ|q||k|`.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Attention over the keys and values of a cache: the products of queries and keys, the sum of values under weights, and
-//! both with a softmax between, a few queries at a time, so that what lies between stays in the cache.
+//! Attention over the keys and values of a cache: the products of queries and keys, the sum of values under weights,
+//! and both with a softmax between, a few queries at a time, so that what lies between stays in the cache.
 
 use std::ops::Range;
 
@@ -85,8 +85,8 @@ pub fn mix(values: &[TokenPanels], weights: &[f32], rows: usize, to: &mut [f32])
 }
 
 /// The sums of values under the softmax of the products of queries, times `scale`, and keys; `visible` says which
-/// tokens a row sees, of which there must be one. Queries and result are `(streams, rows, dim)`, where rows are those of
-/// one head after another.
+/// tokens a row sees, of which there must be one. Queries and result are `(streams, rows, dim)`, where rows are those
+/// of one head after another.
 ///
 /// The values of codes are rounded to `f32` before they are multiplied, so the result is that of the values.
 pub fn attend(
