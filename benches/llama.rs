@@ -90,8 +90,8 @@ fn compare(name: &str, config: &Config, bandwidth: f64) {
     for ((what, bytes, contestant), (prefill, decode)) in contestants.iter().zip(&medians) {
         let (first, read) = (medians[0], contestant.bytes_per_element() * elements as f64);
         println!(
-            "  {what:24} prefill {prefill:7.1}, ratio {:5.2}×; decode {decode:6.1}, ratio {:5.2}×, {:3.0} % of the memory \
-             bandwidth; resident {:7.1} MB",
+            "  {what:24} prefill {prefill:7.1}, ratio {:5.2}×; decode {decode:6.1}, ratio {:5.2}×, {:3.0} % of the \
+             memory bandwidth; resident {:7.1} MB",
             first.0 / prefill,
             first.1 / decode,
             100.0 * read * decode / bandwidth,

@@ -16,12 +16,12 @@ use rows::{Encoding, Rows};
 
 /// The keys and values of the tokens that an attention layer has seen.
 ///
-/// Attention appends those of new tokens and [attends](Self::attend) to all: it sums the values under the softmax of the
-/// products of queries and keys, with nothing of that size in memory between. Attention of another kind computes the two
-/// products on their own, [`scores`](Self::scores) and [`mix`](Self::mix). A head of queries belongs to the head of keys
-/// and values whose number is its own divided by the number of query heads per key head, as in grouped-query attention;
-/// the keys are not repeated for it. What is appended is copied; what is there stays where it is, whatever the cache
-/// grows to.
+/// Attention appends those of new tokens and [attends](Self::attend) to all: it sums the values under the softmax of
+/// the products of queries and keys, with nothing of that size in memory between. Attention of another kind computes
+/// the two products on their own, [`scores`](Self::scores) and [`mix`](Self::mix). A head of queries belongs to the head
+/// of keys and values whose number is its own divided by the number of query heads per key head, as in grouped-query
+/// attention; the keys are not repeated for it. What is appended is copied; what is there stays where it is, whatever
+/// the cache grows to.
 ///
 /// On the CPU, a quantized cache of `f32`, `f16` or `bf16` tensors holds one byte per element and a scale per token and
 /// head, and the products read the codes. Elsewhere, and for `f64`, it holds the values that the codes stand for.
