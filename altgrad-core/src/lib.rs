@@ -2,6 +2,7 @@
 //!
 //! Use the `altgrad` crate, which re-exports all of this together with `#[derive(Quantizable)]`.
 
+mod autograd;
 pub mod checkpoint;
 mod error;
 /// Conversions of slices: the largest magnitude (amax), fake quantization, encoding and decoding, without tensors or

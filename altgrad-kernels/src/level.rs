@@ -119,7 +119,7 @@ macro_rules! for_every_level {
     ($($(#[$doc:meta])* fn $name:ident = $loop:path, ($($argument:ident: $type:ty),*) $(-> $result:ty)?;)+) => {$(
         $(#[$doc])*
         #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
-        pub(super) fn $name<T: Scalar>(level: Level, $($argument: $type),*) $(-> $result)? {
+        pub(crate) fn $name<T: Scalar>(level: Level, $($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2<T: Scalar>($($argument: $type),*) $(-> $result)? {

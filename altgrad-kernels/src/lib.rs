@@ -56,12 +56,11 @@ mod memory;
 mod product;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
-mod softmax;
 mod specials;
 #[cfg(test)]
 mod tests;
 mod threads;
+pub mod transformer;
 mod transpose;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod values;

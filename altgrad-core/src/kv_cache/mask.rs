@@ -21,18 +21,19 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// The tokens that query number `query` of `queries` sees, of `tokens`.
-    pub(super) fn visible(self, query: usize, queries: usize, tokens: usize) -> Range<usize> {
-        let own = (tokens + query).saturating_sub(queries);
+    /// The tokens that query number `query` of `queries` sees, of `tokens`; none if its own token comes before the
+    /// first.
+    pub(crate) fn visible(self, query: usize, queries: usize, tokens: usize) -> Range<usize> {
+        let end = (tokens + query + 1).saturating_sub(queries);
         match self {
             Self::All => 0..tokens,
-            Self::Causal => 0..own + 1,
-            Self::Window(window) => (own + 1).saturating_sub(window.get())..own + 1,
+            Self::Causal => 0..end,
+            Self::Window(window) => end.saturating_sub(window.get())..end,
         }
     }
 
     /// What is added to scores `(…, queries, tokens)`: 0 where a token is visible, -∞ elsewhere.
-    pub(super) fn tensor(self, queries: usize, tokens: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    pub(crate) fn tensor(self, queries: usize, tokens: usize, dtype: DType, device: &Device) -> Result<Tensor> {
         let row = |query| {
             let visible = self.visible(query, queries, tokens);
             (0..tokens).map(move |token| if visible.contains(&token) { 0f32 } else { f32::NEG_INFINITY })

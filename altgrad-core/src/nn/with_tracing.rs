@@ -52,21 +52,21 @@ impl Module for Embedding {
     }
 }
 
-/// `candle_nn`'s layer with the constructor of `with_tracing`.
+/// [`nn::RmsNorm`](super::RmsNorm) with the constructor of `with_tracing`.
 #[derive(Clone, Debug)]
-pub struct RmsNorm(candle_nn::RmsNorm);
+pub struct RmsNorm(super::RmsNorm);
 
 impl RmsNorm {
-    /// A weight `(size,)` from `vb`: [`candle_nn::rms_norm`].
+    /// A weight `(size,)` from `vb`: [`nn::rms_norm`](super::rms_norm()).
     ///
     /// # Errors
     ///
     /// Fails as candle's constructor does, for a tensor that is missing or has another shape.
     pub fn new(size: usize, eps: f64, vb: VarBuilder<'_>) -> Result<Self> {
-        candle_nn::rms_norm(size, eps, vb).map(Self)
+        super::rms_norm(size, eps, vb).map(Self)
     }
 
-    /// Computes the output with operations that have a backward pass: [`candle_nn::RmsNorm::forward_diff`].
+    /// The output: the same as [`forward`](Module::forward), which has a backward pass, too.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::products::{self, Arguments, Computed, Gradients};
 use crate::Result;
+use crate::autograd::{self, Computed, Pass};
 use crate::quantizer::{CachedCodes, Clip, FixedWeight, Granularity, Quantizer, Rounding};
 
 /// The rows' values, and where their gradients stop.
@@ -52,17 +52,15 @@ pub(super) fn attach(
     on_gradient: impl Fn() + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let dims = dims(rows, &values)?;
-    let numbers = numbers(rows)?;
-    let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
+    let (numbers, shape) = (numbers(rows)?, weight.dims2()?);
+    let backward = move |pass: Pass<'_>| {
         // An optimizer is about to change the weight.
         on_gradient();
-        let (table, (count, cols)) = (arguments.x, (numbers.elem_count(), arguments.x.dim(1)?));
-        let dy = clip.stop(&dy.detach().contiguous()?.reshape((count, cols))?)?;
-        let gradient = table.detach().zeros_like()?.index_add(&numbers, &dy, 0)?;
-        Ok(Gradients { x: Some(gradient), ..Gradients::default() })
+        let dy = clip.stop(&pass.dy.detach().contiguous()?.reshape((numbers.elem_count(), shape.1))?)?;
+        let zeros = Tensor::zeros(shape, dy.dtype(), dy.device())?;
+        Ok([Some(zeros.index_add(&numbers, &dy, 0)?), None, None])
     };
-    let arguments = Arguments { x: weight, w: None, bias: None };
-    Ok(products::attach(Computed::Tensor(values), dims, arguments, backward)?)
+    Ok(autograd::attach(Computed::Tensor(values), dims, &[weight], backward)?)
 }
 
 fn dims(rows: &Tensor, values: &Tensor) -> Result<Vec<usize>> {

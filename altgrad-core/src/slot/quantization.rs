@@ -8,8 +8,9 @@ use candle_core::{DType, Device, Tensor};
 use super::mode::Mode;
 use super::operands::Operands;
 use super::operation::matrix;
-use super::products::{Arguments, Computed, Gradients, Product, Training, WeightSource, attach, transposed_weights};
+use super::products::{Product, Training, WeightSource, transposed_weights};
 use super::{Evaluation, LayerPath, Lowering, Recipe, check_kind, lookup};
+use crate::autograd::{Computed, Pass, attach};
 use crate::quantizer::{CachedCodes, Fp8Tensor, Operand, Quantizer, Ste, Uses, check_finite, fake_quantize_with};
 use crate::{Error, FormatError, Result, TensorError};
 
@@ -221,30 +222,27 @@ impl Quantization {
             (fake_quantize_with(&values, conversion, Ste::PassThrough)?, clip)
         };
         let operands = Arc::clone(&self.operands);
-        let backward = move |arguments: Arguments<'_>, dy: &Tensor| {
+        let backward = move |pass: Pass<'_>| {
             // An optimizer is about to change the weight.
             operands.weights.cache.disable();
-            let dims = arguments.x.dims();
-            let dy = matrix_of(&dy.contiguous()?)?;
-            Ok(Gradients { x: Some(clip.stop(&dy)?.reshape(dims)?), ..Gradients::default() })
+            let dy = matrix_of(&pass.dy.contiguous()?)?;
+            Ok([Some(clip.stop(&dy)?.reshape(pass.dy.shape())?), None, None])
         };
-        let arguments = Arguments { x: weight, w: None, bias: None };
-        Ok(attach(Computed::Tensor(values), weight.dims(), arguments, backward)?)
+        Ok(attach(Computed::Tensor(values), weight.dims(), &[weight], backward)?)
     }
 
     /// An output whose gradient is quantized on its way into the backward pass.
     fn quantize_gradient(&self, y: &Tensor, quantizer: Quantizer) -> Result<Tensor> {
         let (operands, counts, path) = (Arc::clone(&self.operands), self.mode.training, self.path.clone());
-        let backward = move |_: Arguments<'_>, dy: &Tensor| {
+        let backward = move |pass: Pass<'_>| {
             let gradient = || {
-                let dy = dy.detach().contiguous()?;
+                let dy = pass.dy.detach().contiguous()?;
                 let (conversion, _) = operands.gradients.advance(&quantizer, &dy, counts)?;
                 fake_quantize_with(&dy, conversion, Ste::PassThrough)
             };
-            Ok(Gradients { x: Some(super::locate(gradient(), &path)?), ..Gradients::default() })
+            Ok([Some(super::locate(gradient(), &path)?), None, None])
         };
-        let arguments = Arguments { x: y, w: None, bias: None };
-        Ok(attach(Computed::Tensor(y.detach()), y.dims(), arguments, backward)?)
+        Ok(attach(Computed::Tensor(y.detach()), y.dims(), &[y], backward)?)
     }
 
     /// In eval mode, the kept codes of the weight, unless one of its values has no code.

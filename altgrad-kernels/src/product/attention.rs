@@ -10,8 +10,9 @@ use super::output_tile::OutputTile;
 use super::panels::{PanelScratch, TokenPanels};
 use super::{Dot, MR, NR, RunScaling, tile};
 use crate::level::Level;
-use crate::softmax::softmax;
+use crate::memory::Aligned;
 use crate::threads;
+use crate::transformer::softmax::{softmax, softmax_gradient_in_place};
 
 /// Rows of queries that are computed at a time: their scores of some thousand tokens stay in the second-level cache,
 /// and panels are decoded once for all of them.
@@ -127,6 +128,128 @@ pub fn attend(
         let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scores, count, width)), 0, Dot::Singles);
         stream(values).sums(&lhs, first..all.end, part.to, panels);
     });
+}
+
+/// What [`attend_gradients`] multiplies by: keys and values, each in both roles.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionOperands<'a> {
+    /// Keys.
+    pub keys: &'a TokenPanels,
+    /// Keys in the role of values.
+    pub keys_to_sum: &'a TokenPanels,
+    /// Values in the role of keys.
+    pub values: &'a TokenPanels,
+    /// Queries `(streams, rows, dim)`.
+    pub queries: &'a [f32],
+    /// The gradient of the result `(streams, rows, dim)`.
+    pub dy: &'a [f32],
+}
+
+/// The gradients of queries `(streams, rows, dim)`, keys and values `(streams, tokens, dim)` of [`attend`].
+///
+/// The weights are computed again, some rows at a time. The sums over rows that keys and values get are those of one
+/// thread, in the order of the rows.
+pub fn attend_gradients(
+    operands: AttentionOperands<'_>,
+    (rows, queries_of_head): (usize, usize),
+    scale: f32,
+    visible: Visible<'_>,
+    [dq, dk, dv]: [&mut [f32]; 3],
+) {
+    let level = Level::detect();
+    let AttentionOperands { keys, values, .. } = operands;
+    let (tokens, key_dim, value_dim) = (keys.len(), keys.dim(), values.dim());
+    let work = dq.len().saturating_mul(8 * tokens) / 32;
+    let of_streams = |to: usize| (tokens * to).max(1);
+    let gradients = dk.chunks_mut(of_streams(key_dim)).zip(dv.chunks_mut(of_streams(value_dim)));
+    let streams = dq.chunks_mut((rows * key_dim).max(1)).zip(gradients).enumerate().collect();
+    threads::for_each_with(streams, work, GradientScratch::default, |scratch, (stream, (dq, (dk, dv)))| {
+        dk.fill(0.0);
+        dv.fill(0.0);
+        for part in parts(dq, rows, queries_of_head, key_dim) {
+            let part = Part { stream, ..part };
+            part_gradients(level, operands, rows, scale, visible, part, [&mut *dk, &mut *dv], scratch);
+        }
+    });
+}
+
+/// Buffers of a thread.
+#[derive(Default)]
+struct GradientScratch {
+    panels: PanelScratch,
+    scaled: Vec<f32>,
+    weights: Vec<f32>,
+    gradients: Vec<f32>,
+    panel: Aligned<[u32; NR]>,
+}
+
+/// Computes the gradients of some rows, and adds those of keys and values to sums.
+#[allow(clippy::too_many_arguments, reason = "they are those of a loop's body")]
+fn part_gradients(
+    level: Level,
+    operands: AttentionOperands<'_>,
+    rows: usize,
+    scale: f32,
+    visible: Visible<'_>,
+    part: Part<'_>,
+    [dk, dv]: [&mut [f32]; 2],
+    scratch: &mut GradientScratch,
+) {
+    let AttentionOperands { keys, keys_to_sum, values, .. } = operands;
+    let GradientScratch { panels, scaled, weights, gradients, panel } = scratch;
+    let Part { stream, rows: own, to: dq } = part;
+    let count = own.len();
+    let seen = own.clone().map(visible);
+    let all = seen.clone().reduce(|all, next| all.start.min(next.start)..all.end.max(next.end));
+    let Some(all) = all else { return };
+    let range = |dim: usize| (stream * rows + own.start) * dim..(stream * rows + own.end) * dim;
+    let (queries, dy) = (&operands.queries[range(keys.dim())], &operands.dy[range(values.dim())]);
+    scaled.clear();
+    scaled.extend(queries.iter().map(|query| query * scale));
+
+    let first = all.start / NR * NR;
+    let width = (all.end - first).next_multiple_of(NR);
+    for buffer in [&mut *weights, gradients] {
+        buffer.resize(buffer.len().max(count * width), 0.0);
+    }
+    let (weights, gradients) = (&mut weights[..count * width], &mut gradients[..count * width]);
+    let packed = |matrix: FloatMatrix<'_>| PackedLhs::new(level, &Lhs::Floats(matrix), 0, Dot::Singles);
+    let stream = |panels| Stream { level, blocks: std::slice::from_ref(panels), number: stream };
+    stream(keys).scores(&packed(FloatMatrix::new(scaled, count, keys.dim())), first, weights, width, panels);
+    stream(values).scores(&packed(FloatMatrix::new(dy, count, values.dim())), first, gradients, width, panels);
+    let lines = weights.chunks_exact_mut(width).zip(gradients.chunks_exact_mut(width));
+    for ((weights, gradients), seen) in lines.zip(seen) {
+        let seen = seen.start - first..seen.end - first;
+        for row in [&mut *weights, gradients] {
+            row[..seen.start].fill(0.0);
+            row[seen.end..].fill(0.0);
+        }
+        if !seen.is_empty() {
+            softmax::<f32>(level, &mut weights[seen.clone()]);
+            softmax_gradient_in_place::<f32>(level, &weights[seen.clone()], &mut gradients[seen]);
+        }
+    }
+
+    stream(keys_to_sum).sums(&packed(FloatMatrix::new(gradients, count, width)), first..all.end, dq, panels);
+    for dq in dq {
+        *dq *= scale;
+    }
+    for (weights, rows, dim, sums) in [(gradients, &scaled[..], keys.dim(), dk), (weights, dy, values.dim(), dv)] {
+        let lhs = packed(FloatMatrix::new(weights, count, width).transposed());
+        let sums = &mut sums[first * dim..(first + width).min(keys.len()) * dim];
+        let tokens = sums.len() / dim.max(1);
+        for mut output_tile in OutputTile::divide(sums, dim, &[0, tokens], NR) {
+            let cols = output_tile.cols();
+            let panel = panel.at_least(count);
+            for (to, row) in panel.iter_mut().zip(rows.chunks_exact(dim)) {
+                *to = [0; NR];
+                for (to, value) in to.iter_mut().zip(&row[cols.clone()]) {
+                    *to = value.to_bits();
+                }
+            }
+            multiply(level, &lhs, 0, panel, true, &mut output_tile);
+        }
+    }
 }
 
 fn tokens(blocks: &[TokenPanels]) -> usize {

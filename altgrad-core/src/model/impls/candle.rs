@@ -64,6 +64,8 @@ holds_tensors! {
     nn::Embedding: |layer| [("weight", Some(layer.embeddings()))];
     nn::LayerNorm: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
     nn::RmsNorm: |layer| [("weight", Some(layer.weight()))];
+    crate::nn::LayerNorm: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
+    crate::nn::RmsNorm: |layer| [("weight", Some(layer.weight()))];
     nn::PReLU: |layer| [("weight", Some(layer.weight()))];
     nn::Conv1d: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];
     nn::Conv2d: |layer| [("weight", Some(layer.weight())), ("bias", layer.bias())];

@@ -7,7 +7,8 @@ use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Lhs,
 use candle_core::{DType, Storage, Tensor};
 
 use super::values::Values;
-use super::{Computed, ProductOperand, ProductShape, Products, not_transposed};
+use super::{ProductOperand, ProductShape, Products, not_transposed};
+use crate::autograd::Computed;
 use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, to_storage, with_floats};
 use crate::slot::Compute;
 use crate::{Error, Result};

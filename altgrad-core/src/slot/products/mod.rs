@@ -8,18 +8,17 @@
 //! A layer of several groups, such as a grouped convolution, has one product per group, all of the same shape. The
 //! rows of all groups are stacked in `X` and `W`, and so are those of the result.
 
-mod autograd_node;
 mod codes;
 mod pass;
 mod values;
 
-pub(super) use autograd_node::{Arguments, Computed, Gradients, attach};
 pub(super) use pass::{Product, Training, WeightSource, transposed_weights};
 
 use altgrad_kernels::Conversion;
 use candle_core::{DType, Tensor};
 
 use super::Compute;
+use crate::autograd::Computed;
 use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Granularity};
 use crate::{Error, Result};
 

@@ -7,7 +7,8 @@ use candle_core::Tensor;
 
 use super::codes::FromCodes;
 use super::values::Values;
-use super::{Arguments, Gradients, ProductOperand, ProductShape, Products, attach, is_symmetric};
+use super::{ProductOperand, ProductShape, Products, is_symmetric};
+use crate::autograd::{Gradients, Pass, attach};
 use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste, has_kernels, sum_rows, transposed};
 use crate::slot::lowering::Lowering;
 use crate::slot::operands::Operands;
@@ -127,12 +128,12 @@ impl Product<'_> {
             training: self.training.as_ref().map(Training::for_backward),
             shape,
         };
+        // A constant weight is not an argument.
         let w = self.training.as_ref().map(|training| &training.weight);
-        let arguments = Arguments { x, w, bias: self.bias };
+        let arguments: Vec<&Tensor> = [Some(x), w, self.bias].into_iter().flatten().collect();
         let path = self.path.clone();
-        let backward =
-            move |arguments: Arguments<'_>, dy: &Tensor| Ok(locate(backward.gradients(arguments, dy), &path)?);
-        let y = attach(y, self.lowering.result_dims(x.dims(), shape.y()), arguments, backward)?;
+        let backward = move |pass: Pass<'_>| locate(backward.gradients(pass), &path);
+        let y = attach(y, self.lowering.result_dims(x.dims(), shape.y()), &arguments, backward)?;
         self.lowering.output(y, x.dims()).map(Some)
     }
 
@@ -236,10 +237,16 @@ struct QuantizedGradient<'a> {
 }
 
 impl<P: Products> Backward<P> {
-    fn gradients(&self, arguments: Arguments<'_>, dy: &Tensor) -> Result<Gradients> {
-        let Arguments { x, w, bias } = arguments;
+    fn gradients(&self, pass: Pass<'_>) -> Result<Gradients> {
+        let (x, w, bias) = match (pass.arguments, &self.training) {
+            (&[x, w, bias], _) => (x, Some(w), Some(bias)),
+            (&[x, w], Some(_)) => (x, Some(w), None),
+            (&[x, bias], None) => (x, None, Some(bias)),
+            (&[x], _) => (x, None, None),
+            (arguments, _) => return Err(not_of_a_layer(arguments.len())),
+        };
         let needs = [x.track_op(), w.is_some_and(Tensor::track_op)];
-        let dy = &dy.detach().contiguous()?.reshape(self.shape.y())?;
+        let dy = &pass.dy.detach().contiguous()?.reshape(self.shape.y())?;
         let quantizer = self.training.as_ref().and_then(|training| training.recipe.gradients.as_ref());
         let [dx, dw] = match (quantizer, &self.training) {
             (Some(quantizer), Some(training)) => {
@@ -260,11 +267,10 @@ impl<P: Products> Backward<P> {
             // An optimizer is about to change the weight.
             training.operands.weights.cache.disable();
         }
-        Ok(Gradients {
-            x: dx.map(|dx| self.lowering.input_gradient(self.input_clip.stop(&dx)?, x.dims())).transpose()?,
-            w: dw.map(|dw| self.weight_gradient(&dw)).transpose()?,
-            bias: bias_gradient(bias, dy, self.shape)?,
-        })
+        let dx = dx.map(|dx| self.lowering.input_gradient(self.input_clip.stop(&dx)?, x.dims())).transpose()?;
+        let dw = dw.map(|dw| self.weight_gradient(&dw)).transpose()?;
+        let dbias = bias_gradient(bias, dy, self.shape)?;
+        Ok(if w.is_some() { [dx, dw, dbias] } else { [dx, dbias, None] })
     }
 
     /// The gradients from `dy` in full precision.
@@ -436,4 +442,9 @@ fn bias_gradient(bias: Option<&Tensor>, dy: &Tensor, shape: ProductShape) -> Res
 /// occur.
 fn no_values() -> Error {
     candle_core::Error::Msg("an operand of a product without values".to_owned()).into()
+}
+
+/// The error for a number of arguments that a layer does not have; it does not occur.
+fn not_of_a_layer(arguments: usize) -> Error {
+    candle_core::Error::Msg(format!("a layer of {arguments} arguments")).into()
 }

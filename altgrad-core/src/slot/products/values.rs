@@ -3,8 +3,9 @@
 use altgrad_kernels::Conversion;
 use candle_core::{DType, Tensor};
 
-use super::{Computed, ProductOperand, ProductShape, Products};
+use super::{ProductOperand, ProductShape, Products};
 use crate::Result;
+use crate::autograd::Computed;
 use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Ste, fake_quantize_with};
 use crate::slot::Compute;
 
