@@ -134,8 +134,9 @@ pub(crate) fn multiply(level: Level, a: &Lhs<'_>, b: &Rhs<'_>, c: &mut [f32]) {
         let values = codes.decoded(level);
         return multiply(level, &Lhs::Floats(codes.with_values(&values)), b, c);
     }
-    // To bring a code into a register takes as long as to multiply it by several rows.
-    let work = (rows.max(8) * cols).saturating_mul(length) / 32;
+    // To bring a code into a register takes as long as to multiply it by several rows. Two threads are faster than one
+    // from about 32 K codes on: products of a model follow one another, so the other thread is awake.
+    let work = (rows.max(64) * cols).saturating_mul(length) / 32;
     let product = Product::new(level, a, b);
     // If there are too few panels for all threads, rows are divided as well; each part then decodes the panel again.
     let tiles = product.lhs.cuts();
