@@ -1,8 +1,8 @@
 //! How well a model predicts a text.
 
 use altgrad::KvCache;
+use altgrad::nn::loss::cross_entropy;
 use candle_core::{DType, Result, Tensor};
-use candle_nn::loss::cross_entropy;
 
 use crate::model::{Llama, Logits};
 

@@ -180,6 +180,6 @@ impl Mlp {
 
 impl Module for Mlp {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down_proj.forward(&(ops::silu(&self.gate_proj.forward(x)?)? * self.up_proj.forward(x)?)?)
+        self.down_proj.forward(&ops::silu_mul(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)?)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::f64::consts::TAU;
 
+use altgrad::nn::rotary_emb::rope;
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::rotary_emb::rope;
 
 use crate::config::{Config, RopeScaling};
 
