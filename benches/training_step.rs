@@ -7,6 +7,7 @@ mod common;
 use std::hint::black_box;
 
 use altgrad::{Fp8, Linear, Quantizable, Recipe};
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Module, Tensor, Var};
 
 /// Tokens, inputs and outputs.
@@ -29,7 +30,8 @@ fn main() {
             (6 * tokens * inputs * outputs, "operations"),
             vec![
                 ("tensorwise", step(quantized(Recipe::tensorwise()), &x)),
-                ("candle f32", step(full.clone(), &x)),
+                ("candle f32", candle_step(full.clone(), &x)),
+                ("hybrid", step(quantized(Recipe::hybrid()), &x)),
                 ("E4M3 weights", step(quantized(Fp8::E4M3.into()), &x)),
                 ("rowwise", step(quantized(Recipe::rowwise()), &x)),
                 ("mxfp8", step(quantized(Recipe::mxfp8()), &x)),
@@ -40,7 +42,16 @@ fn main() {
 }
 
 /// A forward and a backward pass, from a gradient of ones to those of the input and the weight.
-fn step<'a>(layer: impl Module + 'a, x: &'a Tensor) -> Box<dyn FnMut() + 'a> {
+fn step<'a>(layer: Linear, x: &'a Tensor) -> Box<dyn FnMut() + 'a> {
+    let mut gradients = GradStore::default();
+    Box::new(move || {
+        altgrad::backward_into(&layer.forward(x).unwrap(), &mut gradients).unwrap();
+        black_box(&gradients);
+    })
+}
+
+/// The same as candle does it.
+fn candle_step<'a>(layer: candle_nn::Linear, x: &'a Tensor) -> Box<dyn FnMut() + 'a> {
     Box::new(move || {
         black_box(layer.forward(x).unwrap().backward().unwrap());
     })

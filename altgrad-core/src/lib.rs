@@ -34,6 +34,7 @@ pub mod visit {
 
 pub use altgrad_kernels::{FormatError, ParseError};
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
+pub use autograd::{accumulate, backward, backward_into};
 pub use error::{CheckpointError, ConfigError, Error, ModelError, QuantizerError, Result, TensorError};
 pub use kv_cache::{KvCache, Mask};
 pub use model::{

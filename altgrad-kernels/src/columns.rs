@@ -26,6 +26,14 @@ pub fn add_bias(values: &mut [f32], bias: &[f32]) {
     threads::for_each(parts, elements, |part| add_to_rows(Level::detect(), part, bias));
 }
 
+/// Adds `from[i]` to `to[i]`; both slices have the same length.
+pub fn add(to: &mut [f32], from: &[f32]) {
+    const PART: usize = 1 << 14;
+    let elements = to.len();
+    let parts = to.chunks_mut(PART).zip(from.chunks(PART)).collect();
+    threads::for_each(parts, elements, |(to, from): (&mut [f32], &[f32])| add_to_rows(Level::detect(), to, from));
+}
+
 /// The sum of each of `cols` columns, in `f64`.
 #[must_use]
 pub fn sum_rows(values: &[f32], cols: usize) -> Vec<f32> {

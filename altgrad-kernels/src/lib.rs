@@ -67,7 +67,7 @@ mod values;
 mod windows;
 
 pub use blocks::{Blocks, Runs};
-pub use columns::{add_bias, sum_rows};
+pub use columns::{add, add_bias, sum_rows};
 pub use conversion::{Conversion, Scale};
 pub use draws::Draws;
 pub use element::Scalar;

@@ -8,6 +8,8 @@ use candle_core::{
     bail,
 };
 
+use super::sink;
+
 /// A result before it is in the graph.
 pub(crate) enum Computed {
     /// On the CPU, by a kernel.
@@ -112,7 +114,16 @@ impl<B> Node<B> {
 
 impl<B: Fn(Pass<'_>) -> crate::Result<Gradients>> Node<B> {
     fn gradients(&self, arguments: &[&Tensor], result: &Tensor, dy: &Tensor) -> Result<Gradients> {
-        Ok((self.backward)(Pass { arguments, result, dy })?)
+        let mut gradients = (self.backward)(Pass { arguments, result, dy })?;
+        for (argument, gradient) in arguments.iter().zip(&mut gradients) {
+            // Candle expects a gradient of what was computed, but a variable may do without.
+            if argument.is_variable()
+                && let Some(found) = gradient.take()
+            {
+                *gradient = sink::deposit(argument, found)?;
+            }
+        }
+        Ok(gradients)
     }
 }
 

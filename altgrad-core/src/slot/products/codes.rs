@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use altgrad_kernels::{self as kernels, CodeMatrix, Conversion, FloatMatrix, Lhs, PackedCodes, Rhs};
-use candle_core::{DType, Storage, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::values::Values;
 use super::{ProductOperand, ProductShape, Products, not_transposed};
-use crate::autograd::Computed;
+use crate::autograd::{self, Computed, tensor};
 use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, to_storage, with_floats};
 use crate::slot::Compute;
 use crate::{Error, Result};
@@ -164,32 +164,31 @@ impl Products for FromCodes {
     fn weight_gradient(
         dy: ProductOperand<'_, Matrix>,
         x: ProductOperand<'_, Matrix>,
+        to: Option<Tensor>,
         shape: ProductShape,
     ) -> Result<Tensor> {
-        let ProductShape { groups, rows, inputs, outputs, dtype } = shape;
-        let dw = match (codes_of(dy)?, codes_of(x)?) {
+        let ProductShape { rows, inputs, outputs, .. } = shape;
+        match (codes_of(dy)?, codes_of(x)?) {
             (Side::Full(dy), Side::Full(x)) => {
-                return Values::weight_gradient(ProductOperand::Full(dy), ProductOperand::Full(x), shape);
+                Values::weight_gradient(ProductOperand::Full(dy), ProductOperand::Full(x), to, shape)
             }
             (Side::Full(dy), Side::Codes(x, x_is_transposed)) => with_floats(dy, |dy| {
-                per_group(groups, outputs * inputs, |group, dw| {
+                weights(to, shape, |group, dw| {
                     let dy = FloatMatrix::new(slice(dy, group, rows, outputs)?, rows, outputs).transposed();
                     let x = columns(x, x_is_transposed, group, inputs, shape)?;
                     kernels::multiply(&Lhs::Floats(dy), &Rhs::Codes(x), dw);
                     Ok(())
                 })
-            })??,
-            (Side::Codes(dy, dy_is_transposed), Side::Codes(x, x_is_transposed)) => {
-                per_group(groups, outputs * inputs, |group, dw| {
-                    let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
-                    let x = columns(x, x_is_transposed, group, inputs, shape)?;
-                    kernels::multiply(&Lhs::Codes(dy), &Rhs::Codes(x), dw);
-                    Ok(())
-                })?
-            }
+            })?,
+            (Side::Codes(dy, dy_is_transposed), Side::Codes(x, x_is_transposed)) => weights(to, shape, |group, dw| {
+                let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
+                let x = columns(x, x_is_transposed, group, inputs, shape)?;
+                kernels::multiply(&Lhs::Codes(dy), &Rhs::Codes(x), dw);
+                Ok(())
+            }),
             (Side::Codes(dy, dy_is_transposed), Side::Full(x)) => with_floats(x, |x| {
                 let mut transposed = kernels::zeroed(inputs * outputs);
-                per_group(groups, outputs * inputs, |group, dw| {
+                weights(to, shape, |group, dw| {
                     // Only the left operand can be floats, so the transpose is computed.
                     let x = FloatMatrix::new(slice(x, group, rows, inputs)?, rows, inputs).transposed();
                     let dy = columns(dy, dy_is_transposed, group, outputs, shape)?;
@@ -197,9 +196,8 @@ impl Products for FromCodes {
                     kernels::transpose(&transposed, dw, outputs);
                     Ok(())
                 })
-            })??,
-        };
-        tensor(dw, shape.w(), dtype)
+            })?,
+        }
     }
 }
 
@@ -288,9 +286,21 @@ fn per_group(
     Ok(results)
 }
 
-fn tensor(values: Vec<f32>, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
-    let storage = Storage::Cpu(to_storage(values, dtype)?);
-    Ok(Tensor::from_storage(storage, shape, candle_core::op::BackpropOp::none(), false))
+/// The gradient of a weight, group by group, in the memory of a tensor if there is one.
+fn weights(
+    to: Option<Tensor>,
+    shape: ProductShape,
+    mut compute: impl FnMut(usize, &mut [f32]) -> Result<()>,
+) -> Result<Tensor> {
+    let elements = shape.outputs * shape.inputs;
+    let Some(to) = to.filter(|_| shape.dtype == DType::F32) else {
+        return tensor(per_group(shape.groups, elements, compute)?, shape.w(), shape.dtype);
+    };
+    autograd::write(&to, |dw| {
+        let groups = dw.chunks_exact_mut(elements.max(1)).enumerate();
+        groups.into_iter().try_for_each(|(group, dw)| compute(group, dw))
+    })?;
+    Ok(to.reshape(shape.w())?)
 }
 
 fn no_group() -> Error {

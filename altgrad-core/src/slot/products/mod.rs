@@ -62,10 +62,11 @@ trait Products: 'static {
         shape: ProductShape,
     ) -> Result<Tensor>;
 
-    /// `dyᵀ · x`.
+    /// `dyᵀ · x`, in the memory of a contiguous `f32` tensor of as many elements if there is one.
     fn weight_gradient(
         dy: ProductOperand<'_, Self::Matrix>,
         x: ProductOperand<'_, Self::Matrix>,
+        to: Option<Tensor>,
         shape: ProductShape,
     ) -> Result<Tensor>;
 }

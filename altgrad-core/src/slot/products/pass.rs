@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::codes::FromCodes;
 use super::values::Values;
 use super::{ProductOperand, ProductShape, Products, is_symmetric};
-use crate::autograd::{Gradients, Pass, attach};
+use crate::autograd::{self, Gradients, Pass, attach};
 use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste, has_kernels, sum_rows, transposed};
 use crate::slot::lowering::Lowering;
 use crate::slot::operands::Operands;
@@ -248,18 +248,19 @@ impl<P: Products> Backward<P> {
         let needs = [x.track_op(), w.is_some_and(Tensor::track_op)];
         let dy = &pass.dy.detach().contiguous()?.reshape(self.shape.y())?;
         let quantizer = self.training.as_ref().and_then(|training| training.recipe.gradients.as_ref());
+        let to = if needs[1] { w.and_then(autograd::buffer) } else { None };
         let [dx, dw] = match (quantizer, &self.training) {
             (Some(quantizer), Some(training)) => {
                 let (conversion, step) = training.operands.gradients.advance(quantizer, dy, training.counts)?;
                 let gradient = QuantizedGradient { quantizer, conversion: &conversion, step };
-                if let Some(gradients) = self.quantized(training, x, dy, &gradient, needs)? {
+                if let Some(gradients) = self.quantized(training, x, dy, &gradient, needs, to.clone())? {
                     gradients
                 } else {
-                    let gradients = self.to_values()?.quantized(training, x, dy, &gradient, needs)?;
+                    let gradients = self.to_values()?.quantized(training, x, dy, &gradient, needs, to)?;
                     gradients.ok_or_else(no_values)?
                 }
             }
-            _ => self.in_full_precision(x, dy, needs)?,
+            _ => self.in_full_precision(x, dy, needs, to)?,
         };
         if dw.is_some()
             && let Some(training) = &self.training
@@ -274,7 +275,13 @@ impl<P: Products> Backward<P> {
     }
 
     /// The gradients from `dy` in full precision.
-    fn in_full_precision(&self, x: &Tensor, dy: &Tensor, [needs_x, needs_w]: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
+    fn in_full_precision(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        [needs_x, needs_w]: [bool; 2],
+        to: Option<Tensor>,
+    ) -> Result<[Option<Tensor>; 2]> {
         let dy = ProductOperand::Full(dy);
         let dx = if needs_x {
             Some(P::input_gradient(dy, ProductOperand::Quantized(&self.weight), self.shape)?)
@@ -283,8 +290,8 @@ impl<P: Products> Backward<P> {
         };
         let dw = match &self.input {
             _ if !needs_w => None,
-            Some(input) => Some(P::weight_gradient(dy, ProductOperand::Quantized(input), self.shape)?),
-            None => Some(P::weight_gradient(dy, ProductOperand::Full(&self.values(x)?), self.shape)?),
+            Some(input) => Some(P::weight_gradient(dy, ProductOperand::Quantized(input), to, self.shape)?),
+            None => Some(P::weight_gradient(dy, ProductOperand::Full(&self.values(x)?), to, self.shape)?),
         };
         Ok([dx, dw])
     }
@@ -298,6 +305,7 @@ impl<P: Products> Backward<P> {
         dy: &Tensor,
         gradient: &QuantizedGradient<'_>,
         [needs_x, needs_w]: [bool; 2],
+        to: Option<Tensor>,
     ) -> Result<Option<[Option<Tensor>; 2]>> {
         let &QuantizedGradient { quantizer, conversion, step } = gradient;
         let (operands, groups) = (&training.operands, self.shape.groups);
@@ -342,11 +350,11 @@ impl<P: Products> Backward<P> {
             (_, Some(input)) => Form::Rows(input.clone()),
             (_, None) => {
                 values = self.values(x)?;
-                let dw = P::weight_gradient(columns.operand(), ProductOperand::Full(&values), self.shape)?;
+                let dw = P::weight_gradient(columns.operand(), ProductOperand::Full(&values), to, self.shape)?;
                 return Ok(Some([dx, Some(dw)]));
             }
         };
-        let dw = P::weight_gradient(columns.operand(), input.operand(), self.shape)?;
+        let dw = P::weight_gradient(columns.operand(), input.operand(), to, self.shape)?;
         Ok(Some([dx, Some(dw)]))
     }
 

@@ -67,6 +67,7 @@ impl Products for Values {
     fn weight_gradient(
         dy: ProductOperand<'_, Tensor>,
         x: ProductOperand<'_, Tensor>,
+        _: Option<Tensor>,
         shape: ProductShape,
     ) -> Result<Tensor> {
         let columns = match dy {
