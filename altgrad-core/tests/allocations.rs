@@ -200,9 +200,8 @@ fn codes_of_a_step_are_their_own_while_its_graph_lives() {
     let (_, allocated) = measure("a graph beside it", || layer.layer.forward(&layer.x).unwrap());
     assert_eq!(allocated.codes, 1, "the codes of a graph that lives are left alone");
     drop(second);
-    let gradient = |gradients: &candle_core::backprop::GradStore| {
-        gradients.get(&layer.x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
-    };
+    let gradient =
+        |gradients: &GradStore| gradients.get(&layer.x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(gradient(&first.backward().unwrap()), gradient(&expected), "the weight of the first graph");
 }
 

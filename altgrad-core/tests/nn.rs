@@ -1,5 +1,7 @@
 //! What a transformer is made of beside its linear layers: values and gradients against candle's operations in f64.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use std::num::NonZeroUsize;
 
 use altgrad_core::Mask;

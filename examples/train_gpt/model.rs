@@ -1,8 +1,10 @@
-//! The model: a GPT as candle users write it. From altgrad it uses only `Linear`, and one derive per struct.
+//! The model: a GPT as candle users write it, with `altgrad::nn` for `candle_nn` and one derive per struct.
 
-use altgrad::{Linear, Quantizable, linear};
-use candle_core::{D, Device, Module, Result, Tensor};
-use candle_nn::{Embedding, LayerNorm, VarBuilder, embedding, layer_norm_no_bias, ops};
+use altgrad::nn::attention::scaled_dot_product_attention;
+use altgrad::nn::{LayerNorm, VarBuilder, layer_norm, ops};
+use altgrad::{Linear, Mask, Quantizable, linear};
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{Embedding, embedding};
 use serde::Serialize;
 
 /// Tokens are bytes.
@@ -32,7 +34,7 @@ impl Gpt {
         let wpe = embedding(config.context, config.width, vb.pp("wpe"))?;
         let blocks = (0..config.layers).map(|i| Block::new(config, &vb.pp("h").pp(i)));
         let h = blocks.collect::<Result<_>>()?;
-        let ln_f = norm(config, vb.pp("ln_f"))?;
+        let ln_f = layer_norm(config.width, 1e-5, vb.pp("ln_f"))?;
         let lm_head = Linear::new(wte.embeddings().clone(), None);
         Ok(Self { wte, wpe, h, ln_f, lm_head })
     }
@@ -41,10 +43,9 @@ impl Gpt {
     pub(crate) fn forward(&self, bytes: &Tensor) -> Result<Tensor> {
         let (_, time) = bytes.dims2()?;
         let positions = Tensor::arange(0, time as u32, bytes.device())?;
-        let mask = causal_mask(time, bytes.device())?;
         let mut x = self.wte.forward(bytes)?.broadcast_add(&self.wpe.forward(&positions)?)?;
         for block in &self.h {
-            x = block.forward(&x, &mask)?;
+            x = block.forward(&x)?;
         }
         self.lm_head.forward(&self.ln_f.forward(&x)?)
     }
@@ -66,15 +67,15 @@ struct Block {
 impl Block {
     fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
         Ok(Self {
-            ln_1: norm(config, vb.pp("ln_1"))?,
+            ln_1: layer_norm(config.width, 1e-5, vb.pp("ln_1"))?,
             attn: Attention::new(config, &vb.pp("attn"))?,
-            ln_2: norm(config, vb.pp("ln_2"))?,
+            ln_2: layer_norm(config.width, 1e-5, vb.pp("ln_2"))?,
             mlp: Mlp::new(config, &vb.pp("mlp"))?,
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.ln_1.forward(x)?, mask)?)?;
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attn.forward(&self.ln_1.forward(x)?)?)?;
         &x + self.mlp.forward(&self.ln_2.forward(&x)?)?
     }
 }
@@ -96,14 +97,13 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, time, width) = x.dims3()?;
         let head = width / self.heads;
         let qkv = self.c_attn.forward(x)?.reshape((batch, time, 3, self.heads, head))?;
-        let part = |i| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
-        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let scores = (q * (head as f64).sqrt().recip())?.matmul(&k.t()?)?.broadcast_add(mask)?;
-        let y = ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
+        let part = |i| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
+        let scale = (head as f32).sqrt().recip();
+        let y = scaled_dot_product_attention(&part(0)?, &part(1)?, &part(2)?, scale, Mask::Causal)?;
         self.c_proj.forward(&y.transpose(1, 2)?.reshape((batch, time, width))?)
     }
 }
@@ -121,22 +121,8 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // The square of ReLU, because candle's GELU takes a quarter of a training step on a CPU.
-        self.c_proj.forward(&self.c_fc.forward(x)?.relu()?.sqr()?)
+        self.c_proj.forward(&ops::gelu(&self.c_fc.forward(x)?)?)
     }
-}
-
-/// Without a bias: for a norm with one, candle uses its fused operation, which has no backward pass, so gradients would
-/// silently stop there.
-fn norm(config: &Config, vb: VarBuilder<'_>) -> Result<LayerNorm> {
-    layer_norm_no_bias(config.width, 1e-5, vb)
-}
-
-/// The causal mask, which is added to the scores.
-fn causal_mask(time: usize, device: &Device) -> Result<Tensor> {
-    let ahead = |row, column| if column > row { f32::NEG_INFINITY } else { 0.0 };
-    let values: Vec<f32> = (0..time).flat_map(|row| (0..time).map(move |column| ahead(row, column))).collect();
-    Tensor::from_vec(values, (time, time), device)
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use altgrad::nn::loss;
 use altgrad::report::QuantReport;
 use altgrad::{QuantConfig, Quantizable};
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap, loss};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -82,6 +84,7 @@ fn optimize(model: &Gpt, variables: &VarMap, name: &str, args: &Args, text: &Tex
     let mut optimizer = AdamW::new(variables.all_vars(), parameters)?;
     let mut batches = StdRng::seed_from_u64(args.seed);
     let mut losses = Vec::with_capacity(args.steps);
+    let mut grads = GradStore::default();
     let progress = Progress::new(name, args.steps, args.batch * args.context);
     for step in 0..args.steps {
         let (bytes, targets) = text.training_batch(args.batch, &mut batches)?;
@@ -90,7 +93,7 @@ fn optimize(model: &Gpt, variables: &VarMap, name: &str, args: &Args, text: &Tex
         if !value.is_finite() {
             bail!("the loss of step {} is {value}; try a smaller --learning-rate", step + 1);
         }
-        let grads = loss.backward()?;
+        altgrad::backward_into(&loss, &mut grads)?;
         if step == 0 {
             for (name, variable) in weights::sorted(variables) {
                 ensure!(

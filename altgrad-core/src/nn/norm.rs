@@ -132,7 +132,7 @@ impl Module for RmsNorm {
 }
 
 /// A layer norm with a `weight` and, unless the configuration is without, a `bias` from `vb`, as
-/// [`candle_nn::layer_norm`] makes it.
+/// [`candle_nn::layer_norm`](candle_nn::layer_norm()) makes it.
 ///
 /// # Errors
 ///
