@@ -276,3 +276,25 @@ fn formats_are_values() -> Result<()> {
 
     Ok(())
 }
+
+#[test]
+fn training() -> Result<()> {
+    let (variables, vb) = variables();
+    let (layer, head) = (altgrad::linear(16, 8, vb.pp("layer"))?, altgrad::linear(8, 4, vb.pp("head"))?);
+    let mut optimizer = AdamW::new_lr(variables.all_vars(), 0.1)?;
+    let batches = vec![(ones(2), Tensor::new(&[1u32, 1], &Device::Cpu)?); 20];
+
+    use altgrad::nn::{loss, ops};
+    use candle_core::backprop::GradStore;
+
+    let mut gradients = GradStore::default();
+    for (x, targets) in &batches {
+        let logits = head.forward(&ops::gelu(&layer.forward(x)?)?)?;
+        altgrad::backward_into(&loss::cross_entropy(&logits, targets)?, &mut gradients)?;
+        optimizer.step(&gradients)?;
+    }
+
+    let logits = head.forward(&ops::gelu(&layer.forward(&ones(1))?)?)?;
+    assert_eq!(logits.argmax(1)?.to_vec1::<u32>()?, [1]);
+    Ok(())
+}
