@@ -60,6 +60,7 @@ mod specials;
 #[cfg(test)]
 mod tests;
 mod threads;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 pub mod transformer;
 mod transpose;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]

@@ -9,8 +9,8 @@ use crate::Result;
 /// The gradients of all variables that a loss depends on: those of [`Tensor::backward`], bit for bit, in less time and
 /// memory.
 ///
-/// Candle makes zeros for each gradient and adds the gradient to them, which takes three buffers of the size of a weight
-/// for one. Here, a layer's gradients of its weight and bias go into the result as they are. Whatever takes a
+/// Candle makes zeros for each gradient and adds the gradient to them, which takes three buffers of the size of a
+/// weight for one. Here, a layer's gradients of its weight and bias go into the result as they are. Whatever takes a
 /// [`GradStore`] takes this one, such as every optimizer. Only where a variable is used by operations of candle *and*
 /// more than once by layers of altgrad, its gradient may be summed in another order.
 ///
@@ -40,8 +40,8 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(gradients)
 }
 
-/// [`backward`] into the gradients of an earlier step, whose memory is written again: a step then needs no new memory for
-/// the gradients of weights. What `gradients` held is lost, and tensors that were taken out of it change.
+/// [`backward`] into the gradients of an earlier step, whose memory is written again: a step then needs no new memory
+/// for the gradients of weights. What `gradients` held is lost, and tensors that were taken out of it change.
 ///
 /// ```
 /// # use altgrad::nn;

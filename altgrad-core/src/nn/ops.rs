@@ -124,8 +124,8 @@ pub fn softmax_last_dim(x: &Tensor) -> Result<Tensor> {
     masked_softmax(x, Mask::All)
 }
 
-/// The softmax over those elements of the last dimension that a mask shows, of scores `(…, queries, tokens)`; the others
-/// become 0. A row of which nothing is visible is 0.
+/// The softmax over those elements of the last dimension that a mask shows, of scores `(…, queries, tokens)`; the
+/// others become 0. A row of which nothing is visible is 0.
 ///
 /// ```
 /// use altgrad::{Mask, nn::ops};
@@ -152,9 +152,11 @@ pub fn masked_softmax(x: &Tensor, mask: Mask) -> Result<Tensor> {
         }
         let hidden = mask.tensor(rows, cols, x.dtype(), x.device())?;
         let sees_something = |row: usize| u8::from(!mask.visible(row, rows, cols).is_empty());
-        let rows = Tensor::from_iter((0..rows).map(sees_something), x.device())?.reshape((rows, 1))?;
+        let seeing = Tensor::from_iter((0..rows).map(sees_something), x.device())?.reshape((rows, 1))?;
+        // A row of -∞ would be NaN, and so would its gradient, whatever takes its place afterwards.
+        let hidden = seeing.broadcast_as(hidden.shape())?.where_cond(&hidden, &hidden.zeros_like()?)?;
         let weights = candle_nn::ops::softmax(&x.broadcast_add(&hidden)?, D::Minus1)?;
-        return rows.broadcast_as(x.shape())?.where_cond(&weights, &weights.zeros_like()?);
+        return seeing.broadcast_as(x.shape())?.where_cond(&weights, &weights.zeros_like()?);
     }
     let visible = |row: usize| mask.visible(row % rows.max(1), rows, cols);
     let mut y = zeroed(x.elem_count());

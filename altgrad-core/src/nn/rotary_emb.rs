@@ -9,8 +9,8 @@ use super::{check_dtype, check_shape};
 use crate::autograd::{Pass, attach, computed, floats, tensor};
 use crate::quantizer::has_kernels;
 
-/// Rotates pairs of elements that are half a row apart, as LLaMA does, of `x (batch, heads, time, dim)`. `cos` and `sin`
-/// are `(positions, dim / 2)`, or `(batch, positions, dim / 2)`, with at least as many positions as `x` has.
+/// Rotates pairs of elements that are half a row apart, as LLaMA does, of `x (batch, heads, time, dim)`. `cos` and
+/// `sin` are `(positions, dim / 2)`, or `(batch, positions, dim / 2)`, with at least as many positions as `x` has.
 ///
 /// No gradient is computed for `cos` and `sin`.
 ///

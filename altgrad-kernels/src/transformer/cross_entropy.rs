@@ -16,8 +16,8 @@ for_every_level! {
     fn probabilities = probabilities_loop, (row: &[f32], log_sum: f32, factor: f32, to: &mut [f32]);
 }
 
-/// The mean of `ln Σ exp(row[i]) - row[target]` over rows, each as long as there are classes; NaN if there is none. Also
-/// the logarithm of each row's sum. Targets are less than `classes`.
+/// The mean loss of the rows, `ln Σ exp(row[i]) - row[target]`, and `ln Σ exp(row[i])` of each row, which has one element
+/// per class. The mean of no rows is NaN. Targets are less than `classes`.
 #[must_use]
 pub fn cross_entropy(logits: &[f32], classes: usize, targets: &[u32]) -> (f32, Vec<f32>) {
     let classes = classes.max(1);

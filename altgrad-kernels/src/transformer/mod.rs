@@ -1,19 +1,12 @@
 //! What a transformer computes beside its products, forward and backward, in one pass over memory each: norms,
 //! activations, rotary embedding, softmax and cross-entropy. Values and gradients are `f32`.
 
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod activation;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod cross_entropy;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod exponential;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod lanes;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod norm;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod rotary;
-#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 pub(crate) mod softmax;
 
 pub use activation::{Activation, activate, activation_gradient, gate, gate_gradients};

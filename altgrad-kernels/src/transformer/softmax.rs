@@ -56,7 +56,7 @@ pub fn softmax_gradient(y: &[f32], dy: &[f32], cols: usize, to: &mut [f32]) {
     });
 }
 
-/// The largest element that is not NaN; -∞ if there is none.
+/// The largest element, ignoring NaN; -∞ for a row of NaN alone or an empty row.
 #[inline(always)]
 pub(super) fn largest(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
