@@ -145,8 +145,112 @@ impl Blocks {
         range.start / in_row_of_blocks * across..range.end.div_ceil(in_row_of_blocks) * across
     }
 
+    /// Pieces of at most `longest` elements that together are a range of the elements: consecutive ones, or, where
+    /// blocks are narrow and high, those of tiles, so that what is known of a tile's blocks serves for all its rows.
+    pub(super) fn pieces_in(&self, range: Range<usize>, longest: usize) -> Pieces {
+        let has_tiles = self.block_rows > 1 && self.block_cols < NARROW && !self.has_whole_rows();
+        let row = range.start / self.cols.max(1);
+        let mut pieces =
+            Pieces { blocks: *self, at: range.start, end: range.end, longest, has_tiles, row, rows: 0..0, cols: 0..0 };
+        pieces.enter_band(row / self.block_rows);
+        pieces
+    }
+
     fn has_whole_rows(&self) -> bool {
         self.block_cols >= self.cols
+    }
+}
+
+/// Blocks with as many columns or more are converted element after element: so many numbers are written at a time.
+const NARROW: usize = 32;
+
+/// See [`Blocks::pieces_in`].
+#[derive(Clone, Debug)]
+pub(super) struct Pieces {
+    blocks: Blocks,
+    /// The first element of all, or the next one if there are no tiles.
+    at: usize,
+    end: usize,
+    longest: usize,
+    has_tiles: bool,
+    /// The next row of the current tile, and the tile: rows of one row of blocks, and some columns.
+    row: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+/// Consecutive elements.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) elements: Range<usize>,
+    /// The tile whose part they are, if there are tiles.
+    pub(super) tile: Option<Tile>,
+}
+
+/// A tile of columns whose rows have the same blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// The block of the first column of the matrix.
+    first_block: usize,
+    cols: (usize, usize),
+    block_cols: usize,
+    /// Columns of the matrix.
+    all_cols: usize,
+}
+
+impl Tile {
+    /// The block of each column.
+    #[inline(always)]
+    pub(super) fn blocks(self) -> impl Iterator<Item = usize> {
+        (self.cols.0..self.cols.1).map(move |col| self.first_block + col / self.block_cols)
+    }
+
+    /// The column of the tile that an element is in.
+    pub(super) fn column_of(self, element: usize) -> usize {
+        element % self.all_cols - self.cols.0
+    }
+}
+
+impl Pieces {
+    /// Goes to the first tile of a row of blocks.
+    fn enter_band(&mut self, band: usize) {
+        let Blocks { cols, block_rows, .. } = self.blocks;
+        self.rows = (band * block_rows).max(self.at / cols.max(1))..(band + 1) * block_rows;
+        (self.row, self.cols) = (self.rows.start, 0..self.longest.min(cols));
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Piece;
+
+    #[inline]
+    fn next(&mut self) -> Option<Piece> {
+        if !self.has_tiles {
+            let elements = self.at..(self.at + self.longest).min(self.end);
+            self.at = elements.end;
+            return (!elements.is_empty()).then_some(Piece { elements, tile: None });
+        }
+        let Blocks { cols, block_rows, block_cols, grid, .. } = self.blocks;
+        loop {
+            let start = self.row * cols;
+            if self.row == self.rows.end || start >= self.end {
+                if self.cols.end < cols {
+                    (self.row, self.cols) = (self.rows.start, self.cols.end..(self.cols.end + self.longest).min(cols));
+                } else if start >= self.end {
+                    return None;
+                } else {
+                    self.enter_band(self.row / block_rows);
+                }
+                continue;
+            }
+            self.row += 1;
+            let elements = (start + self.cols.start).max(self.at)..(start + self.cols.end).min(self.end);
+            if !elements.is_empty() {
+                let first_block = self.rows.start / block_rows * grid.1;
+                let tile = Tile { first_block, cols: (self.cols.start, self.cols.end), block_cols, all_cols: cols };
+                return Some(Piece { elements, tile: Some(tile) });
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Piece, Tile};
 use super::conversion::Conversion;
 use super::draws::Draws;
 use super::element::Scalar;
@@ -34,6 +34,10 @@ for_every_level! {
 
 #[inline(always)]
 fn amax_loop<T: Scalar>(first: usize, values: &[T], blocks: Blocks, first_block: usize, largest: &mut [f64]) {
+    let mut pieces = blocks.pieces_in(first..first + values.len(), CHUNK).peekable();
+    if pieces.peek().is_some_and(|piece| piece.tile.is_some()) {
+        return amax_of_tiles(first, values, pieces, first_block, largest);
+    }
     for (run, block) in blocks.runs_in(first..first + values.len()) {
         // Independent lanes, so that the loop does not wait for each maximum before the next.
         let mut lanes = [T::Real::default().magnitude_bits(); 32];
@@ -54,6 +58,39 @@ fn amax_loop<T: Scalar>(first: usize, values: &[T], blocks: Blocks, first_block:
         let of_block = &mut largest[block - first_block];
         *of_block = larger_magnitude(*of_block, T::Real::from_bits(of_run).to_f64());
     }
+}
+
+/// The same for blocks that are narrow and high: one maximum for each column of a tile.
+#[inline(always)]
+fn amax_of_tiles<T: Scalar>(
+    first: usize,
+    values: &[T],
+    pieces: impl Iterator<Item = Piece>,
+    first_block: usize,
+    largest: &mut [f64],
+) {
+    let none = T::Real::default().magnitude_bits();
+    let mut of_columns = [none; CHUNK];
+    let mut current: Option<Tile> = None;
+    let mut finish = |tile: Tile, of_columns: &[_]| {
+        for (block, bits) in tile.blocks().zip(of_columns) {
+            let of_block = &mut largest[block - first_block];
+            *of_block = larger_magnitude(*of_block, T::Real::from_bits(*bits).to_f64());
+        }
+    };
+    for Piece { elements, tile } in pieces {
+        if current != tile {
+            current.into_iter().for_each(|tile| finish(tile, &of_columns));
+            of_columns.fill(none);
+            current = tile;
+        }
+        let Some(tile) = tile else { continue };
+        let of_piece = &mut of_columns[tile.column_of(elements.start)..];
+        for (largest, value) in of_piece.iter_mut().zip(&values[elements.start - first..elements.end - first]) {
+            *largest = T::Real::larger(*largest, value.widen().magnitude_bits());
+        }
+    }
+    current.into_iter().for_each(|tile| finish(tile, &of_columns));
 }
 
 /// The larger of two magnitudes, NaN if one is NaN: their bits order as they do.
@@ -96,13 +133,12 @@ fn encode_loop<T: Scalar>(first: usize, from: &[T], to: &mut [u8], conversion: &
 fn decode_loop<T: Scalar>(first: usize, codes: &[u8], to: &mut [T], format: Fp8, blocks: Blocks, block_scales: &[f32]) {
     let decoder = Decoder::new(format);
     let mut scales = Spread::new();
-    let mut start = first;
-    for (codes, to) in codes.chunks(CHUNK).zip(to.chunks_mut(CHUNK)) {
-        let scales = scales.over(start, codes.len(), blocks, |block| block_scales[block]);
-        for ((to, code), scale) in to.iter_mut().zip(codes).zip(scales) {
+    for piece in blocks.pieces_in(first..first + codes.len(), CHUNK) {
+        let scales = scales.over(&piece, blocks, |block| block_scales[block]);
+        let part = piece.elements.start - first..piece.elements.end - first;
+        for ((to, code), scale) in to[part.clone()].iter_mut().zip(&codes[part]).zip(scales) {
             *to = T::narrow(T::Real::from_f32(decoder.value(*code)).multiply(*scale));
         }
-        start += codes.len();
     }
 }
 
@@ -121,19 +157,19 @@ fn convert<T: Scalar, O>(
     let Conversion { blocks, ref scales, draws, .. } = *conversion;
     let multiplies = scales.first().is_some_and(|scale| scale.multiplier().is_some());
     let (mut spread_scales, mut spread_multipliers) = (Spread::new(), Spread::new());
-    let mut start = first;
-    for (from, to) in from.chunks(CHUNK).zip(to.chunks_mut(CHUNK)) {
-        let by_scale = spread_scales.over(start, from.len(), blocks, |block| scales[block].value());
+    for piece in blocks.pieces_in(first..first + from.len(), CHUNK) {
+        let start = piece.elements.start;
+        let part = start - first..piece.elements.end - first;
+        let (from, to) = (&from[part.clone()], &mut to[part]);
+        let by_scale = spread_scales.over(&piece, blocks, |block| scales[block].value());
         if multiplies {
-            let by = spread_multipliers
-                .over(start, from.len(), blocks, |block| scales[block].multiplier().unwrap_or(f32::NAN));
+            let by = spread_multipliers.over(&piece, blocks, |block| scales[block].multiplier().unwrap_or(f32::NAN));
             let chunk = Chunk { start, from, by, scales: by_scale, draws };
             chunk.convert(to, rounder, T::Real::multiply, &nearest, &finish);
         } else {
             let chunk = Chunk { start, from, by: by_scale, scales: by_scale, draws };
             chunk.convert(to, rounder, T::Real::divide, &nearest, &finish);
         }
-        start += from.len();
     }
 }
 
@@ -191,17 +227,27 @@ struct Spread {
     numbers: [f32; CHUNK + AT_ONCE],
     /// The block whose number fills all of them, if there is one.
     block: Option<usize>,
+    /// The tile whose columns they are for, if there is one.
+    tile: Option<Tile>,
 }
 
 impl Spread {
     #[inline(always)]
     fn new() -> Self {
-        Self { numbers: [0.0; CHUNK + AT_ONCE], block: None }
+        Self { numbers: [0.0; CHUNK + AT_ONCE], block: None, tile: None }
     }
 
-    /// The numbers for `len` elements, at most [`CHUNK`], from number `start` on.
+    /// The numbers for a piece of at most [`CHUNK`] elements.
     #[inline(always)]
-    fn over(&mut self, start: usize, len: usize, blocks: Blocks, number: impl Fn(usize) -> f32) -> &[f32] {
+    fn over(&mut self, piece: &Piece, blocks: Blocks, number: impl Fn(usize) -> f32) -> &[f32] {
+        let (start, len) = (piece.elements.start, piece.elements.len());
+        if let Some(tile) = piece.tile {
+            if self.tile != piece.tile {
+                self.numbers.iter_mut().zip(tile.blocks()).for_each(|(to, block)| *to = number(block));
+                self.tile = piece.tile;
+            }
+            return &self.numbers[tile.column_of(start)..][..len];
+        }
         let mut runs = blocks.runs_in(start..start + len);
         match runs.clone().next() {
             Some((run, block)) if run.len() == len => {

@@ -20,8 +20,11 @@ pub(crate) fn has_kernels(dtype: DType, device: &Device) -> bool {
 pub(crate) struct Codes {
     bytes: Arc<Vec<u8>>,
     format: Fp8,
+    /// Those of what is stored, as are the scales.
     blocks: Blocks,
     scales: Arc<[f32]>,
+    /// Whether the matrix is the transpose of what is stored.
+    is_transposed: bool,
 }
 
 impl Codes {
@@ -44,14 +47,19 @@ impl Codes {
         let blocks = conversion.blocks();
         // A matrix without rows has no block, but a tensor of one scale has that one.
         let scales = conversion.scales()[..blocks.count()].iter().map(|scale| scale.value()).collect();
-        Ok(Some(Self { bytes, format: conversion.format(), blocks, scales }))
+        Ok(Some(Self { bytes, format: conversion.format(), blocks, scales, is_transposed: false }))
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn transposed(self) -> Self {
+        Self { is_transposed: !self.is_transposed, ..self }
     }
 
     /// The codes of a packed matrix.
     pub(crate) fn unpack(packed: &PackedCodes) -> Self {
         let (blocks, scales) = (packed.blocks(), packed.scales());
         let scales = Arc::from(&scales[..blocks.count()]);
-        Self { bytes: Arc::new(packed.codes()), format: packed.format(), blocks, scales }
+        Self { bytes: Arc::new(packed.codes()), format: packed.format(), blocks, scales, is_transposed: false }
     }
 
     /// The codes row by row.
@@ -65,16 +73,19 @@ impl Codes {
     }
 
     pub(crate) fn view(&self) -> CodeMatrix<'_> {
-        CodeMatrix::new(&self.bytes, self.format, self.blocks, &self.scales)
+        let stored = CodeMatrix::new(&self.bytes, self.format, self.blocks, &self.scales);
+        if self.is_transposed { stored.transposed() } else { stored }
     }
 
     /// The values as a tensor.
     pub(crate) fn dequantize(&self, shape: &Shape, dtype: DType) -> Result<Tensor> {
-        dispatch_float!(dtype, "the dequantized tensor", T => {
+        let stored = dispatch_float!(dtype, "the dequantized tensor", T => {
             let mut values = T::zeroed(self.bytes.len());
             kernels::decode_with(&self.bytes, &mut values, self.format, self.blocks, &self.scales)?;
-            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
-        })
+            Ok::<_, Error>(Tensor::from_vec(values, self.blocks.shape(), &Device::Cpu)?)
+        })?;
+        let values = if self.is_transposed { transposed(&stored, 1)? } else { stored };
+        Ok(values.reshape(shape)?)
     }
 }
 

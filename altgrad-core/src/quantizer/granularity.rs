@@ -107,6 +107,15 @@ impl Granularity {
         }
     }
 
+    /// The blocks that a matrix with so many rows has where those of its transpose are.
+    pub(crate) fn transposed(self, rows: usize) -> Self {
+        match self {
+            Self::PerTensor => self,
+            Self::PerRow | Self::PerChannel => Self::PerBlock { rows, cols: 1 },
+            Self::PerBlock { rows, cols } => Self::PerBlock { rows: cols, cols: rows },
+        }
+    }
+
     /// Whether a matrix and its transpose have the same blocks, so that the same codes serve for both.
     pub(crate) fn is_symmetric(self) -> bool {
         match self {

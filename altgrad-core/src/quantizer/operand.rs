@@ -179,6 +179,27 @@ impl Operand {
         Ok(quantizer.conversion(x, self.what(), &state, self.transposed_stream)?.0)
     }
 
+    /// The codes of the transpose of each group of rows of `x`, which was converted in `step`, along the transpose's
+    /// own rows; `None` if one of its values has no code. Only on the CPU.
+    pub(crate) fn encode_transpose(
+        &self,
+        quantizer: &Quantizer,
+        x: &Tensor,
+        step: u64,
+        groups: usize,
+        buffer: Option<&CodeBuffer>,
+    ) -> Result<Option<Codes>> {
+        // A random draw depends on the element's position in the transpose, which then has to be made.
+        if groups == 1 && quantizer.rounding == Rounding::NearestEven && x.elem_count() > 0 {
+            let by_columns =
+                Quantizer { granularity: quantizer.granularity.transposed(x.dim(0)?), ..quantizer.clone() };
+            let conversion = self.transposed(&by_columns, x, step)?;
+            return Ok(Codes::encode(x, &conversion, buffer)?.map(Codes::transposed));
+        }
+        let x = transposed(x, groups)?;
+        Codes::encode(&x, &self.transposed(quantizer, &x, step)?, buffer)
+    }
+
     /// The codes that the matrix `x` would have in the next step.
     pub(crate) fn pack(&self, quantizer: &Quantizer, x: &Tensor) -> Result<Fp8Tensor> {
         self.packed(quantizer, x).map(|(codes, _)| codes)
@@ -202,12 +223,13 @@ impl Operand {
     }
 
     fn cached_transpose(&self, quantizer: &Quantizer, x: &Tensor, layout: Layout) -> Result<CachedTranspose> {
+        if x.device().is_cpu() {
+            let codes = self.encode_transpose(quantizer, x, self.step(), layout.groups(), None)?;
+            let no_code = Error::Format(FormatError::NanNotRepresentable { format: quantizer.format.to_string() });
+            return codes.map(CachedTranspose::Codes).ok_or(no_code);
+        }
         let x = transposed(x, layout.groups())?;
         let conversion = self.transposed(quantizer, &x, self.step())?;
-        if x.device().is_cpu() {
-            let no_code = Error::Format(FormatError::NanNotRepresentable { format: quantizer.format.to_string() });
-            return Codes::encode(&x, &conversion, None)?.map(CachedTranspose::Codes).ok_or(no_code);
-        }
         Ok(CachedTranspose::Tensor(Fp8Tensor::convert(&x, &conversion, quantizer.granularity)?))
     }
 }

@@ -5,7 +5,7 @@ use half::bf16;
 use super::*;
 
 /// Rows, columns, and rows and columns of a block.
-const SHAPES: [[usize; 4]; 15] = [
+const SHAPES: [[usize; 4]; 21] = [
     [1, 1, 1, 1],
     [3, 7, 1, 7],
     [5, 64, 1, 32],
@@ -19,6 +19,13 @@ const SHAPES: [[usize; 4]; 15] = [
     [2, 2600, 2, 2500],
     [6, 5, 4, 2],
     [7, 3, 100, 100],
+    // Narrow and high blocks, which are converted tile by tile.
+    [70, 40, 32, 1],
+    [65, 2100, 32, 1],
+    [40, 3, 40, 1],
+    [5, 2, 3, 1],
+    [64, 70, 32, 31],
+    [0, 5, 32, 1],
     [0, 5, 1, 32],
     [5, 0, 1, 32],
     [5, 0, 1, 0],

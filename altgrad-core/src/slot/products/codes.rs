@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use super::values::Values;
 use super::{ProductOperand, ProductShape, Products, not_transposed};
 use crate::autograd::{self, Computed, tensor};
-use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, to_storage, with_floats};
+use crate::quantizer::{CachedTranspose, CodeBuffer, Codes, FixedWeight, Operand, Quantizer, to_storage, with_floats};
 use crate::slot::Compute;
 use crate::{Error, Result};
 
@@ -41,6 +41,23 @@ impl Products for FromCodes {
         }
         // In a format without NaN, some values have no code.
         Ok(Codes::encode(x, conversion, buffer)?.map(Matrix::Codes))
+    }
+
+    fn quantize_columns(
+        x: &Tensor,
+        quantizer: &Quantizer,
+        operand: &Operand,
+        step: u64,
+        groups: usize,
+        buffer: Option<&CodeBuffer>,
+    ) -> Result<Option<Matrix>> {
+        let (rows, cols) = x.dims2()?;
+        let groups = groups.max(1);
+        let blocks = quantizer.granularity.blocks(&[groups * cols, rows / groups]);
+        if groups != 1 && blocks.of_rows(0..cols).is_none() {
+            return Ok(None);
+        }
+        Ok(operand.encode_transpose(quantizer, x, step, groups, buffer)?.map(Matrix::Codes))
     }
 
     fn fixed(codes: &FixedWeight, shape: ProductShape) -> Result<Option<Matrix>> {

@@ -19,7 +19,7 @@ use candle_core::{DType, Tensor};
 
 use super::Compute;
 use crate::autograd::Computed;
-use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Granularity};
+use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Granularity, Operand, Quantizer};
 use crate::{Error, Result};
 
 /// One way to compute a layer's products. There are two: from codes on the CPU ([`codes`]), and by candle's operations
@@ -33,6 +33,17 @@ trait Products: 'static {
     fn quantize(
         x: &Tensor,
         conversion: &Conversion,
+        groups: usize,
+        buffer: Option<&CodeBuffer>,
+    ) -> Result<Option<Self::Matrix>>;
+
+    /// Quantizes a contiguous matrix of rows in `groups` along its columns: the transpose of each group along its own
+    /// rows. Otherwise as [`quantize`](Self::quantize); `step` is the one in which the matrix is quantized.
+    fn quantize_columns(
+        x: &Tensor,
+        quantizer: &Quantizer,
+        operand: &Operand,
+        step: u64,
         groups: usize,
         buffer: Option<&CodeBuffer>,
     ) -> Result<Option<Self::Matrix>>;

@@ -9,7 +9,7 @@ use super::codes::FromCodes;
 use super::values::Values;
 use super::{ProductOperand, ProductShape, Products, is_symmetric};
 use crate::autograd::{self, Gradients, Pass, attach};
-use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste, has_kernels, sum_rows, transposed};
+use crate::quantizer::{self, CachedTranspose, Clip, FixedWeight, Quantizer, Ste, has_kernels, sum_rows};
 use crate::slot::lowering::Lowering;
 use crate::slot::operands::Operands;
 use crate::slot::{Compute, LayerPath, Recipe, locate};
@@ -166,7 +166,7 @@ impl Product<'_> {
                     WeightSource::Fixed(..) => operand.step(),
                 };
                 let buffer = training.counts.then_some(&operand.transposed_buffer);
-                along_columns::<P>(quantizer, operand, &training.matrix, step, shape.groups, buffer)?
+                P::quantize_columns(&training.matrix, quantizer, operand, step, shape.groups, buffer)?
             }
         };
         Ok(kept.map_or(Transpose::NoForm, Transpose::Quantized))
@@ -419,20 +419,7 @@ fn columns_of<P: Products>(
     step: u64,
     groups: usize,
 ) -> Result<Option<P::Matrix>> {
-    along_columns::<P>(quantizer, operand, full, step, groups, Some(&operand.transposed_buffer))
-}
-
-/// A matrix in full precision, quantized along its columns: the transpose along its own rows.
-fn along_columns<P: Products>(
-    quantizer: &Quantizer,
-    operand: &quantizer::Operand,
-    full: &Tensor,
-    step: u64,
-    groups: usize,
-    buffer: Option<&quantizer::CodeBuffer>,
-) -> Result<Option<P::Matrix>> {
-    let full = transposed(full, groups)?;
-    P::quantize(&full, &operand.transposed(quantizer, &full, step)?, groups, buffer)
+    P::quantize_columns(full, quantizer, operand, step, groups, Some(&operand.transposed_buffer))
 }
 
 /// The gradient of a bias, if it needs one: the sum of the rows of `dy`, for each group separately.

@@ -6,7 +6,9 @@ use candle_core::{DType, Tensor};
 use super::{ProductOperand, ProductShape, Products};
 use crate::Result;
 use crate::autograd::Computed;
-use crate::quantizer::{CachedTranspose, CodeBuffer, FixedWeight, Ste, fake_quantize_with};
+use crate::quantizer::{
+    CachedTranspose, CodeBuffer, FixedWeight, Operand, Quantizer, Ste, fake_quantize_with, transposed,
+};
 use crate::slot::Compute;
 
 /// Products of fake-quantized values.
@@ -17,6 +19,19 @@ impl Products for Values {
 
     fn quantize(x: &Tensor, conversion: &Conversion, _: usize, _: Option<&CodeBuffer>) -> Result<Option<Tensor>> {
         fake_quantize_with(&x.detach(), conversion.clone(), Ste::PassThrough).map(Some)
+    }
+
+    fn quantize_columns(
+        x: &Tensor,
+        quantizer: &Quantizer,
+        operand: &Operand,
+        step: u64,
+        groups: usize,
+        _: Option<&CodeBuffer>,
+    ) -> Result<Option<Tensor>> {
+        let x = transposed(x, groups)?;
+        let conversion = operand.transposed(quantizer, &x, step)?;
+        fake_quantize_with(&x, conversion, Ste::PassThrough).map(Some)
     }
 
     fn fixed(codes: &FixedWeight, _: ProductShape) -> Result<Option<Tensor>> {
