@@ -34,6 +34,18 @@ pub fn add(to: &mut [f32], from: &[f32]) {
     threads::for_each(parts, elements, |(to, from): (&mut [f32], &[f32])| add_to_rows(Level::detect(), to, from));
 }
 
+/// Writes `a[i] + b[i]` to `to[i]`; all slices have the same length.
+pub fn sum(a: &[f32], b: &[f32], to: &mut [f32]) {
+    const PART: usize = 1 << 14;
+    let elements = 2 * to.len();
+    let parts = to.chunks_mut(PART).zip(a.chunks(PART)).zip(b.chunks(PART)).collect();
+    threads::for_each(parts, elements, |((to, a), b): ((&mut [f32], &[f32]), &[f32])| {
+        for ((to, a), b) in to.iter_mut().zip(a).zip(b) {
+            *to = a + b;
+        }
+    });
+}
+
 /// The sum of each of `cols` columns, in `f64`.
 #[must_use]
 pub fn sum_rows(values: &[f32], cols: usize) -> Vec<f32> {

@@ -68,7 +68,7 @@ mod values;
 mod windows;
 
 pub use blocks::{Blocks, Runs};
-pub use columns::{add, add_bias, sum_rows};
+pub use columns::{add, add_bias, sum, sum_rows};
 pub use conversion::{Conversion, Scale};
 pub use draws::Draws;
 pub use element::Scalar;

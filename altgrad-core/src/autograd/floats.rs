@@ -2,8 +2,9 @@
 
 use std::ops::{Deref, Range};
 
+use altgrad_kernels::lock::Lock;
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, DType, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, Tensor};
 
 use super::Computed;
 use crate::Result;
@@ -45,6 +46,38 @@ impl<G: Deref<Target = Storage>> Deref for Floats<G> {
 /// A result of a kernel, in the dtype of a tensor.
 pub(crate) fn computed(values: Vec<f32>, dtype: DType) -> Result<Computed> {
     Ok(Computed::Cpu(to_storage(values, dtype)?))
+}
+
+/// A result of candle's that nothing else has: its memory is not copied.
+pub(crate) fn owned(result: Tensor) -> Result<Computed> {
+    let memory = Take(Lock::new(None));
+    if result.device().is_cpu() && result.is_contiguous() {
+        result.inplace_op1(&memory)?;
+    }
+    Ok(memory.0.into_inner().map_or(Computed::Tensor(result), Computed::Cpu))
+}
+
+/// Takes the memory of a tensor that is not needed any more, if all of it is the tensor's.
+struct Take(Lock<Option<CpuStorage>>);
+
+impl InplaceOp1 for Take {
+    fn name(&self) -> &'static str {
+        "altgrad"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let len = match storage {
+            CpuStorage::F32(values) => values.len(),
+            CpuStorage::F64(values) => values.len(),
+            CpuStorage::F16(values) => values.len(),
+            CpuStorage::BF16(values) => values.len(),
+            _ => return Ok(()),
+        };
+        if layout.contiguous_offsets() == Some((0, len)) {
+            self.0.replace(Some(std::mem::replace(storage, CpuStorage::U8(Vec::new()))));
+        }
+        Ok(())
+    }
 }
 
 /// The same as a tensor outside of the graph.

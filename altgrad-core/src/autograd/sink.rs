@@ -7,7 +7,7 @@ use altgrad_kernels as kernels;
 use altgrad_kernels::lock::Lock;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor, TensorId};
 
-use super::floats;
+use super::{floats, tensor};
 use crate::Result;
 
 /// The gradients of a backward pass.
@@ -84,6 +84,17 @@ impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Write<F> {
             _ => candle_core::bail!("memory that is not of contiguous f32 elements"),
         }
     }
+}
+
+/// The sum of two gradients in memory of its own.
+pub(super) fn sum(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    let has_kernel = |tensor: &Tensor| tensor.dtype() == DType::F32 && tensor.device().is_cpu();
+    if has_kernel(a) && has_kernel(b) && a.dims() == b.dims() {
+        let mut to = kernels::zeroed(a.elem_count());
+        kernels::sum(&floats(a)?, &floats(b)?, &mut to);
+        return Ok(tensor(to, a.shape(), DType::F32)?);
+    }
+    a + b
 }
 
 /// The sum of two gradients, in place of the first one where that is possible.

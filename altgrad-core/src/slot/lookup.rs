@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::Result;
-use crate::autograd::{self, Computed, Pass};
+use crate::autograd::{self, Pass};
 use crate::quantizer::{CachedCodes, Clip, FixedWeight, Granularity, Quantizer, Rounding};
 
 /// The rows' values, and where their gradients stop.
@@ -52,15 +52,33 @@ pub(super) fn attach(
     on_gradient: impl Fn() + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let dims = dims(rows, &values)?;
-    let (numbers, shape) = (numbers(rows)?, weight.dims2()?);
+    let (numbers, cols) = (numbers(rows)?, weight.dim(1)?);
     let backward = move |pass: Pass<'_>| {
         // An optimizer is about to change the weight.
         on_gradient();
-        let dy = clip.stop(&pass.dy.detach().contiguous()?.reshape((numbers.elem_count(), shape.1))?)?;
-        let zeros = Tensor::zeros(shape, dy.dtype(), dy.device())?;
-        Ok([Some(zeros.index_add(&numbers, &dy, 0)?), None, None])
+        let dy = clip.stop(&pass.dy.detach().contiguous()?.reshape((numbers.elem_count(), cols))?)?;
+        Ok([Some(table_gradient(pass.arguments[0], &numbers, &dy)?), None, None])
     };
-    Ok(autograd::attach(Computed::Tensor(values), dims, &[weight], backward)?)
+    Ok(autograd::attach(autograd::owned(values)?, dims, &[weight], backward)?)
+}
+
+/// The gradient of a table: the sum of the gradients of each row.
+fn table_gradient(table: &Tensor, numbers: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let Some(to) = autograd::buffer(table).filter(|_| dy.dtype() == DType::F32) else {
+        let zeros = Tensor::zeros(table.shape(), dy.dtype(), dy.device())?;
+        return Ok(zeros.index_add(numbers, dy, 0)?);
+    };
+    let (numbers, cols) = (numbers.to_dtype(DType::U32)?.to_vec1::<u32>()?, dy.dim(1)?);
+    let dy = autograd::floats(dy)?;
+    autograd::write(&to, |to| {
+        to.fill(0.0);
+        for (number, dy) in numbers.iter().zip(dy.chunks_exact(cols.max(1))) {
+            let row = to.get_mut(*number as usize * cols..).and_then(|rows| rows.get_mut(..cols));
+            row.into_iter().flatten().zip(dy).for_each(|(to, dy)| *to += dy);
+        }
+        Ok(())
+    })?;
+    Ok(to)
 }
 
 fn dims(rows: &Tensor, values: &Tensor) -> Result<Vec<usize>> {

@@ -1,9 +1,10 @@
 //! What a transformer computes beside its products, forward and backward, in one pass over memory each: norms,
-//! activations, rotary embedding, softmax and cross-entropy. Values and gradients are `f32`.
+//! activations, rotary embedding, heads, softmax and cross-entropy. Values and gradients are `f32`.
 
 mod activation;
 mod cross_entropy;
 mod exponential;
+mod heads;
 mod lanes;
 mod norm;
 mod rotary;
@@ -11,6 +12,7 @@ pub(crate) mod softmax;
 
 pub use activation::{Activation, activate, activation_gradient, gate, gate_gradients};
 pub use cross_entropy::{cross_entropy, cross_entropy_gradient};
+pub use heads::{TokenRows, merge_heads, split_heads};
 pub use norm::{Norm, NormGradients, norm, norm_gradients};
 pub use rotary::{Positions, Rotation, rotate};
 pub use softmax::{softmax_gradient, softmax_rows};

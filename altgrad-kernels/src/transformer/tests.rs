@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::{
-    Activation, Norm, NormGradients, Positions, Rotation, activate, activation_gradient, cross_entropy,
-    cross_entropy_gradient, gate, gate_gradients, norm, norm_gradients, rotate, softmax_gradient, softmax_rows,
+    Activation, Norm, NormGradients, Positions, Rotation, TokenRows, activate, activation_gradient, cross_entropy,
+    cross_entropy_gradient, gate, gate_gradients, merge_heads, norm, norm_gradients, rotate, softmax_gradient,
+    softmax_rows, split_heads,
 };
 
 /// Relative to the largest value: a few roundings of `f32`, of values and of sums of up to some hundred.
@@ -287,4 +288,39 @@ fn cross_entropies_and_their_gradients() {
     cross_entropy_gradient(&x[3..], 3, &[1], &log_sums, 1.0, &mut dx);
     assert!(dx.iter().all(|dx| dx.is_finite()) && dx[1] == -1.0, "{dx:?}");
     assert!(cross_entropy(&[], 3, &[]).0.is_nan());
+}
+
+#[test]
+fn heads_are_split_and_merged() {
+    for (batch, time, parts, dim) in
+        [(2, 3, vec![4, 2, 2], 5), (1, 1, vec![1], 1), (3, 70, vec![3, 1], 64), (0, 2, vec![1], 4)]
+    {
+        let heads: usize = parts.iter().sum();
+        let rows = TokenRows { time, heads, dim };
+        let from = numbers(batch * time * heads * dim, 7);
+        let mut first = 0;
+        let mut split = Vec::new();
+        for part in &parts {
+            let mut to = vec![0.0; batch * part * time * dim];
+            split_heads(&from, rows, first..first + part, &mut to);
+            for (place, value) in to.iter().enumerate() {
+                let (element, token) = (place % dim, place / dim % time);
+                let (head, sequence) = (place / dim / time % part, place / dim / time / part);
+                assert_eq!(*value, from[((sequence * time + token) * heads + first + head) * dim + element]);
+            }
+            split.push((*part, to));
+            first += part;
+        }
+        let mut merged = vec![9.0; from.len()];
+        let views: Vec<_> = split.iter().map(|(heads, values)| (*heads, Some(&values[..]))).collect();
+        merge_heads(&views, rows, &mut merged);
+        assert_eq!(merged, from);
+        let mut partly = vec![9.0; from.len()];
+        merge_heads(
+            &[(heads - 1, None), (1, split.last().filter(|(count, _)| *count == 1).map(|(_, values)| &values[..]))],
+            rows,
+            &mut partly,
+        );
+        assert!(partly.chunks(heads * dim).all(|row| row[..(heads - 1) * dim].iter().all(|value| *value == 9.0)));
+    }
 }

@@ -2,7 +2,8 @@
 
 use candle_core::{Module, Tensor};
 
-use crate::quantizer::{Granularity, Quantizer};
+use crate::quantizer::{Clip, Granularity, Quantizer};
+use crate::slot::lookup;
 use crate::slot::{Evaluation, Operation, Recipe};
 use crate::{Error, Result, TensorError};
 
@@ -27,7 +28,12 @@ impl Operation for candle_nn::Embedding {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(Module::forward(self, x)?)
+        let table = self.embeddings();
+        if !table.track_op() {
+            return Ok(Module::forward(self, x)?);
+        }
+        let rows = lookup::rows(&table.detach(), x)?;
+        lookup::attach((rows, Clip::default()), table, x, || ())
     }
 
     fn evaluation((): &(), weight: &[usize]) -> Result<Evaluation> {

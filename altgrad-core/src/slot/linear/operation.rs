@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{Module, Tensor};
+use altgrad_kernels as kernels;
+use candle_core::{DType, Module, Tensor};
 
+use crate::autograd::{self, Pass, attach, floats, owned};
+use crate::quantizer::{has_kernels, sum_rows};
 use crate::slot::{Evaluation, Lowering, Operation};
 use crate::{Error, Result, TensorError};
 
@@ -30,6 +33,11 @@ impl Operation for candle_nn::Linear {
     /// product (0.11) then mistakes their strides for those of one matrix. A transposed input of three dimensions
     /// would give wrong results, and one of more dimensions an error.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let arguments: Vec<&Tensor> =
+            [Some(x), Some(Self::weight(self)), Self::bias(self)].into_iter().flatten().collect();
+        if arguments.iter().any(|argument| argument.track_op()) && x.rank() >= 2 {
+            return train(&arguments);
+        }
         if x.rank() <= 2 {
             return Ok(Module::forward(self, x)?);
         }
@@ -49,6 +57,41 @@ impl Operation for candle_nn::Linear {
         };
         Ok(Evaluation::Product(Arc::new(Rows { outputs, inputs })))
     }
+}
+
+/// The output for an input, a weight and maybe a bias, by candle's products, as one operation with the same gradients
+/// as candle's: those are of reshaped, transposed and broadcast tensors, each of which takes a pass over memory or more.
+fn train(arguments: &[&Tensor]) -> Result<Tensor> {
+    let (x, weight) = (arguments[0], arguments[1].detach());
+    let (outputs, inputs) = weight.dims2()?;
+    let (dims, tokens) = output_dims(x.dims(), outputs);
+    let rows = move |x: &Tensor| Ok::<_, Error>(x.detach().contiguous()?.reshape((tokens, inputs))?);
+    let y = rows(x)?.matmul(&weight.t()?)?;
+    let y = match arguments.get(2) {
+        Some(bias) if has_kernels(y.dtype(), y.device()) && bias.dims() == [outputs] && y.dtype() == DType::F32 => {
+            let bias = floats(bias)?;
+            autograd::write(&y, |y| {
+                kernels::add_bias(y, &bias);
+                Ok(())
+            })?;
+            y
+        }
+        Some(bias) => y.broadcast_add(&bias.detach())?,
+        None => y,
+    };
+    let backward = move |pass: Pass<'_>| {
+        let (x, weight) = (pass.arguments[0], pass.arguments[1]);
+        let bias = pass.arguments.get(2).filter(|bias| bias.track_op());
+        let dy = pass.dy.detach().contiguous()?.reshape((tokens, outputs))?;
+        let dx = || Ok::<_, Error>(dy.matmul(&weight.detach())?.reshape(x.dims())?);
+        let dw = || Ok::<_, Error>(dy.t()?.matmul(&rows(x)?)?);
+        Ok([
+            x.track_op().then(dx).transpose()?,
+            weight.track_op().then(dw).transpose()?,
+            bias.map(|bias| Ok::<_, Error>(sum_rows(&dy)?.reshape(bias.dims())?)).transpose()?,
+        ])
+    };
+    Ok(attach(owned(y)?, dims, arguments, backward)?)
 }
 
 /// The lowering of a linear layer: the input's rows, unchanged.
