@@ -3,7 +3,7 @@
 use altgrad::checkpoint::Checkpoint;
 use altgrad::{Compute, Fp8, Granularity, KvCache, QuantConfig, Quantizable, TiePolicy};
 use altgrad_llama::{Config, Llama, Logits};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 
 use crate::args::Args;
@@ -40,8 +40,18 @@ impl Loaded {
 
     /// The logits of tokens that follow those in the caches.
     pub(crate) fn logits(&self, tokens: &[u32], caches: &mut [KvCache], logits: Logits) -> Result<Tensor> {
+        self.check(tokens)?;
         let tokens = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
         Ok(self.model.forward(&tokens, caches, logits)?)
+    }
+
+    /// Fails for tokens that the model does not have, as another model's tokenizer gives them.
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<()> {
+        let count = self.model.config().vocab_size;
+        match tokens.iter().position(|token| *token as usize >= count) {
+            Some(place) => bail!("token {place} is number {}, but the model has {count} tokens", tokens[place]),
+            None => Ok(()),
+        }
     }
 
     /// How many layers are in FP8, and what all weights take.

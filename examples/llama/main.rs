@@ -4,7 +4,7 @@
 //! cargo run --release --example llama -- SmolLM2-135M --recipe E4M3 generate --prompt "The river"
 //! ```
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its answer")]
+#![allow(clippy::print_stderr, reason = "an example prints its answer")]
 
 mod args;
 mod load;
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         }
         Task::Logits { tokens } => {
             let logits = loaded.logits(tokens, &mut loaded.caches(), Logits::All)?;
-            println!("{}", serde_json::to_string(&logits.squeeze(0)?.to_vec2::<f32>()?)?);
+            writeln!(stdout(), "{}", serde_json::to_string(&logits.squeeze(0)?.to_vec2::<f32>()?)?)?;
             Ok(())
         }
     }
@@ -54,7 +54,7 @@ fn generate(loaded: &Loaded, args: &Args, prompt: &str, most: usize, temperature
     let mut tokens = text.encode(prompt)?;
     ensure!(!tokens.is_empty(), "the prompt has no tokens; give some text to continue");
     let mut caches = loaded.caches();
-    print!("{prompt}");
+    write!(stdout(), "{prompt}")?;
     let mut next = text.stream();
     let (prompt_len, mut prefill, mut count) = (tokens.len(), Duration::ZERO, 0);
     let mut start = Instant::now();
@@ -70,10 +70,10 @@ fn generate(loaded: &Loaded, args: &Args, prompt: &str, most: usize, temperature
         }
         count += 1;
         tokens = vec![token];
-        print!("{}", next(token)?);
+        write!(stdout(), "{}", next(token)?)?;
         stdout().flush()?;
     }
-    println!();
+    writeln!(stdout())?;
     let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64();
     eprintln!("prompt: {prompt_len} tokens, {:.1} tokens/s", rate(prompt_len, prefill));
     if count > 1 {
@@ -106,6 +106,7 @@ fn choose(logits: &[f32], temperature: f64, random: &mut StdRng) -> u32 {
 fn perplexity(loaded: &Loaded, args: &Args, text: &str, context: usize, most: usize) -> Result<()> {
     ensure!(context > 1, "a piece of {context} tokens predicts nothing; use a context of at least 2");
     let tokens = Text::of_folder(&args.model)?.encode(text)?;
+    loaded.check(&tokens)?;
     let start = Instant::now();
     let (mut sum, mut count) = (0.0, 0);
     for piece in tokens.chunks(context).filter(|piece| piece.len() > 1).take(most) {
@@ -117,7 +118,7 @@ fn perplexity(loaded: &Loaded, args: &Args, text: &str, context: usize, most: us
     eprintln!();
     ensure!(count > 0, "the text has no two tokens");
     let rate = count as f64 / start.elapsed().as_secs_f64();
-    println!("perplexity {:.4} of {count} tokens, {rate:.1} tokens/s", (sum / count as f64).exp());
+    writeln!(stdout(), "perplexity {:.4} of {count} tokens, {rate:.1} tokens/s", (sum / count as f64).exp())?;
     eprintln!("{}", memory::peak());
     Ok(())
 }

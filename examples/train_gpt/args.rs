@@ -2,18 +2,21 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::model::Config;
+use crate::model::{Architecture, Config};
 use crate::run::{self, Run, Runs};
 
-/// Trains the same small GPT under several quantization recipes and compares what each costs.
+/// Trains the same small model under several quantization recipes and compares what each costs.
 ///
 /// Text is read byte by byte, so any text will do. All runs start from the same weights and see the same batches.
 #[derive(Debug, Parser, Serialize)]
 pub(crate) struct Args {
+    /// What kind of model to train
+    #[arg(long, value_enum, value_name = "KIND", default_value = "gpt")]
+    pub(crate) model: Architecture,
     /// What to train, separated by commas: `full` for full precision; a recipe for weights, activations and gradients
     /// (tensorwise, rowwise, hybrid, blockwise or mxfp8); or a format for the weights alone (E0M7, E1M6, E2M5, E3M4,
     /// E4M3, E5M2, E6M1, E7M0, one of their variants such as `E4M3_FNUZ`, or a custom one such as `E4M3(bias=5,
@@ -65,12 +68,10 @@ pub(crate) struct Args {
 impl Args {
     /// The requested model; an error if there can be none.
     pub(crate) fn model_config(&self) -> Result<Config> {
-        let Self { width, heads, .. } = *self;
-        ensure!(
-            width.is_multiple_of(heads),
-            "--width {width} cannot be split among --heads {heads}; make the width a multiple of the number of heads"
-        );
-        Ok(Config { layers: self.layers, width, heads, context: self.context })
+        let Self { model: architecture, layers, width, heads, context, .. } = *self;
+        let config = Config { architecture, layers, width, heads, context };
+        config.check()?;
+        Ok(config)
     }
 
     /// All runs, in order.

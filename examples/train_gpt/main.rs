@@ -1,4 +1,4 @@
-//! What does FP8 cost a GPT? Trains the same model from the same initial weights under several recipes, and compares
+//! What does FP8 cost a GPT, or a LLaMA? Trains the same model from the same initial weights under several recipes, and compares
 //! them.
 //!
 //! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several
@@ -6,12 +6,14 @@
 //!
 //! ```text
 //! cargo run --release --example train_gpt
+//! cargo run --release --example train_gpt -- --model llama
 //! cargo run --release --example train_gpt -- --recipe full,E5M2,mxfp8 --config my.toml --steps 500 --text book.txt
 //! ```
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 mod args;
 mod chart;
+mod gpt;
 mod model;
 mod output;
 mod progress;

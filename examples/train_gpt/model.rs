@@ -1,127 +1,99 @@
-//! The model: a GPT as candle users write it, with `altgrad::nn` for `candle_nn` and one derive per struct.
+//! The model that is trained: a GPT, or the LLaMA of `examples/llama`.
 
-use altgrad::nn::attention::scaled_dot_product_attention;
-use altgrad::nn::{LayerNorm, VarBuilder, layer_norm, ops};
-use altgrad::{Linear, Mask, Quantizable, linear};
-use candle_core::{Module, Result, Tensor};
-use candle_nn::{Embedding, embedding};
+use std::num::NonZeroUsize;
+
+use altgrad::Quantizable;
+use altgrad::nn::VarBuilder;
+use altgrad_llama::{Family, Llama, Rope, RopeScaling};
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+use clap::ValueEnum;
 use serde::Serialize;
+
+use crate::gpt::Gpt;
 
 /// Tokens are bytes.
 pub(crate) const VOCABULARY: usize = 256;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Architecture {
+    /// Layer norms, learned positions, and an MLP with GELU, as GPT-2
+    Gpt,
+    /// RMS norms, rotary embeddings, a gated MLP, and two heads of queries for one of keys and values
+    Llama,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
+    pub(crate) architecture: Architecture,
     pub(crate) layers: usize,
     pub(crate) width: usize,
     pub(crate) heads: usize,
     pub(crate) context: usize,
 }
 
-#[derive(Quantizable)]
-pub(crate) struct Gpt {
-    wte: Embedding,
-    wpe: Embedding,
-    h: Vec<Block>,
-    ln_f: LayerNorm,
-    #[quant(skip)] // tied to `wte`: stays in full precision
-    lm_head: Linear,
+impl Config {
+    /// Fails if there is no such model.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { width, heads, .. } = *self;
+        ensure!(
+            width.is_multiple_of(heads),
+            "--width {width} cannot be split among --heads {heads}; make the width a multiple of the number of heads"
+        );
+        let head = width / heads;
+        ensure!(
+            self.architecture == Architecture::Gpt || head.is_multiple_of(2),
+            "--width {width} and --heads {heads} make heads of {head}, but rotary embeddings turn pairs of elements; \
+             make the width an even multiple of the number of heads"
+        );
+        Ok(())
+    }
+
+    fn llama(&self) -> altgrad_llama::Config {
+        let Self { layers, width, heads, context, .. } = *self;
+        altgrad_llama::Config {
+            family: Family::Llama,
+            hidden_size: width,
+            // As many weights as the GPT's MLP has: three matrices of 8/3 of the width for two of 4.
+            intermediate_size: (8 * width).div_ceil(3).next_multiple_of(32),
+            layers,
+            heads,
+            kv_heads: if heads.is_multiple_of(2) { heads / 2 } else { heads },
+            head_dim: width / heads,
+            vocab_size: VOCABULARY,
+            rms_norm_eps: 1e-5,
+            rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+            max_positions: context,
+            tied_head: true,
+            attention_bias: (false, false),
+            mlp_bias: false,
+            window: None::<NonZeroUsize>,
+            eos: Vec::new(),
+        }
+    }
 }
 
-impl Gpt {
-    pub(crate) fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
-        let wte = embedding(VOCABULARY, config.width, vb.pp("wte"))?;
-        let wpe = embedding(config.context, config.width, vb.pp("wpe"))?;
-        let blocks = (0..config.layers).map(|i| Block::new(config, &vb.pp("h").pp(i)));
-        let h = blocks.collect::<Result<_>>()?;
-        let ln_f = layer_norm(config.width, 1e-5, vb.pp("ln_f"))?;
-        let lm_head = Linear::new(wte.embeddings().clone(), None);
-        Ok(Self { wte, wpe, h, ln_f, lm_head })
+#[derive(Quantizable)]
+pub(crate) enum Model {
+    Gpt(Gpt),
+    Llama(Box<Llama>),
+}
+
+impl Model {
+    pub(crate) fn new(config: &Config, vb: &VarBuilder<'_>) -> candle_core::Result<Self> {
+        match config.architecture {
+            Architecture::Gpt => Gpt::new(config, vb).map(Self::Gpt),
+            Architecture::Llama => Llama::new(&config.llama(), vb).map(|model| Self::Llama(Box::new(model))),
+        }
     }
 
     /// From bytes `(batch, time)` to the logits of the next byte at each position, `(batch, time, VOCABULARY)`.
-    pub(crate) fn forward(&self, bytes: &Tensor) -> Result<Tensor> {
-        let (_, time) = bytes.dims2()?;
-        let positions = Tensor::arange(0, time as u32, bytes.device())?;
-        let mut x = self.wte.forward(bytes)?.broadcast_add(&self.wpe.forward(&positions)?)?;
-        for block in &self.h {
-            x = block.forward(&x)?;
+    pub(crate) fn forward(&self, bytes: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Gpt(model) => model.forward(bytes),
+            Self::Llama(model) => model.forward_without_cache(bytes),
         }
-        self.lm_head.forward(&self.ln_f.forward(&x)?)
-    }
-
-    /// The embedding, which the head shares.
-    pub(crate) fn wte(&self) -> &Tensor {
-        self.wte.embeddings()
-    }
-}
-
-#[derive(Quantizable)]
-struct Block {
-    ln_1: LayerNorm,
-    attn: Attention,
-    ln_2: LayerNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
-        Ok(Self {
-            ln_1: layer_norm(config.width, 1e-5, vb.pp("ln_1"))?,
-            attn: Attention::new(config, &vb.pp("attn"))?,
-            ln_2: layer_norm(config.width, 1e-5, vb.pp("ln_2"))?,
-            mlp: Mlp::new(config, &vb.pp("mlp"))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.ln_1.forward(x)?)?)?;
-        &x + self.mlp.forward(&self.ln_2.forward(&x)?)?
-    }
-}
-
-#[derive(Quantizable)]
-struct Attention {
-    c_attn: Linear,
-    c_proj: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
-        let width = config.width;
-        Ok(Self {
-            c_attn: linear(width, 3 * width, vb.pp("c_attn"))?,
-            c_proj: linear(width, width, vb.pp("c_proj"))?,
-            heads: config.heads,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, time, width) = x.dims3()?;
-        let head = width / self.heads;
-        let qkv = self.c_attn.forward(x)?.reshape((batch, time, 3, self.heads, head))?;
-        let part = |i| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
-        let scale = (head as f32).sqrt().recip();
-        let y = scaled_dot_product_attention(&part(0)?, &part(1)?, &part(2)?, scale, Mask::Causal)?;
-        self.c_proj.forward(&y.transpose(1, 2)?.reshape((batch, time, width))?)
-    }
-}
-
-#[derive(Quantizable)]
-struct Mlp {
-    c_fc: Linear,
-    c_proj: Linear,
-}
-
-impl Mlp {
-    fn new(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
-        let width = config.width;
-        Ok(Self { c_fc: linear(width, 4 * width, vb.pp("c_fc"))?, c_proj: linear(4 * width, width, vb.pp("c_proj"))? })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.c_proj.forward(&ops::gelu(&self.c_fc.forward(x)?)?)
     }
 }
 
@@ -131,27 +103,30 @@ mod tests {
     use candle_core::{DType, Device, IndexOp, Tensor};
     use candle_nn::{VarBuilder, VarMap};
 
-    use super::{Config, Gpt};
+    use super::{Architecture, Config, Model};
 
-    fn small() -> anyhow::Result<(Gpt, VarMap)> {
-        let config = Config { layers: 2, width: 16, heads: 2, context: 8 };
+    const ARCHITECTURES: [Architecture; 2] = [Architecture::Gpt, Architecture::Llama];
+
+    fn small(architecture: Architecture) -> anyhow::Result<(Model, VarMap)> {
+        let config = Config { architecture, layers: 2, width: 16, heads: 2, context: 8 };
         let variables = VarMap::new();
-        let model = Gpt::new(&config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+        let model = Model::new(&config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
         crate::weights::initialize(&variables, &config, 1)?;
         Ok((model, variables))
     }
 
-    /// Full precision, a format and every recipe that has a name.
-    fn recipes() -> Vec<Option<Recipe>> {
+    /// Each architecture in full precision, by a format and by every recipe that has a name.
+    fn cases() -> Vec<(Architecture, Option<Recipe>)> {
         let named = Recipe::NAMED.iter().map(|(_, named)| Some(named()));
-        [None, Some(Fp8::E4M3.into())].into_iter().chain(named).collect()
+        let recipes: Vec<_> = [None, Some(Fp8::E4M3.into())].into_iter().chain(named).collect();
+        ARCHITECTURES.iter().flat_map(|of| recipes.iter().map(|recipe| (*of, recipe.clone()))).collect()
     }
 
     #[test]
     fn gradients_reach_every_variable_by_every_recipe() -> anyhow::Result<()> {
         let bytes = Tensor::new(&[[1u32, 2, 3, 4, 5, 6, 7, 8]], &Device::Cpu)?;
-        for recipe in recipes() {
-            let (mut model, variables) = small()?;
+        for (architecture, recipe) in cases() {
+            let (mut model, variables) = small(architecture)?;
             if let Some(recipe) = recipe {
                 model.quantize(recipe)?;
             }
@@ -167,8 +142,9 @@ mod tests {
     #[test]
     fn freezing_changes_no_bit_of_the_logits() -> anyhow::Result<()> {
         let bytes = Tensor::new(&[[1u32, 2, 3, 4, 5, 6, 7, 8]], &Device::Cpu)?;
-        for recipe in recipes().into_iter().flatten() {
-            let (mut model, _) = small()?;
+        for (architecture, recipe) in cases() {
+            let Some(recipe) = recipe else { continue };
+            let (mut model, _) = small(architecture)?;
             model.quantize(recipe)?;
             for _ in 0..2 {
                 // What histories remember is part of the model.
@@ -184,11 +160,13 @@ mod tests {
 
     #[test]
     fn nobody_looks_ahead() -> anyhow::Result<()> {
-        let (model, _) = small()?;
-        let logits = |last: u32| model.forward(&Tensor::new(&[[1u32, 2, 3, last]], &Device::Cpu)?)?.i(0);
-        let (a, b) = (logits(4)?.to_vec2::<f32>()?, logits(5)?.to_vec2::<f32>()?);
-        assert_eq!(a[..3], b[..3]);
-        assert_ne!(a[3], b[3]);
+        for architecture in ARCHITECTURES {
+            let (model, _) = small(architecture)?;
+            let logits = |last: u32| model.forward(&Tensor::new(&[[1u32, 2, 3, last]], &Device::Cpu)?)?.i(0);
+            let (a, b) = (logits(4)?.to_vec2::<f32>()?, logits(5)?.to_vec2::<f32>()?);
+            assert_eq!(a[..3], b[..3]);
+            assert_ne!(a[3], b[3]);
+        }
         Ok(())
     }
 }

@@ -7,13 +7,13 @@ use rand::RngExt;
 use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 
-use crate::model::Gpt;
+use crate::model::Model;
 
 const LENGTH: usize = 400;
 const TEMPERATURE: f64 = 0.8;
 
 /// The text that the model writes after `prompt`, looking back over `context` bytes.
-pub(crate) fn generate(model: &Gpt, prompt: &[u8], context: usize, rng: &mut StdRng) -> Result<Vec<u8>> {
+pub(crate) fn generate(model: &Model, prompt: &[u8], context: usize, rng: &mut StdRng) -> Result<Vec<u8>> {
     let mut bytes = prompt.to_vec();
     for _ in 0..LENGTH {
         let window = &bytes[bytes.len().saturating_sub(context)..];

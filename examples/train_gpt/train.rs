@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::args::Args;
-use crate::model::{Config, Gpt, VOCABULARY};
+use crate::model::{Config, Model, VOCABULARY};
 use crate::progress::Progress;
 use crate::results::RunResult;
 use crate::run::Run;
@@ -23,7 +23,7 @@ use crate::weights;
 /// A model with its initial weights, quantized if the run asks for it.
 pub(crate) struct Untrained {
     run: Run,
-    model: Gpt,
+    model: Model,
     variables: VarMap,
     /// The report of quantizing it.
     pub(crate) report: Option<QuantReport>,
@@ -32,14 +32,14 @@ pub(crate) struct Untrained {
 /// What came of it.
 pub(crate) struct Trained {
     /// Frozen if it was quantized.
-    pub(crate) model: Gpt,
+    pub(crate) model: Model,
     pub(crate) result: RunResult,
 }
 
 impl Untrained {
     pub(crate) fn new(run: &Run, config: &Config, seed: u64) -> Result<Self> {
         let variables = VarMap::new();
-        let mut model = Gpt::new(config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
+        let mut model = Model::new(config, &VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
         weights::initialize(&variables, config, seed)?;
         let report = match &run.config {
             None => None,
@@ -72,14 +72,14 @@ impl Untrained {
 }
 
 /// Quantizes the model; fails if that leaves every layer in full precision.
-fn quantize(model: &mut Gpt, config: &QuantConfig) -> Result<QuantReport> {
+fn quantize(model: &mut Model, config: &QuantConfig) -> Result<QuantReport> {
     let report = model.quantize(config.clone())?;
     ensure!(report.quantized() > 0, "it leaves every layer in full precision:\n{report}");
     Ok(report)
 }
 
 /// Runs all steps; returns the loss of each, and tokens per second.
-fn optimize(model: &Gpt, variables: &VarMap, name: &str, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
+fn optimize(model: &Model, variables: &VarMap, name: &str, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
     let parameters = ParamsAdamW { lr: args.learning_rate, beta2: 0.99, ..ParamsAdamW::default() };
     let mut optimizer = AdamW::new(variables.all_vars(), parameters)?;
     let mut batches = StdRng::seed_from_u64(args.seed);
@@ -121,7 +121,7 @@ fn learning_rate(step: usize, args: &Args) -> f64 {
 }
 
 /// Mean loss over the held-out windows, in nats per byte.
-pub(crate) fn evaluate(model: &Gpt, args: &Args, text: &Text) -> Result<f64> {
+pub(crate) fn evaluate(model: &Model, args: &Args, text: &Text) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0);
     for batch in text.validation_batches(args.batch) {
         let (bytes, targets) = batch?;
@@ -134,17 +134,13 @@ pub(crate) fn evaluate(model: &Gpt, args: &Args, text: &Text) -> Result<f64> {
     Ok(loss)
 }
 
-fn cross_entropy(model: &Gpt, bytes: &Tensor, targets: &Tensor) -> Result<Tensor> {
+fn cross_entropy(model: &Model, bytes: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let logits = model.forward(bytes)?.reshape(((), VOCABULARY))?;
     Ok(loss::cross_entropy(&logits, &targets.flatten_all()?)?)
 }
 
 /// Bytes of the current linear weights, without the head, which is the embedding.
-fn linear_weight_bytes(model: &Gpt) -> Result<usize> {
-    let mut bytes = 0;
-    for (_, layer) in model.layers()? {
-        let tied = layer.weight()?.id() == model.wte().id();
-        bytes += if tied { 0 } else { layer.weight_bytes() };
-    }
-    Ok(bytes)
+fn linear_weight_bytes(model: &Model) -> Result<usize> {
+    let layers = model.layers()?;
+    Ok(layers.iter().filter(|(path, _)| path != "lm_head").map(|(_, layer)| layer.weight_bytes()).sum())
 }

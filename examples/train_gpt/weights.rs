@@ -31,7 +31,7 @@ fn initialize_one(name: &str, variable: &Var, config: &Config, rng: &mut StdRng)
     } else if variable.rank() == 1 {
         variable.ones_like()?
     } else {
-        let residual = layer.ends_with("c_proj");
+        let residual = ["c_proj", "o_proj", "down_proj"].iter().any(|name| layer.ends_with(name));
         // GPT-2 uses 0.02 at its width of 768. Such a small value at a small width delays learning by an unpredictable
         // number of steps, and a comparison after a few hundred steps would measure only that.
         let usual = 0.02 * (768.0 / width as f32).sqrt();

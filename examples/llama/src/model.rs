@@ -1,5 +1,6 @@
 //! The model: blocks of attention and MLP between an embedding and a head, all of whose layers can be quantized.
 
+use altgrad::nn::attention::{merge_heads, scaled_dot_product_attention, split_heads};
 use altgrad::nn::{Embedding, Linear, RmsNorm, VarBuilder, embedding, linear_b, ops, rms_norm};
 use altgrad::{KvCache, Mask, Quantizable};
 use candle_core::{Module, Result, Tensor};
@@ -98,21 +99,32 @@ impl Llama {
     }
 
     fn forward_in_pool(&self, tokens: &Tensor, caches: &mut [KvCache], logits: Logits) -> Result<Tensor> {
-        let (_, count) = tokens.dims2()?;
         let Decoder { embed_tokens, layers, norm } = &self.model;
         if caches.len() != layers.len() {
             candle_core::bail!("the model has {} blocks, but there are {} caches", layers.len(), caches.len());
         }
-        let past = caches.first().map_or(0, KvCache::len);
-        let angles = self.rotary.angles(past, count)?;
+        let (_, count) = tokens.dims2()?;
+        let angles = self.rotary.angles(caches.first().map_or(0, KvCache::len), count)?;
         let mut x = embed_tokens.forward(tokens)?;
         for (block, cache) in layers.iter().zip(caches) {
-            x = block.forward(&x, &angles, cache)?;
+            x = block.forward(&x, &angles, Some(cache))?;
         }
         if logits == Logits::Last {
             x = x.narrow(1, count - 1, 1)?;
         }
         self.lm_head.forward(&norm.forward(&x.contiguous()?)?)
+    }
+
+    /// Logits `(batch, tokens, vocabulary)` of whole sequences `(batch, tokens)`, to train with: gradients do not pass
+    /// through a cache.
+    pub fn forward_without_cache(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (_, count) = tokens.dims2()?;
+        let angles = self.rotary.angles(0, count)?;
+        let mut x = self.model.embed_tokens.forward(tokens)?;
+        for block in &self.model.layers {
+            x = block.forward(&x, &angles, None)?;
+        }
+        self.lm_head.forward(&self.model.norm.forward(&x)?)
     }
 }
 
@@ -127,7 +139,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, angles: &Angles, cache: &mut KvCache) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, angles: &Angles, cache: Option<&mut KvCache>) -> Result<Tensor> {
         let x = (x + self.self_attn.forward(&self.input_layernorm.forward(x)?, angles, cache)?)?;
         &x + self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?
     }
@@ -153,17 +165,22 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, angles: &Angles, cache: &mut KvCache) -> Result<Tensor> {
-        let (batch, tokens, _) = x.dims3()?;
-        let split = |x: Tensor| x.reshape((batch, tokens, (), self.head_dim))?.transpose(1, 2)?.contiguous();
+    fn forward(&self, x: &Tensor, angles: &Angles, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let split = |x: Tensor| split_heads(&x, x.dims()[2] / self.head_dim);
         let norm = |norm: &Option<RmsNorm>, x: Tensor| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
         let q = norm(&self.q_norm, split(self.q_proj.forward(x)?)?)?;
         let k = norm(&self.k_norm, split(self.k_proj.forward(x)?)?)?;
         let v = split(self.v_proj.forward(x)?)?;
-        cache.append(&angles.turn(&k)?, &v)?;
+        let (q, k) = (angles.turn(&q)?, angles.turn(&k)?);
         let scale = 1.0 / (self.head_dim as f64).sqrt();
-        let y = cache.attend(&angles.turn(&q)?, scale, self.mask)?;
-        self.o_proj.forward(&y.transpose(1, 2)?.flatten_from(2)?)
+        let y = match cache {
+            Some(cache) => {
+                cache.append(&k, &v)?;
+                cache.attend(&q, scale, self.mask)?
+            }
+            None => scaled_dot_product_attention(&q, &k, &v, scale as f32, self.mask)?,
+        };
+        self.o_proj.forward(&merge_heads(&y)?)
     }
 }
 

@@ -21,6 +21,14 @@ fn logits_of_a_whole_text() {
 }
 
 #[test]
+fn logits_without_a_cache() {
+    for name in FAMILIES {
+        let Fixture { model, tokens, logits } = Fixture::new(name);
+        assert_close(name, &model.forward_without_cache(&tokens).unwrap().squeeze(0).unwrap(), &logits);
+    }
+}
+
+#[test]
 fn logits_of_a_text_in_parts() {
     for name in FAMILIES {
         let Fixture { model, tokens, logits } = Fixture::new(name);
