@@ -200,7 +200,7 @@ pub(super) struct Tile {
 
 impl Tile {
     /// The block of each column.
-    #[inline(always)]
+    #[inline]
     pub(super) fn blocks(self) -> impl Iterator<Item = usize> {
         (self.cols.0..self.cols.1).map(move |col| self.first_block + col / self.block_cols)
     }

@@ -80,9 +80,10 @@ fn amax_of_tiles<T: Scalar>(
     };
     for Piece { elements, tile } in pieces {
         if current != tile {
-            current.into_iter().for_each(|tile| finish(tile, &of_columns));
+            if let Some(last) = std::mem::replace(&mut current, tile) {
+                finish(last, &of_columns);
+            }
             of_columns.fill(none);
-            current = tile;
         }
         let Some(tile) = tile else { continue };
         let of_piece = &mut of_columns[tile.column_of(elements.start)..];
@@ -90,7 +91,9 @@ fn amax_of_tiles<T: Scalar>(
             *largest = T::Real::larger(*largest, value.widen().magnitude_bits());
         }
     }
-    current.into_iter().for_each(|tile| finish(tile, &of_columns));
+    if let Some(last) = current {
+        finish(last, &of_columns);
+    }
 }
 
 /// The larger of two magnitudes, NaN if one is NaN: their bits order as they do.
