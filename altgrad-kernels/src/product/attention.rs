@@ -65,7 +65,13 @@ pub fn scores(keys: &[TokenPanels], queries: &[f32], rows: usize, to: &mut [f32]
     let work = to.len().saturating_mul(dim) / 32;
     threads::for_each_with(parts(to, rows, rows, tokens), work, Scratch::default, |scratch, part| {
         let queries = &queries[(part.stream * rows + part.rows.start) * dim..][..part.rows.len() * dim];
-        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(queries, part.rows.len(), dim)), 0, Dot::Singles);
+        let lhs = PackedLhs::new(
+            level,
+            &Lhs::Floats(FloatMatrix::new(queries, part.rows.len(), dim)),
+            0,
+            Dot::Singles,
+            false,
+        );
         let keys = Stream { level, blocks: keys, number: part.stream };
         keys.scores(&lhs, 0, part.to, tokens, &mut scratch.panels);
     });
@@ -79,7 +85,7 @@ pub fn mix(values: &[TokenPanels], weights: &[f32], rows: usize, to: &mut [f32])
     threads::for_each_with(parts(to, rows, rows, dim), work, Scratch::default, |scratch, part| {
         let weights = &weights[(part.stream * rows + part.rows.start) * tokens..][..part.rows.len() * tokens];
         let weights = FloatMatrix::new(weights, part.rows.len(), tokens);
-        let lhs = PackedLhs::new(level, &Lhs::Floats(weights), 0, Dot::Singles);
+        let lhs = PackedLhs::new(level, &Lhs::Floats(weights), 0, Dot::Singles, false);
         let values = Stream { level, blocks: values, number: part.stream };
         values.sums(&lhs, 0..tokens, part.to, &mut scratch.panels);
     });
@@ -108,7 +114,7 @@ pub fn attend(
         scaled.clear();
         scaled.extend(queries.iter().map(|query| query * scale));
         let count = part.rows.len();
-        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scaled, count, key_dim)), 0, Dot::Singles);
+        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scaled, count, key_dim)), 0, Dot::Singles, false);
         let seen = part.rows.clone().map(visible);
         let all = seen.clone().reduce(|all, next| all.start.min(next.start)..all.end.max(next.end));
         let Some(all) = all else { return };
@@ -125,7 +131,7 @@ pub fn attend(
             after.fill(0.0);
             softmax::<f32>(level, row);
         }
-        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scores, count, width)), 0, Dot::Singles);
+        let lhs = PackedLhs::new(level, &Lhs::Floats(FloatMatrix::new(scores, count, width)), 0, Dot::Singles, false);
         stream(values).sums(&lhs, first..all.end, part.to, panels);
     });
 }
@@ -213,7 +219,7 @@ fn part_gradients(
         buffer.resize(buffer.len().max(count * width), 0.0);
     }
     let (weights, gradients) = (&mut weights[..count * width], &mut gradients[..count * width]);
-    let packed = |matrix: FloatMatrix<'_>| PackedLhs::new(level, &Lhs::Floats(matrix), 0, Dot::Singles);
+    let packed = |matrix: FloatMatrix<'_>| PackedLhs::new(level, &Lhs::Floats(matrix), 0, Dot::Singles, false);
     let stream = |panels| Stream { level, blocks: std::slice::from_ref(panels), number: stream };
     stream(keys).scores(&packed(FloatMatrix::new(scaled, count, keys.dim())), first, weights, width, panels);
     stream(values).scores(&packed(FloatMatrix::new(dy, count, values.dim())), first, gradients, width, panels);

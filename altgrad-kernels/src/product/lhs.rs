@@ -8,7 +8,7 @@ use super::microkernel::Panel;
 use super::plan::{ExponentRange, KC};
 use super::table::Table;
 use super::tile;
-use super::{Dot, MR, NR, Scratch};
+use super::{Dot, MR, NR, Scratch, scale};
 use crate::format::Fp8;
 use crate::level::Level;
 use crate::{Blocks, elementwise, memory, threads};
@@ -58,8 +58,8 @@ pub(super) struct PackedLhs {
 }
 
 impl PackedLhs {
-    /// Decodes and arranges `lhs` for products by `dot`; the values of codes are divided by `2^fold`.
-    pub(super) fn new(level: Level, lhs: &Lhs<'_>, fold: i32, dot: Dot) -> Self {
+    /// Decodes and arranges `lhs` for products by `dot`; the values of codes are divided by `2^fold`, or `scaled`.
+    pub(super) fn new(level: Level, lhs: &Lhs<'_>, fold: i32, dot: Dot, scaled: bool) -> Self {
         let (rows, length) = lhs.shape();
         let depth = length.div_ceil(dot.elements());
         let tiles = rows.div_ceil(MR);
@@ -77,7 +77,7 @@ impl PackedLhs {
         threads::for_each_with(groups, rows * length, Scratch::default, |scratch, group| match (lhs, dot) {
             (Lhs::Codes(_), _) => {
                 if let Some((codes, table)) = &table {
-                    decode(level, codes, table, dot, scratch, group);
+                    decode(level, codes, (table, scaled), dot, scratch, group);
                 }
             }
             (Lhs::Floats(matrix), Dot::Singles) => arrange(&matrix.stored(), depth, dot, group, f32::to_bits),
@@ -118,7 +118,7 @@ type Group<'a> = (&'a [usize], &'a mut [u32]);
 fn decode(
     level: Level,
     codes: &CodeMatrix<'_>,
-    table: &Table,
+    (table, scaled): (&Table, bool),
     dot: Dot,
     scratch: &mut Scratch,
     (cuts, group): Group<'_>,
@@ -133,6 +133,9 @@ fn decode(
         let (pairs, decoded) = (&mut scratch.pairs[..pair_count], scratch.decoded.at_least(run_depth));
         fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
         tile::decode(level, dot, table, pairs, decoded);
+        if scaled {
+            scale(level, codes, first..last, run.clone(), decoded);
+        }
         for ends in cuts.windows(2) {
             let height = ends[1] - ends[0];
             let tile = &mut group[(ends[0] - first) * depth + start / dot.elements() * height..];

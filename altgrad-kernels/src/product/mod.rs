@@ -5,7 +5,7 @@
 //! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and
 //! for operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order
 //! that depends on the shapes alone. Where the elements of a run share a scale, it is the run's sum that is scaled
-//! and not each element, unless runs are short.
+//! and not each element, unless there are more such sums than elements, or runs are short.
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
@@ -172,6 +172,11 @@ impl<'a> Product<'a> {
             let widening = may_widen.then(|| Widening::new(outline.format(), rhs.census(), exponent_range)).flatten();
             Some((dot, fold, plan::runs(length, operands(), depth)?, scaling, widening))
         });
+        let by_run = by_run.filter(|(dot, _, _, scaling, _)| {
+            // bf16 does not hold what a scale makes of a value.
+            let may_scale_elements = (*dot, *scaling) == (Dot::Singles, RunScaling::Single) && !is_direct;
+            !(may_scale_elements && scales_elements(a, outline, lhs_scales))
+        });
         let (dot, fold, runs, scaling, widening) = by_run.unwrap_or_else(|| {
             let runs = plan::runs(length, [].into_iter(), KC).unwrap_or_default();
             (Dot::Singles, 0, runs, RunScaling::Done, None)
@@ -182,7 +187,7 @@ impl<'a> Product<'a> {
             rhs,
             outline,
             table: rhs.table(),
-            lhs: PackedLhs::new(level, a, fold, dot),
+            lhs: PackedLhs::new(level, a, fold, dot, scaling == RunScaling::Done),
             lhs_scales,
             runs,
             scaling,
@@ -209,7 +214,7 @@ impl<'a> Product<'a> {
                 let decoded = decoded.at_least(depth);
                 tile::decode(level, dot, table, pairs, decoded);
                 if self.scaling == RunScaling::Done {
-                    self.scale(cols.clone(), run.clone(), decoded);
+                    scale(level, &self.outline, cols.clone(), run.clone(), decoded);
                 }
                 let (next_cols, next_run) = self.after(&cols, number);
                 self.rhs.prefetch(next_cols, next_run);
@@ -250,18 +255,28 @@ impl<'a> Product<'a> {
             None => (cols.end..(cols.end + NR).min(end), self.runs.first().cloned().unwrap_or_default()),
         }
     }
+}
 
-    /// Multiplies the values of a run by the scale of each.
-    fn scale(&self, cols: Range<usize>, run: Range<usize>, mut values: &mut [[u32; NR]]) {
-        let mut scales = [1.0; NR];
-        let block = self.outline.block().1;
-        let mut index = run.start;
-        while index < run.end {
-            let end = ((index / block + 1) * block).min(run.end);
-            let (of_block, rest) = values.split_at_mut(end - index);
-            self.outline.scales_of(cols.clone(), index, &mut scales[..cols.len()]);
-            tile::scale(self.level, &scales, of_block);
-            (values, index) = (rest, end);
-        }
+/// Whether a product has fewer elements than sums of runs under one scale, so that it is cheaper to scale the elements,
+/// and nothing is lost by that.
+fn scales_elements(a: &Lhs<'_>, rhs: CodeMatrix<'_>, lhs: Option<CodeMatrix<'_>>) -> bool {
+    let ((rows, length), (cols, _)) = (a.shape(), rhs.shape());
+    let operands = || [Some(rhs), lhs].into_iter().flatten();
+    let blocks = operands().map(|codes| codes.block().1).filter(|block| *block < length);
+    blocks.min().is_some_and(|block| rows + cols < rows.saturating_mul(cols) / block)
+        && plan::are_scaled_elements_normal(operands(), length)
+}
+
+/// Multiplies the values of a run of codes' rows, which are the columns of a panel, by the scale of each.
+fn scale(level: Level, codes: &CodeMatrix<'_>, rows: Range<usize>, run: Range<usize>, mut values: &mut [[u32; NR]]) {
+    let mut scales = [1.0; NR];
+    let block = codes.block().1;
+    let mut index = run.start;
+    while index < run.end {
+        let end = ((index / block + 1) * block).min(run.end);
+        let (of_block, rest) = values.split_at_mut(end - index);
+        codes.scales_of(rows.clone(), index, &mut scales[..rows.len()]);
+        tile::scale(level, &scales, of_block);
+        (values, index) = (rest, end);
     }
 }

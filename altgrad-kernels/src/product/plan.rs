@@ -71,6 +71,23 @@ impl ExponentRange {
     }
 }
 
+/// Whether elements of all operands can be multiplied by any of their scales so that they, the products of two
+/// operands' elements, and sums of `length` such products are zero or normal numbers of `f32`.
+pub(super) fn are_scaled_elements_normal<'a>(operands: impl Iterator<Item = CodeMatrix<'a>>, length: usize) -> bool {
+    let (mut lowest_product, mut highest_sum) = (0, doublings(length));
+    for operand in operands {
+        let smallest = operand.scales().iter().copied().fold(f32::MAX, f32::min);
+        let largest = operand.scales().iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let low = lowest(operand.format()) + exponent(smallest);
+        let high = exponent(operand.format().largest_finite()) + exponent(largest) + 2;
+        if low < -126 || high > 127 {
+            return false;
+        }
+        (lowest_product, highest_sum) = (lowest_product + low, highest_sum + high);
+    }
+    lowest_product >= -126 && highest_sum <= 127
+}
+
 /// Binades below the largest of the floats of an operand in which others are told apart as in full precision.
 const SIGNIFICANT_BITS: i32 = 24;
 
