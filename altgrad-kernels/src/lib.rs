@@ -92,6 +92,20 @@ pub fn amax<T: Element>(values: &[T], blocks: Blocks) -> Result<Vec<f64>> {
     Ok(T::amax(values, blocks))
 }
 
+/// What `of_one` makes of each of `from`, computed on several threads if there are many: scales from the largest
+/// magnitudes of blocks.
+pub fn map<A: Copy + Sync, B: Copy + Send>(from: &[A], of_one: impl Fn(A) -> B + Sync) -> Vec<B> {
+    /// A scale takes about as long as this many elements of a loop.
+    const COST: usize = 16;
+    const PART: usize = 1 << 12;
+    if from.len() <= PART {
+        return from.iter().map(|one| of_one(*one)).collect();
+    }
+    let parts = from.chunks(PART).collect();
+    let of_part = |part: &[A]| part.iter().map(|one| of_one(*one)).collect::<Vec<B>>();
+    threads::map(parts, COST * from.len(), of_part).concat()
+}
+
 /// `to[i] = decode(encode(from[i] / scale)) × scale`, with NaN staying NaN and infinities as the conversion says.
 ///
 /// Quotients and products are computed in `f32` (in `f64` for `f64`) and correctly rounded.

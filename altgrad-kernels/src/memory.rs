@@ -1,14 +1,43 @@
-//! Memory for large results: zeroed, not touched before it is written, and in huge pages where there are any.
+//! Memory for large results: zeroed, by several threads or when it is first written, and in huge pages where there are
+//! any.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
+
+use super::threads;
+
+/// Smaller buffers stay in the cache of one thread.
+const LEAST_SHARED_BYTES: usize = 256 << 10;
+
+/// The smallest buffers whose memory always comes from the operating system, zeroed, in the allocator of glibc. That of
+/// smaller ones may have been in use before.
+const FRESH_BYTES: usize = 32 << 20;
 
 /// `len` times zero, for a `T` whose default is all bits zero.
 ///
 /// The memory of a large buffer comes from the operating system when it is first written, page by page, which takes
 /// longer than computing its values. On Linux, huge pages are requested, of which 512 times fewer are needed.
+/// Smaller buffers are zeroed by several threads.
 #[must_use]
-pub fn zeroed<T: Copy + Default>(len: usize) -> Vec<T> {
+#[allow(unsafe_code, reason = "see the proof")]
+pub fn zeroed<T: Copy + Default + Send>(len: usize) -> Vec<T> {
+    if !(LEAST_SHARED_BYTES..FRESH_BYTES).contains(&len.saturating_mul(size_of::<T>())) {
+        return zeroed_when_written(len);
+    }
+    let mut values = Vec::with_capacity(len);
+    #[cfg(target_os = "linux")]
+    huge_pages::advise(values.spare_capacity_mut());
+    let parts = values.spare_capacity_mut()[..len].chunks_mut((LEAST_SHARED_BYTES / 4 / size_of::<T>()).max(1));
+    threads::for_each(parts.collect(), len, |part: &mut [MaybeUninit<T>]| part.fill(MaybeUninit::new(T::default())));
+    // SAFETY: the capacity is at least `len`, and each of the first `len` elements lies in one of the parts, all of
+    // which have been filled with values.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// The same, by what the allocator does about it.
+fn zeroed_when_written<T: Copy + Default>(len: usize) -> Vec<T> {
     // The standard library asks for zeroed memory instead of writing zeros where it knows that a value is all bits
     // zero, as it does for numbers.
     #[allow(unused_mut, reason = "only Linux takes advice")]
@@ -58,9 +87,13 @@ unsafe impl Plain for u32 {}
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 impl<T: Plain> Aligned<T> {
-    /// As [`zeroed`].
+    /// `len` times zero. It may be called from one of several threads that work together.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self { lines: zeroed((len * size_of::<T>()).div_ceil(size_of::<Line>())), len, elements: PhantomData }
+        Self {
+            lines: zeroed_when_written((len * size_of::<T>()).div_ceil(size_of::<Line>())),
+            len,
+            elements: PhantomData,
+        }
     }
 
     /// The first `len` elements of a buffer that is made as long as that; what they are is not specified.

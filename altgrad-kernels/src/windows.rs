@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::element::Scalar;
-use crate::{memory, threads};
+use crate::threads;
 
 /// The windows of a convolution over images of `(channels, height, width)`. A convolution over one dimension has
 /// images of height 1.
@@ -130,7 +130,7 @@ impl Windows {
         threads::for_each(parts, rows * cols, |(part, to)| {
             let (image, channel) = (part / self.channels.max(1), part % self.channels.max(1));
             let (group, channel) = (channel / in_group.max(1), channel % in_group.max(1));
-            let mut sums: Vec<T::Real> = memory::zeroed(area);
+            let mut sums = vec![T::Real::default(); area];
             for y in 0..down {
                 let (top, inside_y) = self.inside(0, y);
                 for x in 0..across {

@@ -1,6 +1,6 @@
 //! What a quantizer remembers from step to step, and the conversion that follows from it.
 
-use altgrad_kernels::{Blocks, Conversion, Draws, Scale};
+use altgrad_kernels::{self as kernels, Blocks, Conversion, Draws, Scale};
 use candle_core::Tensor;
 
 use super::scaling::Source;
@@ -67,7 +67,7 @@ impl Quantizer {
             (vec![Scale::new(scale); blocks.count()], None)
         } else {
             let amaxes = tensor_ops::block_amax(x, blocks, what)?;
-            let scales = amaxes.iter().map(|amax| self.scale_of(*amax as f32, &state.history)).collect();
+            let scales = kernels::map(&amaxes, |amax| self.scale_of(amax as f32, &state.history));
             // Scaling that looks back has one scale, and so one largest magnitude.
             let recorded = if self.scaling.is_per_tensor() { amaxes.first() } else { None };
             (scales, recorded.map(|amax| *amax as f32))

@@ -114,8 +114,8 @@ pub(super) fn decode(table: &Table, pairs: &[PairRow], to: &mut Panel) -> bool {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn scale(scales: &[f32; NR], to: &mut Panel) {
-    scale_each(scales, to);
+pub(super) fn scale(dot: Dot, scales: &[f32; NR], to: &mut Panel) {
+    scale_each(dot, scales, to);
 }
 
 /// Columns whose sums are in registers at a time: 6 × 16 take 12 of the 16 vector registers of AVX2.

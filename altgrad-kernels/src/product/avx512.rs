@@ -168,7 +168,7 @@ pub(super) fn tile_of_pairs<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, output_tile);
+    finish_tile(&{ sums }, epilogue, first_row, output_tile);
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
@@ -190,7 +190,7 @@ pub(super) fn tile_of_singles<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, output_tile);
+    finish_tile(&{ sums }, epilogue, first_row, output_tile);
 }
 
 /// Prefetches the codes that come some time after a pair row.
@@ -229,7 +229,7 @@ pub(super) fn direct_tile_of_pairs<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, output_tile);
+    finish_tile(&{ sums }, epilogue, first_row, output_tile);
 }
 
 /// The sums of a tile of single values, with the panel's codes decoded on the way.
@@ -261,7 +261,7 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
             }
         }
     }
-    finish_tile(&sums, epilogue, first_row, output_tile);
+    finish_tile(&{ sums }, epilogue, first_row, output_tile);
 }
 
 /// Scales the sums of a tile and adds them to the result: [`add`], with whole vectors where the result has them.
@@ -320,8 +320,8 @@ pub(super) fn interleave(rows: [&[u8; NR]; 2], to: &mut PairRow) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-pub(super) fn scale(scales: &[f32; NR], to: &mut Panel) {
-    scale_each(scales, to);
+pub(super) fn scale(dot: Dot, scales: &[f32; NR], to: &mut Panel) {
+    scale_each(dot, scales, to);
 }
 
 /// Rounds of 24 multiplications of pairs that do not wait for one another: the fastest that a core can do them.

@@ -134,7 +134,7 @@ fn decode(
         fill(level, &codes.stored(), first..last, run.clone(), &mut scratch.near, pairs);
         tile::decode(level, dot, table, pairs, decoded);
         if scaled {
-            scale(level, codes, first..last, run.clone(), decoded);
+            scale(level, dot, codes, first..last, run.clone(), decoded);
         }
         for ends in cuts.windows(2) {
             let height = ends[1] - ends[0];

@@ -65,6 +65,37 @@ impl<'a> CodeMatrix<'a> {
         self.scales
     }
 
+    /// The smallest and the largest scale, except for very small ones of blocks of zeros: the scale of such a block
+    /// may be the smallest there is.
+    pub(super) fn extreme_scales(&self) -> (f32, f32) {
+        /// Two scales that are no smaller do not take the product of two ordinary codes out of the normal numbers.
+        const SMALL: f32 = 1.0 / (1_u64 << 40) as f32;
+        let scales = self.scales.iter().enumerate();
+        let used = scales.filter(|(block, scale)| **scale >= SMALL || !self.is_zero(*block));
+        used.fold((f32::MAX, f32::MIN_POSITIVE), |(smallest, largest), (_, scale)| {
+            (smallest.min(*scale), largest.max(*scale))
+        })
+    }
+
+    /// Whether all codes of a block are known to be zeros.
+    fn is_zero(&self, block: usize) -> bool {
+        let (_, cols) = self.blocks.shape();
+        let (block_rows, block_cols) = self.blocks.block();
+        let (down, across) = (block / self.blocks.grid().1, block % self.blocks.grid().1);
+        let mut rows = self.codes.chunks(cols.max(1)).skip(down * block_rows).take(block_rows);
+        !self.codes.is_empty()
+            && rows.all(|row| row.iter().skip(across * block_cols).take(block_cols).all(|code| code & 0x7F == 0))
+    }
+
+    /// Whether the scales are powers of two, and those of two indices of the sum the same where the first is even.
+    pub(super) fn scales_keep_pairs(&self) -> bool {
+        let block = self.block().1;
+        // A subnormal scale is one of zeros, or out of range.
+        let is_power_of_two =
+            |scale: &f32| scale.to_bits().trailing_zeros() >= f32::MANTISSA_DIGITS - 1 || scale.is_subnormal();
+        (block.is_multiple_of(2) || block >= self.shape().1) && self.scales.iter().all(is_power_of_two)
+    }
+
     /// The values in the order of the codes.
     pub(super) fn decoded(&self, level: Level) -> Vec<f32> {
         let mut values = memory::zeroed(self.codes.len());

@@ -47,14 +47,24 @@ pub(super) fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &m
     }
 }
 
+/// Multiplies the values of columns by the scale of each: pairs by powers of two, with normal results, which bf16 has.
 #[inline(always)]
-pub(super) fn scale_each(scales: &[f32; NR], to: &mut Panel) {
-    for dwords in to {
-        for (dword, scale) in dwords.iter_mut().zip(scales) {
-            *dword = (f32::from_bits(*dword) * scale).to_bits();
-        }
+pub(super) fn scale_each(dot: Dot, scales: &[f32; NR], to: &mut Panel) {
+    let scaled = |bits: u32, scale: f32| (f32::from_bits(bits) * scale).to_bits();
+    match dot {
+        Dot::Singles => to.iter_mut().for_each(|dwords| {
+            dwords.iter_mut().zip(scales).for_each(|(dword, scale)| *dword = scaled(*dword, *scale));
+        }),
+        Dot::Pairs => to.iter_mut().for_each(|dwords| {
+            dwords.iter_mut().zip(scales).for_each(|(dword, scale)| {
+                *dword = scaled(*dword << 16, *scale) >> 16 | scaled(*dword & UPPER, *scale) & UPPER;
+            });
+        }),
     }
 }
+
+/// The half of a dword that holds the second value of a pair.
+const UPPER: u32 = 0xFFFF_0000;
 
 /// Scales the sums of a tile and adds them to the result.
 #[inline(always)]

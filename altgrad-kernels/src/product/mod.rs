@@ -5,7 +5,8 @@
 //! bf16, so where the processor multiplies pairs of bf16 ([`Dot::Pairs`]) codes are decoded to those; elsewhere, and
 //! for operands that are not codes, to f32 ([`Dot::Singles`]). Either way products are summed in f32, in an order
 //! that depends on the shapes alone. Where the elements of a run share a scale, it is the run's sum that is scaled
-//! and not each element, unless there are more such sums than elements, or runs are short.
+//! and not each element, unless there are more such sums than elements, or runs are short. Pairs are scaled only by
+//! powers of two, which keep them exact.
 //!
 //! The result differs from the exact one by at most `2·k·2⁻²⁴·Σ|a||b|` for a sum of `k` products.
 
@@ -159,8 +160,8 @@ impl<'a> Product<'a> {
             let (fold, is_normal) = exponent_range.fold();
             let dot =
                 if is_normal && level.has_pairs() && !matches!(a, Lhs::Floats(_)) { Dot::Pairs } else { Dot::Singles };
-            let is_in_range = (fold, is_normal) == (0, true)
-                && operands().all(|codes| exponent_range.can_be_scaled_by(codes.scales()));
+            let is_in_range =
+                (fold, is_normal) == (0, true) && operands().all(|codes| exponent_range.can_be_scaled_by(codes));
             let scaling = match (is_in_range, lhs_scales) {
                 (true, _) => RunScaling::Single,
                 (false, Some(_)) => RunScaling::Double,
@@ -172,15 +173,18 @@ impl<'a> Product<'a> {
             let widening = may_widen.then(|| Widening::new(outline.format(), rhs.census(), exponent_range)).flatten();
             Some((dot, fold, plan::runs(length, operands(), depth)?, scaling, widening))
         });
-        let by_run = by_run.filter(|(dot, _, _, scaling, _)| {
-            // bf16 does not hold what a scale makes of a value.
-            let may_scale_elements = (*dot, *scaling) == (Dot::Singles, RunScaling::Single) && !is_direct;
-            !(may_scale_elements && scales_elements(a, outline, lhs_scales))
+        let dot_of_scaled = by_run.as_ref().filter(|(dot, _, _, scaling, _)| {
+            *scaling == RunScaling::Single && !is_direct && scales_elements(a, outline, lhs_scales, *dot)
         });
-        let (dot, fold, runs, scaling, widening) = by_run.unwrap_or_else(|| {
-            let runs = plan::runs(length, [].into_iter(), KC).unwrap_or_default();
-            (Dot::Singles, 0, runs, RunScaling::Done, None)
-        });
+        let dot_of_scaled = dot_of_scaled.map(|(dot, ..)| *dot);
+        let (dot, fold, runs, scaling, widening) = match (by_run, dot_of_scaled) {
+            (Some(by_run), None) => by_run,
+            (_, dot) => {
+                let dot = dot.unwrap_or(Dot::Singles);
+                let runs = plan::runs(length, [].into_iter(), KC * dot.elements()).unwrap_or_default();
+                (dot, 0, runs, RunScaling::Done, None)
+            }
+        };
         Self {
             level,
             dot,
@@ -214,7 +218,7 @@ impl<'a> Product<'a> {
                 let decoded = decoded.at_least(depth);
                 tile::decode(level, dot, table, pairs, decoded);
                 if self.scaling == RunScaling::Done {
-                    scale(level, &self.outline, cols.clone(), run.clone(), decoded);
+                    scale(level, dot, &self.outline, cols.clone(), run.clone(), decoded);
                 }
                 let (next_cols, next_run) = self.after(&cols, number);
                 self.rhs.prefetch(next_cols, next_run);
@@ -259,24 +263,31 @@ impl<'a> Product<'a> {
 
 /// Whether a product has fewer elements than sums of runs under one scale, so that it is cheaper to scale the elements,
 /// and nothing is lost by that.
-fn scales_elements(a: &Lhs<'_>, rhs: CodeMatrix<'_>, lhs: Option<CodeMatrix<'_>>) -> bool {
+fn scales_elements(a: &Lhs<'_>, rhs: CodeMatrix<'_>, lhs: Option<CodeMatrix<'_>>, dot: Dot) -> bool {
     let ((rows, length), (cols, _)) = (a.shape(), rhs.shape());
     let operands = || [Some(rhs), lhs].into_iter().flatten();
     let blocks = operands().map(|codes| codes.block().1).filter(|block| *block < length);
     blocks.min().is_some_and(|block| rows + cols < rows.saturating_mul(cols) / block)
-        && plan::are_scaled_elements_normal(operands(), length)
+        && plan::are_scaled_elements_normal(operands(), length, dot)
 }
 
 /// Multiplies the values of a run of codes' rows, which are the columns of a panel, by the scale of each.
-fn scale(level: Level, codes: &CodeMatrix<'_>, rows: Range<usize>, run: Range<usize>, mut values: &mut [[u32; NR]]) {
+fn scale(
+    level: Level,
+    dot: Dot,
+    codes: &CodeMatrix<'_>,
+    rows: Range<usize>,
+    run: Range<usize>,
+    mut values: &mut [[u32; NR]],
+) {
     let mut scales = [1.0; NR];
     let block = codes.block().1;
     let mut index = run.start;
     while index < run.end {
         let end = ((index / block + 1) * block).min(run.end);
-        let (of_block, rest) = values.split_at_mut(end - index);
+        let (of_block, rest) = values.split_at_mut((end - index).div_ceil(dot.elements()));
         codes.scales_of(rows.clone(), index, &mut scales[..rows.len()]);
-        tile::scale(level, &scales, of_block);
+        tile::scale(level, dot, &scales, of_block);
         (values, index) = (rest, end);
     }
 }

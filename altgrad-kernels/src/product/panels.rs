@@ -157,7 +157,7 @@ impl TokenPanels {
                 let decoded = scratch.decoded.at_least(self.dim);
                 tile::decode(level, Dot::Singles, table, pairs, decoded);
                 if let Some(scales) = scales[stream * self.room + first..].first_chunk() {
-                    tile::scale(level, scales, decoded);
+                    tile::scale(level, Dot::Singles, scales, decoded);
                 }
                 decoded
             }

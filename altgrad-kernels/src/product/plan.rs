@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Dot;
 use super::matrix::CodeMatrix;
 use crate::format::Fp8;
 
@@ -63,24 +64,28 @@ impl ExponentRange {
         (before >= 0 && after <= 127 && self.lowest - after >= -126).then_some((before, after))
     }
 
-    /// Whether sums can be multiplied by any of `scales` without leaving the normal numbers of `f32`.
-    pub(super) fn can_be_scaled_by(self, scales: &[f32]) -> bool {
-        let smallest = scales.iter().copied().fold(f32::INFINITY, f32::min);
-        let largest = scales.iter().copied().fold(0.0, f32::max);
-        scales.is_empty() || self.lowest + exponent(smallest) >= -126 && self.highest + exponent(largest) < 127
+    /// Whether sums can be multiplied by any scale of an operand without leaving the normal numbers of `f32`.
+    pub(super) fn can_be_scaled_by(self, operand: CodeMatrix<'_>) -> bool {
+        let (smallest, largest) = operand.extreme_scales();
+        operand.scales().is_empty()
+            || self.lowest + exponent(smallest) >= -126 && self.highest + exponent(largest) < 127
     }
 }
 
 /// Whether elements of all operands can be multiplied by any of their scales so that they, the products of two
-/// operands' elements, and sums of `length` such products are zero or normal numbers of `f32`.
-pub(super) fn are_scaled_elements_normal<'a>(operands: impl Iterator<Item = CodeMatrix<'a>>, length: usize) -> bool {
+/// operands' elements, and sums of `length` such products are zero or normal numbers of `f32`; for pairs, also whether
+/// bf16 has the elements, and no pair has two scales.
+pub(super) fn are_scaled_elements_normal<'a>(
+    operands: impl Iterator<Item = CodeMatrix<'a>>,
+    length: usize,
+    dot: Dot,
+) -> bool {
     let (mut lowest_product, mut highest_sum) = (0, doublings(length));
     for operand in operands {
-        let smallest = operand.scales().iter().copied().fold(f32::MAX, f32::min);
-        let largest = operand.scales().iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let (smallest, largest) = operand.extreme_scales();
         let low = lowest(operand.format()) + exponent(smallest);
         let high = exponent(operand.format().largest_finite()) + exponent(largest) + 2;
-        if low < -126 || high > 127 {
+        if low < -126 || high > 127 || dot == Dot::Pairs && !operand.scales_keep_pairs() {
             return false;
         }
         (lowest_product, highest_sum) = (lowest_product + low, highest_sum + high);

@@ -29,15 +29,15 @@ pub(super) fn decode(level: Level, dot: Dot, table: &Table, pairs: &[PairRow], t
 
 /// Multiplies values of a panel by the scales of their columns.
 #[allow(unsafe_code, reason = "calling what is compiled for features that the level proves")]
-pub(super) fn scale(level: Level, scales: &[f32; NR], to: &mut Panel) {
+pub(super) fn scale(level: Level, dot: Dot, scales: &[f32; NR], to: &mut Panel) {
     match level {
         // SAFETY: each level proves that the processor has the features that these functions are compiled for.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { avx512::scale(scales, to) },
+        Level::Avx512(_) | Level::Avx512Bf16(_) => unsafe { avx512::scale(dot, scales, to) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(_) => unsafe { avx2::scale(scales, to) },
-        Level::Scalar => scale_each(scales, to),
+        Level::Avx2(_) => unsafe { avx2::scale(dot, scales, to) },
+        Level::Scalar => scale_each(dot, scales, to),
     }
 }
 

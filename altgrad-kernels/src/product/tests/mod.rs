@@ -10,6 +10,7 @@ mod packed;
 mod range;
 mod repeat;
 mod rounded;
+mod scaled;
 mod shapes;
 mod slices;
 mod special;
