@@ -36,11 +36,11 @@ def product(tokens, inputs, outputs, dtype):
 def step(tokens, inputs, outputs, dtype):
     x = torch.randn(tokens, inputs, dtype=dtype, requires_grad=True)
     linear = torch.nn.Linear(inputs, outputs, bias=False, dtype=dtype)
-    direction = torch.randn(tokens, outputs, dtype=dtype)
 
     def run():
         x.grad = linear.weight.grad = None
-        linear(x).backward(direction)
+        y = linear(x)
+        y.backward(torch.ones_like(y))
 
     return median_ms(run)
 
@@ -75,12 +75,12 @@ def operations():
 
 def operation(compute, *shapes):
     arguments = [torch.randn(shape, requires_grad=True) for shape in shapes]
-    ones = torch.ones_like(compute(*arguments))
 
     def run():
         for argument in arguments:
             argument.grad = None
-        compute(*arguments).backward(ones)
+        y = compute(*arguments)
+        y.backward(torch.ones_like(y))
 
     return median_ms(run)
 
@@ -118,14 +118,15 @@ class Gpt(torch.nn.Module):
         return self.ln_f(self.blocks(x)) @ self.wte.weight.t()
 
 
-def tokens_per_second(width, heads, layers, batch, context):
+def tokens_per_second(width, heads, layers, batch, context, dtype):
     model = Gpt(width, heads, layers, context)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def run():
         tokens = torch.randint(0, 256, (batch, context + 1))
-        logits = model(tokens[:, :-1]).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            logits = model(tokens[:, :-1]).flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits.float(), tokens[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -140,5 +141,6 @@ for what, shapes, measure in (("product", PRODUCTS, product), ("training step", 
             print(f"{what} {tokens}x{inputs}x{outputs} {name}: {measure(tokens, inputs, outputs, dtype):.2f} ms")
 for name, (compute, *shapes) in operations().items():
     print(f"{name}, forward and backward, f32: {operation(compute, *shapes):.2f} ms")
-rate = tokens_per_second(width=384, heads=6, layers=4, batch=16, context=128)
-print(f"train_gpt --width 384 --heads 6 --layers 4 --batch 16 --context 128, f32: {rate:.0f} tokens/s")
+for name, dtype in DTYPES.items():
+    rate = tokens_per_second(width=384, heads=6, layers=4, batch=16, context=128, dtype=dtype)
+    print(f"train_gpt --width 384 --heads 6 --layers 4 --batch 16 --context 128, {name}: {rate:.0f} tokens/s")

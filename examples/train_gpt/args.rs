@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// (tensorwise, rowwise, hybrid, blockwise or mxfp8); or a format for the weights alone (E0M7, E1M6, E2M5, E3M4,
     /// E4M3, E5M2, E6M1, E7M0, one of their variants such as `E4M3_FNUZ`, or a custom one such as `E4M3(bias=5,
     /// specials=none)`). May be given several times
-    #[arg(long, value_name = "LIST", default_value = "full,E4M3,E5M2,E3M4,tensorwise,rowwise,hybrid,blockwise,mxfp8")]
+    #[arg(long, value_name = "LIST", default_value = "full,E4M3,tensorwise,mxfp8")]
     #[serde(skip)]
     pub(crate) recipe: Vec<Runs>,
     /// TOML or JSON file with a quantization config to train under as well; the run is named after the file, without
@@ -38,21 +38,19 @@ pub(crate) struct Args {
     #[serde(skip)]
     pub(crate) output: PathBuf,
     /// Training steps of each run
-    #[arg(long, default_value = "1000", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value = "600", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) steps: usize,
-    // The defaults keep every tensor below the size at which candle splits an elementwise operation among threads: on
-    // cores that are busy with something else, waiting for the last thread takes longer than the operation.
     /// Sequences in a training batch
-    #[arg(long, default_value = "4", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value = "16", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch: usize,
     /// Bytes that the model looks back over
-    #[arg(long, default_value = "48", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value = "64", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: usize,
     /// Transformer blocks
-    #[arg(long, default_value = "2", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value = "4", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) layers: usize,
     /// Width of the residual stream, a multiple of the number of heads
-    #[arg(long, default_value = "64", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value = "128", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) width: usize,
     /// Attention heads of a block
     #[arg(long, default_value = "4", value_parser = positive, allow_negative_numbers = true)]

@@ -1,5 +1,5 @@
-//! What does FP8 cost a GPT, or a LLaMA? Trains the same model from the same initial weights under several recipes, and compares
-//! them.
+//! What does FP8 cost a GPT, or a LLaMA? Trains the same model from the same initial weights under several recipes, and
+//! compares them.
 //!
 //! A loss also depends on luck: differences of a few hundredths mean something only if they hold over several
 //! `--seed`s.

@@ -9,8 +9,8 @@
 //! [`Linear`], [`Embedding`], [`Conv1d`] and [`Conv2d`] are slots, with `candle_nn`'s constructors. What else a
 //! transformer is made of trains, and takes one pass over memory each way: [`LayerNorm`], [`RmsNorm`], and functions of
 //! [`ops`], [`rotary_emb`], [`loss`] and [`attention`]. The fused operations of `candle_nn` that they stand for have no
-//! backward pass. Everything else is re-exported from `candle_nn`. Models of candle-transformers import some of their layers from its module
-//! `with_tracing`; for those, use [`with_tracing`].
+//! backward pass. Everything else is re-exported from `candle_nn`. Models of candle-transformers import some of their
+//! layers from its module `with_tracing`; for those, use [`with_tracing`].
 
 pub use candle_nn::{
     Activation, AdamW, BatchNorm, BatchNormConfig, Conv1dConfig, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig,

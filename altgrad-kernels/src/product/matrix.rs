@@ -83,8 +83,8 @@ impl<'a> CodeMatrix<'a> {
         let (block_rows, block_cols) = self.blocks.block();
         let (down, across) = (block / self.blocks.grid().1, block % self.blocks.grid().1);
         let mut rows = self.codes.chunks(cols.max(1)).skip(down * block_rows).take(block_rows);
-        !self.codes.is_empty()
-            && rows.all(|row| row.iter().skip(across * block_cols).take(block_cols).all(|code| code & 0x7F == 0))
+        let is_zero = |code: &u8| code << 1 == 0;
+        !self.codes.is_empty() && rows.all(|row| row.iter().skip(across * block_cols).take(block_cols).all(is_zero))
     }
 
     /// Whether the scales are powers of two, and those of two indices of the sum the same where the first is even.

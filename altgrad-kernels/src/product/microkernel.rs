@@ -50,14 +50,14 @@ pub(super) fn decode_portable(dot: Dot, table: &Table, pairs: &[PairRow], to: &m
 /// Multiplies the values of columns by the scale of each: pairs by powers of two, with normal results, which bf16 has.
 #[inline(always)]
 pub(super) fn scale_each(dot: Dot, scales: &[f32; NR], to: &mut Panel) {
-    let scaled = |bits: u32, scale: f32| (f32::from_bits(bits) * scale).to_bits();
+    let product = |bits: u32, scale: f32| (f32::from_bits(bits) * scale).to_bits();
     match dot {
         Dot::Singles => to.iter_mut().for_each(|dwords| {
-            dwords.iter_mut().zip(scales).for_each(|(dword, scale)| *dword = scaled(*dword, *scale));
+            dwords.iter_mut().zip(scales).for_each(|(dword, scale)| *dword = product(*dword, *scale));
         }),
         Dot::Pairs => to.iter_mut().for_each(|dwords| {
             dwords.iter_mut().zip(scales).for_each(|(dword, scale)| {
-                *dword = scaled(*dword << 16, *scale) >> 16 | scaled(*dword & UPPER, *scale) & UPPER;
+                *dword = product(*dword << 16, *scale) >> 16 | product(*dword & UPPER, *scale) & UPPER;
             });
         }),
     }
