@@ -18,6 +18,7 @@ pub mod kernels {
 mod kv_cache;
 mod model;
 pub mod nn;
+pub mod optim;
 mod quantizer;
 /// Reports on what was done to, or found in, each layer of a model: a table for people and JSON for programs.
 pub mod report {
@@ -35,7 +36,7 @@ pub mod visit {
 pub use altgrad_kernels::{FormatError, ParseError};
 pub use altgrad_kernels::{Fp8, Infinity, Overflow, Specials};
 pub use autograd::{accumulate, backward, backward_into};
-pub use error::{CheckpointError, ConfigError, Error, ModelError, QuantizerError, Result, TensorError};
+pub use error::{CheckpointError, ConfigError, Error, ModelError, OptimError, QuantizerError, Result, TensorError};
 pub use kv_cache::{KvCache, Mask};
 pub use model::{
     CalibrationConfig, Constant, IdleLayers, QuantConfig, Quantizable, QuantizedVarBuilder, Rule, TiePolicy, Trainable,

@@ -53,6 +53,8 @@ pub mod lock;
 mod loops;
 mod memory;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+pub mod optim;
+#[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod product;
 #[allow(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 mod round;

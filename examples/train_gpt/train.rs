@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use altgrad::nn::loss;
+use altgrad::optim::{self, AdamW, AdamWConfig};
 use altgrad::report::QuantReport;
 use altgrad::{QuantConfig, Quantizable};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
+use candle_nn::{Optimizer, VarBuilder, VarMap};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -80,8 +81,8 @@ fn quantize(model: &mut Model, config: &QuantConfig) -> Result<QuantReport> {
 
 /// Runs all steps; returns the loss of each, and tokens per second.
 fn optimize(model: &Model, variables: &VarMap, name: &str, args: &Args, text: &Text) -> Result<(Vec<f32>, f64)> {
-    let parameters = ParamsAdamW { lr: args.learning_rate, beta2: 0.99, ..ParamsAdamW::default() };
-    let mut optimizer = AdamW::new(variables.all_vars(), parameters)?;
+    let config = AdamWConfig::new(args.learning_rate).betas(0.9, 0.99);
+    let mut optimizer = AdamW::named(optim::variables(variables), config)?;
     let mut batches = StdRng::seed_from_u64(args.seed);
     let mut losses = Vec::with_capacity(args.steps);
     let mut grads = GradStore::default();

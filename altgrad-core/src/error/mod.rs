@@ -5,6 +5,7 @@
 mod checkpoint;
 mod config;
 mod model;
+mod optim;
 mod quantizer;
 mod tensor;
 mod text;
@@ -12,6 +13,7 @@ mod text;
 pub use checkpoint::CheckpointError;
 pub use config::ConfigError;
 pub use model::ModelError;
+pub use optim::OptimError;
 pub use quantizer::QuantizerError;
 pub use tensor::TensorError;
 pub(crate) use text::did_you_mean;
@@ -82,6 +84,10 @@ pub enum Error {
     /// Something is wrong with a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+
+    /// An optimizer refused a step or a state.
+    #[error(transparent)]
+    Optim(#[from] OptimError),
 
     /// Candle reported an error.
     #[error(transparent)]
