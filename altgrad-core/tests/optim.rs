@@ -52,10 +52,9 @@ fn adamw_is_candles() {
     let mut optimizer = AdamW::named(ours.clone(), params.clone().into()).unwrap();
     let mut candle = candle_nn::AdamW::new(vars(&candles), params).unwrap();
     for step in 0..100 {
-        for learning_rate in [Some(0.01), Some(0.003)].into_iter().skip(step % 2).take(1).flatten() {
-            optimizer.set_learning_rate(learning_rate);
-            candle.set_learning_rate(learning_rate);
-        }
+        let learning_rate = [0.01, 0.003][step % 2];
+        optimizer.set_learning_rate(learning_rate);
+        candle.set_learning_rate(learning_rate);
         optimizer.step(&gradients(&ours, step)).unwrap();
         candle.step(&gradients(&candles, step)).unwrap();
     }
@@ -242,4 +241,21 @@ fn settings_out_of_range_are_refused() {
         assert!(matches!(error, Error::Optim(OptimError::InvalidSetting { .. })), "{config:?}");
     }
     assert!(Sgd::named(model(), SgdConfig::new(0.1).momentum(1.0)).is_err());
+
+    let (variables, mut optimizer) = (model(), AdamW::new(vars(&model()), AdamWConfig::new(0.1)).unwrap());
+    optimizer.set_learning_rate(f64::NAN);
+    let error = optimizer.step(&gradients(&variables, 0)).unwrap_err();
+    assert!(matches!(Error::from(error), Error::Optim(OptimError::InvalidSetting { .. })));
+}
+
+#[test]
+fn a_gradient_may_be_the_variable_itself() {
+    let variables = model();
+    let mut store = GradStore::default();
+    for (_, var) in &variables {
+        store.insert(var, var.detach());
+    }
+    let halves: Vec<f32> = bits(&variables).into_iter().map(|bits| f32::from_bits(bits) * 0.5).collect();
+    Sgd::named(variables.clone(), SgdConfig::new(0.5)).unwrap().step(&store).unwrap();
+    assert_eq!(bits(&variables), halves.into_iter().map(f32::to_bits).collect::<Vec<_>>());
 }

@@ -8,11 +8,6 @@ use std::time::SystemTime;
 use criterion::Criterion;
 use serde_json::Value;
 
-/// Both sides allocate every tensor anew. The system's allocator gives the memory of large ones back to the operating
-/// system each time, which would be most of what is measured.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// When this run began: estimates that are older are of another run.
 static START: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
 

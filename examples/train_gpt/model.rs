@@ -131,7 +131,7 @@ mod tests {
                 model.quantize(recipe)?;
             }
             let grads = model.forward(&bytes)?.i((.., .., 0))?.sqr()?.sum_all()?.backward()?;
-            for (name, var) in crate::weights::sorted(&variables) {
+            for (name, var) in altgrad::optim::variables(&variables) {
                 let grad = grads.get(&var).ok_or_else(|| anyhow::anyhow!("no gradient reaches {name}"))?;
                 anyhow::ensure!(grad.abs()?.sum_all()?.to_scalar::<f32>()? > 0.0, "the gradient of {name} is zero");
             }

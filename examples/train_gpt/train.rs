@@ -96,7 +96,7 @@ fn optimize(model: &Model, variables: &VarMap, name: &str, args: &Args, text: &T
         }
         altgrad::backward_into(&loss, &mut grads)?;
         if step == 0 {
-            for (name, variable) in weights::sorted(variables) {
+            for (name, variable) in optim::variables(variables) {
                 ensure!(
                     grads.get(&variable).is_some(),
                     "no gradient reaches {name}: an operation has no backward pass"

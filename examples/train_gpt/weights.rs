@@ -1,7 +1,6 @@
 //! The initial weights, the same for every run: GPT-2's initialization, adapted to this width, from a seed.
 
-use std::sync::PoisonError;
-
+use altgrad::optim;
 use anyhow::{Context, Result};
 use candle_core::{Tensor, Var};
 use candle_nn::VarMap;
@@ -17,7 +16,7 @@ use crate::model::Config;
 /// Candle's own generator on the CPU takes no seed.
 pub(crate) fn initialize(variables: &VarMap, config: &Config, seed: u64) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
-    for (name, variable) in sorted(variables) {
+    for (name, variable) in optim::variables(variables) {
         initialize_one(&name, &variable, config, &mut rng).with_context(|| format!("initializing {name}"))?;
     }
     Ok(())
@@ -40,12 +39,4 @@ fn initialize_one(name: &str, variable: &Var, config: &Config, rng: &mut StdRng)
         Tensor::from_vec(values, variable.shape(), variable.device())?
     };
     Ok(variable.set(&value)?)
-}
-
-/// The variables in the order of their names.
-pub(crate) fn sorted(variables: &VarMap) -> Vec<(String, Var)> {
-    let data = variables.data().lock().unwrap_or_else(PoisonError::into_inner);
-    let mut sorted: Vec<_> = data.iter().map(|(name, variable)| (name.clone(), variable.clone())).collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    sorted
 }

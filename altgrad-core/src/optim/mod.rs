@@ -1,7 +1,8 @@
 //! Optimizers that take one pass over memory for a variable, on several threads, with moments in 4, 2 or 1 bytes.
 //!
-//! They are [`candle_nn::Optimizer`]s. Steps are computed in f32, whatever the dtype of a variable, and rounded to it; on
-//! devices other than the CPU, a variable and its gradient are copied there and back. Where variables are given with their paths, errors and saved state name them:
+//! They are [`candle_nn::Optimizer`]s. Steps are computed in f32, whatever the dtype of a variable, and rounded to it;
+//! on devices other than the CPU, a variable and its gradient are copied there and back. Where variables are given with
+//! their paths, errors and saved state name them:
 //!
 //! ```
 //! use altgrad::optim::{AdamW, AdamWConfig, Moments};
@@ -29,9 +30,11 @@
 mod adamw;
 mod moments;
 mod sgd;
+mod stepper;
 mod variables;
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use moments::Moments;
 pub use sgd::{Sgd, SgdConfig};
+pub use stepper::Stepper;
 pub use variables::variables;

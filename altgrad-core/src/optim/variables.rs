@@ -1,6 +1,8 @@
 //! The variables of an optimizer under their paths, their gradients, and their state as named tensors.
 
 use std::collections::{HashMap, HashSet};
+use std::ptr;
+use std::sync::PoisonError;
 
 use altgrad_kernels::optim::{Moment, sum_of_squares};
 use candle_core::backprop::GradStore;
@@ -15,7 +17,7 @@ use crate::{OptimError, Result};
 /// The variables of a map with their names, in the order of the names: the map itself has no order.
 #[must_use]
 pub fn variables(map: &VarMap) -> Vec<(String, Var)> {
-    let Ok(variables) = map.data().lock() else { return Vec::new() };
+    let variables = map.data().lock().unwrap_or_else(PoisonError::into_inner);
     let mut variables: Vec<_> = variables.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
     variables.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     variables
@@ -129,7 +131,9 @@ impl Variable {
         step: impl FnOnce(&mut [f32], &[f32], &mut [Moment]),
     ) -> Result<()> {
         let Self { var, moments, .. } = self;
-        let gradient = floats(gradient)?;
+        // A storage that is read cannot be written.
+        let copy = if share_storage(gradient, var) { Some(gradient.copy()?) } else { None };
+        let gradient = floats(copy.as_ref().unwrap_or(gradient))?;
         if var.dtype() == DType::F32 && var.device().is_cpu() && var.is_contiguous() {
             return write(var, |elements| {
                 step(elements, &gradient, moments);
@@ -143,14 +147,10 @@ impl Variable {
     }
 }
 
-/// What gradients are multiplied by for their norm to be at most `limit`, as PyTorch's `clip_grad_norm_` has it.
-pub(super) fn clip_factor(limit: Option<f64>, norm: f64) -> f32 {
-    limit.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0) as f32)
-}
-
-/// The error of a setting that is not in its range.
-pub(super) fn check(setting: &'static str, value: f64, is_valid: bool, expected: &'static str) -> Result<()> {
-    if is_valid { Ok(()) } else { Err(OptimError::InvalidSetting { setting, value, expected }.into()) }
+/// Whether two tensors lie in one storage.
+fn share_storage(a: &Tensor, b: &Tensor) -> bool {
+    let place = |tensor: &Tensor| ptr::from_ref(&*tensor.storage_and_layout().0);
+    ptr::eq(place(a), place(b))
 }
 
 /// Variables without paths under their numbers.

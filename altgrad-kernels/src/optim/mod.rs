@@ -1,5 +1,5 @@
-//! A step of an optimizer for one variable, in one pass over memory. Values and gradients are `f32`, and results are the
-//! same bits on every level and any number of threads.
+//! A step of an optimizer for one variable, in one pass over memory. Values and gradients are `f32`, and results are
+//! the same bits on every level and any number of threads.
 
 mod adamw;
 mod moment;
@@ -15,7 +15,7 @@ use crate::element::Scalar;
 use crate::level::{Level, for_every_level};
 use crate::threads;
 
-/// Elements that a thread takes at a time: whole blocks of moments, which with all else fit into the second-level cache.
+/// Elements that a thread takes at a time: whole blocks of moments, and few enough for the second-level cache.
 const PART: usize = 1 << 14;
 
 for_every_level! {

@@ -68,7 +68,7 @@ impl Moment {
         }
     }
 
-    /// Whether there are no elements.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -264,8 +264,8 @@ pub(super) fn direct_tile_of_singles<const ROWS: usize>(
     finish_tile(&{ sums }, epilogue, first_row, output_tile);
 }
 
-/// Scales the sums of a tile and adds them to the result: [`add`], with whole vectors where the result has them. Callers
-/// pass a copy of their sums: those that are borrowed are zeroed in memory first instead of in registers.
+/// Scales the sums of a tile and adds them to the result: [`add`], with whole vectors where the result has them.
+/// Callers pass a copy of their sums: if they lent the sums themselves, the compiler would zero these in memory first.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn finish_tile<const ROWS: usize>(

@@ -68,7 +68,7 @@ impl<'a> CodeMatrix<'a> {
     /// The smallest and the largest scale, except for very small ones of blocks of zeros: the scale of such a block
     /// may be the smallest there is.
     pub(super) fn extreme_scales(&self) -> (f32, f32) {
-        /// Two scales that are no smaller do not take the product of two ordinary codes out of the normal numbers.
+        /// With two scales of at least this size, products of E4M3 codes are normal numbers.
         const SMALL: f32 = 1.0 / (1_u64 << 40) as f32;
         let scales = self.scales.iter().enumerate();
         let used = scales.filter(|(block, scale)| **scale >= SMALL || !self.is_zero(*block));
